@@ -1,0 +1,69 @@
+"""One autograd function for every cell and every engine that has a hand-written backward."""
+
+import torch
+
+from .kernels import reference
+from .kernels.weights import Weights
+
+
+def run_layer(engine, cell, x, steps, directions, states):
+    """One layer on ``engine``. Shapes as in kernels/reference.py: returns (output, final states)."""
+    if engine is reference:
+        return reference.layer(cell, x, steps, directions, states)
+    tensors = (x, *states, *(w for weights in directions for w in weights))
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        y, *finals = Layer.apply(engine, cell, steps, *tensors)
+        return y, tuple(finals)
+    y, finals, _ = engine.layer(cell, x, steps, directions, states, False)
+    return y, finals
+
+
+def _unflatten(cell, tensors):
+    """(x, states, a Weights for each direction) from the flat arguments of ``Layer``."""
+    x, *rest = tensors
+    states, flat = rest[: cell.states], rest[cell.states :]
+    fields = len(Weights._fields)
+    return x, states, [Weights(*flat[i : i + fields]) for i in range(0, len(flat), fields)]
+
+
+class Layer(torch.autograd.Function):
+    """apply(engine, cell, steps, x, *states, *weights) -> (output, *final states)."""
+
+    @staticmethod
+    def forward(ctx, engine, cell, steps, *tensors):
+        x, states, directions = _unflatten(cell, tensors)
+        y, finals, kept = engine.layer(cell, x, steps, directions, states, True)
+        ctx.engine, ctx.cell, ctx.steps, ctx.inputs = engine, cell, steps, len(tensors)
+        ctx.save_for_backward(*tensors, y, *(t for direction in kept for t in direction))
+        return y, *finals
+
+    @staticmethod
+    def backward(ctx, dy, *dfinals):
+        cell, saved = ctx.cell, ctx.saved_tensors
+        inputs, y, kept = saved[: ctx.inputs], saved[ctx.inputs], saved[ctx.inputs + 1 :]
+        needed = ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled():  # create_graph: a backward that can itself be differentiated
+            return None, None, None, *_differentiable(ctx, inputs, needed, (dy, *dfinals))
+        x, states, directions = _unflatten(cell, inputs)
+        per_direction = len(kept) // len(directions)
+        kept = [kept[i : i + per_direction] for i in range(0, len(kept), per_direction)]
+        dx, dstates, dweights = ctx.engine.gradients(
+            cell, x, ctx.steps, directions, states, y, kept, dy, dfinals, needed[0]
+        )
+        flat = (dx, *dstates, *(g for weights in dweights for g in weights))
+        return None, None, None, *(g if n else None for g, n in zip(flat, needed, strict=True))
+
+
+def _differentiable(ctx, inputs, needed, grads):
+    """The gradients again, as a function that autograd can follow: through the reference engine."""
+    # views, so that a tensor that serves twice (tied weights) has a gradient for each place
+    aliases = [t.view_as(t) if n else t for t, n in zip(inputs, needed, strict=True)]
+    x, states, directions = _unflatten(ctx.cell, aliases)
+    y, finals = reference.layer(ctx.cell, x, ctx.steps, directions, states)
+    wanted = [t for t, n in zip(aliases, needed, strict=True) if n]
+    found = iter(
+        torch.autograd.grad(
+            (y, *finals), wanted, grads, create_graph=True, allow_unused=True
+        )
+    )
+    return [next(found) if n else None for n in needed]

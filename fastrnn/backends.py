@@ -1,0 +1,88 @@
+"""Which engine serves these tensors, and why; and a way to say otherwise.
+
+    >>> fastrnn.backends.explain(torch.zeros(5, 3, 8))
+    Choice(name='numba', reason='float32 on CPU')
+    >>> with fastrnn.backends.use("torch"): ...   # torch's own kernels, to compare
+
+Engines: "numba" (CPU, fused), "reference" (plain PyTorch, differentiable any number of times) and
+"torch" (torch's own kernels, for all that has no better engine here).
+"""
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from typing import NamedTuple
+
+import torch
+from torch.autograd import forward_ad
+
+ENGINES = {
+    "numba": "fastrnn.kernels.cpu.engine",
+    "reference": "fastrnn.kernels.reference",
+    "torch": None,
+}
+NUMBA_DTYPES = {
+    torch.float32: "float32 on CPU",
+    torch.float64: "float64 on CPU",
+    torch.bfloat16: "bfloat16 on CPU, computed in float32",
+    torch.float16: "float16 on CPU, computed in float32",
+}
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_told = ContextVar("fastrnn_engine", default=None)
+
+
+class Choice(NamedTuple):
+    """An engine's name, and why it was chosen."""
+
+    name: str
+    reason: str
+
+
+def explain(*tensors):
+    """The Choice for a layer on these tensors (input, states, weights; None where absent)."""
+    tensors = [t for t in tensors if t is not None]
+    able = _able(tensors)
+    told = _told.get()
+    if told is None:
+        return able
+    if told == "numba" and able.name != "numba":
+        raise RuntimeError(f"the numba engine cannot serve this: {able.reason}")
+    return Choice(told, "asked for by fastrnn.backends.use")
+
+
+def _able(tensors):
+    """The best engine for the tensors."""
+    first = tensors[0]
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return Choice("reference", "torch.func or forward-mode AD is active")
+    if any(type(t) not in _PLAIN for t in tensors):
+        return Choice("torch", "not every tensor is a plain torch.Tensor")
+    if torch.jit.is_tracing():
+        return Choice("torch", "torch.jit.trace is recording")
+    if first.device.type != "cpu":
+        return Choice("torch", f"no engine of ours for {first.device.type} yet")
+    if torch.is_autocast_enabled("cpu"):
+        return Choice("torch", "autocast is on: torch decides the dtypes")
+    if any(t.device != first.device or t.dtype != first.dtype for t in tensors):
+        return Choice("torch", "devices or dtypes differ")
+    if first.dtype not in NUMBA_DTYPES or any(t.layout != torch.strided for t in tensors):
+        return Choice("torch", f"no engine of ours for {first.dtype}, {first.layout}")
+    return Choice("numba", NUMBA_DTYPES[first.dtype])
+
+
+def load(name):
+    """The engine's module (None for torch's own kernels)."""
+    path = ENGINES[name]
+    return path and import_module(path)
+
+
+@contextmanager
+def use(name):
+    """Within this context the engine ``name`` serves every layer (of this thread or task)."""
+    if name not in ENGINES:
+        raise ValueError(f"no engine is called {name!r}; there are {', '.join(ENGINES)}")
+    token = _told.set(name)
+    try:
+        yield
+    finally:
+        _told.reset(token)

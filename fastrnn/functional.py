@@ -1,0 +1,119 @@
+"""A whole stack of layers: directions, dropout between layers, packed sequences, half precision.
+
+``sequence`` and ``cell_step`` take what torch's own ``_VF.lstm``, ``_VF.lstm_cell`` and their kin
+take, and return what those return. What no engine of ours serves, and what torch would refuse, goes
+to torch's function: its result or its error is then the user's, to the letter.
+"""
+
+import torch
+from torch import _VF
+from torch.nn.functional import dropout
+
+from . import backends
+from .autograd import run_layer
+from .kernels import steps as layouts
+from .kernels.cells import CELLS
+from .kernels.weights import Weights
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+def sequence(name, *arguments):
+    """torch._VF.<name>: (input, hx, weights, bias, layers, p, training, bidirectional, batch_first),
+    or for packed rows (data, batch_sizes, hx, weights, ... bidirectional)."""
+    packed = not isinstance(arguments[2], (list, tuple)) or isinstance(arguments[3], (list, tuple))
+    if packed:
+        x, batch_sizes, hx, weights, bias, layers, p, training, bidirectional = arguments
+        batch_first = False
+    else:
+        x, hx, weights, bias, layers, p, training, bidirectional, batch_first = arguments
+    cell = CELLS[name]
+    states = (hx,) if cell.states == 1 else tuple(hx)
+    choice = backends.explain(x, *states, *weights)
+    D = 2 if bidirectional else 1
+    directions = _directions(weights, bias, layers * D)
+    if choice.name == "torch" or directions is None or not x.numel():
+        return getattr(_VF, name)(*arguments)
+    if packed:
+        steps, rows = layouts.packed(batch_sizes), x
+    else:
+        x = x.transpose(0, 1) if batch_first else x
+        steps, rows = layouts.dense(*x.shape[:2]), x.reshape(-1, x.shape[-1])
+    if not _agree(cell, rows, steps, directions, states, layers, D):
+        return getattr(_VF, name)(*arguments)
+    engine = backends.load(choice.name)
+    y, finals = _stack(engine, cell, rows, steps, directions, states, D, p if training else 0.0)
+    if not packed:
+        y = y.view(steps.T, steps.B, -1)
+        y = y.transpose(0, 1) if batch_first else y
+    return y, *finals
+
+
+def cell_step(name, *arguments):
+    """torch._VF.<name>_cell: (input, hx, weight_ih, weight_hh, bias_ih, bias_hh)."""
+    x, hx, ih, hh, b_ih, b_hh = arguments
+    cell = CELLS[name]
+    states = (hx,) if cell.states == 1 else tuple(hx)
+    tensors = (x, *states, ih, hh, b_ih, b_hh)
+    choice = backends.explain(*tensors)
+    weights = Weights(ih, hh, b_ih, b_hh, None)
+    states = tuple(s.unsqueeze(0) for s in states)
+    if choice.name != "torch" and x.numel():
+        steps = layouts.dense(1, x.shape[0])
+        if _agree(cell, x, steps, [weights], states, 1, 1):
+            engine = backends.load(choice.name)
+            _, finals = _stack(engine, cell, x, steps, [weights], states, 1, 0.0)
+            finals = tuple(s.squeeze(0) for s in finals)
+            return finals[0] if cell.states == 1 else finals
+    return getattr(_VF, f"{name}_cell")(*arguments)
+
+
+def _directions(weights, bias, count):
+    """torch's flat list as a Weights for each layer and direction; None if it is not a whole one."""
+    each = len(weights) // count
+    if each * count != len(weights) or each not in ((4, 5) if bias else (2, 3)):
+        return None
+    found = []
+    for i in range(0, len(weights), each):
+        ih, hh, *rest = weights[i : i + each]
+        biases = rest[:2] if bias else (None, None)
+        found.append(Weights(ih, hh, *biases, rest[-1] if each in (3, 5) else None))
+    return found
+
+
+def _agree(cell, x, steps, directions, states, layers, D):
+    """Whether all shapes fit together; where they do not, torch has the words for it."""
+    H = directions[0].hh.shape[0] // cell.gates
+    S = H if directions[0].hr is None else directions[0].hr.shape[0]
+    if x.dim() != 2 or x.shape[0] != steps.N or (steps.sizes[1:] > steps.sizes[:-1]).any():
+        return False
+    widths = (S, H)[: cell.states]
+    for state, width in zip(states, widths, strict=True):
+        if state.shape != (layers * D, steps.B, width):
+            return False
+    for i, w in enumerate(directions):
+        I = x.shape[1] if i < D else S * D
+        expected = Weights(
+            (cell.gates * H, I), (cell.gates * H, S), (cell.gates * H,), (cell.gates * H,), (S, H)
+        )
+        if any(t is not None and t.shape != s for t, s in zip(w, expected, strict=True)):
+            return False
+    return True
+
+
+def _stack(engine, cell, x, steps, directions, states, D, p):
+    """Layer after layer. x: (N, I); states: a (layers * D, B, H or P) tensor for each state."""
+    dtype = x.dtype
+    if dtype in HALF and engine is not backends.load("reference"):
+        x, *states = (t.float() for t in (x, *states))
+        directions = [Weights(*(t if t is None else t.float() for t in w)) for w in directions]
+    finals = []
+    for first in range(0, len(directions), D):
+        if first and p:
+            x = dropout(x, p)
+        mine = slice(first, first + D)
+        x, final = run_layer(engine, cell, x, steps, directions[mine], tuple(s[mine] for s in states))
+        finals.append(final)
+    if len(finals) > 1:
+        finals = [tuple(torch.cat(final) for final in zip(*finals, strict=True))]
+    return x.to(dtype), tuple(s.to(dtype) for s in finals[0])

@@ -1,0 +1,71 @@
+"""Compiled functions: rebound to their specialisation, and cached on disk by all that is in them.
+
+Numba's own cache keys on a function's file and bytecode; what a specialised function calls (the cell,
+the microkernel) would go unnoticed. So each set of sources and parameters has a folder of its own.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from types import FunctionType
+
+import numba
+
+from .target import cpu_name, registers
+
+
+def rebind(function, names):
+    """The same code over other globals: ``names`` go before the function's own."""
+    return FunctionType(
+        function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__
+    )
+
+
+def specialise(functions, names, signature, label, inputs):
+    """The last of ``functions``, compiled with ``names`` and the functions before it as globals.
+
+    ``label`` is said aloud if it has to be compiled; ``inputs`` (files, and anything with a stable
+    text) is everything that the result depends on.
+    """
+    names = dict(names)
+    for function in functions[:-1]:
+        names[function.__name__] = numba.njit(nogil=True)(rebind(function, names))
+    folder = cache_root() / _fingerprint(inputs)
+    if not folder.exists():
+        print(f"fastrnn: compiling {label} for this CPU, once", file=sys.stderr)
+    with _cache_in(folder):
+        return numba.njit(signature, nogil=True, cache=True)(rebind(functions[-1], names))
+
+
+def cache_root():
+    """Where compiled code is kept: $FASTRNN_CACHE_DIR, or fastrnn/ in the user's cache folder."""
+    chosen = os.environ.get("FASTRNN_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = base / "fastrnn"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError:  # no home to write to
+        return Path(tempfile.gettempdir()) / f"fastrnn-{os.getuid()}"
+    return root
+
+
+def _fingerprint(inputs):
+    digest = hashlib.sha256(repr((numba.__version__, cpu_name(), registers())).encode())
+    for item in inputs:
+        digest.update(item.read_bytes() if isinstance(item, Path) else repr(item).encode())
+    return digest.hexdigest()[:24]
+
+
+@contextmanager
+def _cache_in(folder):
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder)
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before

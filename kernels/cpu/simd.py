@@ -1,0 +1,253 @@
+"""Register vectors for Numba: a type whose values are one SIMD register, and operations on it.
+
+Numba leaves vectorisation to LLVM's guesswork. A cell is pointwise mathematics, so here it runs on
+whole registers instead: ``VecType`` lowers to an LLVM vector, ``+ - * /`` to one instruction each.
+Addresses are plain integers; a row's tail is loaded and stored under a mask.
+"""
+
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+class VecType(types.Type):
+    """The Numba type of one register of ``lanes`` elements of a float type."""
+
+    def __init__(self, dtype, lanes):
+        self.dtype, self.lanes = dtype, lanes
+        self.itemsize = dtype.bitwidth // 8
+        scalar, integer = (
+            (ir.FloatType(), I32) if dtype == types.float32 else (ir.DoubleType(), I64)
+        )
+        self.llvm = ir.VectorType(scalar, lanes)
+        self.bits = ir.VectorType(integer, lanes)  # the same register read as integers
+        super().__init__(name=f"Vec({dtype} x {lanes})")
+
+    @property
+    def mantissa(self):
+        """Stored bits of the significand."""
+        return 23 if self.dtype == types.float32 else 52
+
+    def constant(self, value):
+        return ir.Constant(self.llvm, [value] * self.lanes)
+
+
+@register_model(VecType)
+class VecModel(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+def splat(builder, vec, scalar):
+    """An LLVM vector whose every lane is ``scalar``."""
+    one = builder.insert_element(ir.Constant(vec, ir.Undefined), scalar, I32(0))
+    zeros = ir.Constant(ir.VectorType(I32, vec.count), [0] * vec.count)
+    return builder.shuffle_vector(one, one, zeros)
+
+
+def _arithmetic(op, method):
+    """``op`` on two vectors, or on a vector and a number, as one LLVM instruction.
+
+    "contract" lets LLVM fuse a multiply and an add; nothing may be reassociated.
+    """
+
+    @type_callable(op)
+    def typer(context):
+        def typing(a, b):
+            if isinstance(a, VecType) and (a == b or isinstance(b, types.Number)):
+                return a
+            if isinstance(b, VecType) and isinstance(a, types.Number):
+                return b
+
+        return typing
+
+    def lower(context, builder, sig, args):
+        vec = sig.return_type
+        values = [
+            value
+            if isinstance(given, VecType)
+            else splat(builder, vec.llvm, context.cast(builder, value, given, vec.dtype))
+            for given, value in zip(sig.args, args, strict=True)
+        ]
+        return getattr(builder, method)(*values, flags=("contract",))
+
+    for left, right in ((VecType, VecType), (VecType, types.Number), (types.Number, VecType)):
+        lower_builtin(op, left, right)(lower)
+
+
+for _op, _method in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _arithmetic(_op, _method)
+
+
+@intrinsic
+def clamp(typingctx, x, low, high):
+    """``x`` held between two literals; NaN stays NaN."""
+    if not isinstance(x, VecType):
+        return None
+
+    def codegen(context, builder, sig, args):
+        vec, value = sig.args[0], args[0]
+        for bound, given, comparison in ((args[1], low, "<"), (args[2], high, ">")):
+            bound = splat(builder, vec.llvm, context.cast(builder, bound, given, vec.dtype))
+            beyond = builder.fcmp_ordered(comparison, value, bound)
+            value = builder.select(beyond, bound, value)
+        return value
+
+    return x(x, low, high), codegen
+
+
+@intrinsic
+def zero_unless_positive(typingctx, gradient, x):
+    """``gradient``, but 0 where x <= 0 (so NaN in x lets it through, as torch's ReLU does)."""
+    if not (isinstance(x, VecType) and gradient == x):
+        return None
+
+    def codegen(context, builder, sig, args):
+        zero = sig.args[0].constant(0.0)
+        return builder.select(builder.fcmp_ordered("<=", args[1], zero), zero, args[0])
+
+    return x(gradient, x), codegen
+
+
+@intrinsic
+def relu(typingctx, x):
+    """max(x, 0); NaN stays NaN."""
+    if not isinstance(x, VecType):
+        return None
+
+    def codegen(context, builder, sig, args):
+        zero = sig.args[0].constant(0.0)
+        return builder.select(builder.fcmp_ordered("<=", args[0], zero), zero, args[0])
+
+    return x(x), codegen
+
+
+@intrinsic
+def zeros_like(typingctx, x):
+    if not isinstance(x, VecType):
+        return None
+    return x(x), lambda context, builder, sig, args: sig.args[0].constant(0.0)
+
+
+@intrinsic
+def two_to_the(typingctx, shifted):
+    """2**n, where ``shifted`` is n + 1.5 * 2**mantissa, whose low bits are the integer n."""
+    if not isinstance(shifted, VecType):
+        return None
+
+    def codegen(context, builder, sig, args):
+        vec = sig.args[0]
+        lane = vec.bits.element
+        shift = ir.Constant(vec.bits, [vec.mantissa] * vec.lanes)
+        one = (127 if lane == I32 else 1023) << vec.mantissa  # the bits of 1.0
+        bits = builder.shl(builder.bitcast(args[0], vec.bits), shift)
+        bits = builder.add(bits, ir.Constant(vec.bits, [one] * vec.lanes))
+        return builder.bitcast(bits, vec.llvm)
+
+    return shifted(shifted), codegen
+
+
+def call_intrinsic(builder, name, result, args):
+    """Call an LLVM intrinsic, declared by hand: llvmlite's helper knows only typed pointers."""
+    signature = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), args)
+
+
+def pointer(builder, address, pointee):
+    return builder.inttoptr(address, pointee.as_pointer())
+
+
+def _mask(builder, vec, count):
+    """Lanes 0 .. count-1."""
+    lanes = ir.Constant(ir.VectorType(I64, vec.lanes), list(range(vec.lanes)))
+    return builder.icmp_signed("<", lanes, splat(builder, lanes.type, count))
+
+
+def _masked(builder, what, vec, result, args):
+    name = f"llvm.masked.{what}.v{vec.lanes}f{8 * vec.itemsize}.p0"
+    return call_intrinsic(builder, name, result, args)
+
+
+def _emit_load(builder, vec, address, count):
+    ptr = pointer(builder, address, vec.llvm)
+    slot = cgutils.alloca_once(builder, vec.llvm)
+    with builder.if_else(builder.icmp_signed(">=", count, I64(vec.lanes))) as (full, tail):
+        with full:
+            builder.store(builder.load(ptr, align=vec.itemsize), slot)
+        with tail:
+            args = [ptr, I32(vec.itemsize), _mask(builder, vec, count), vec.constant(0.0)]
+            builder.store(_masked(builder, "load", vec, vec.llvm, args), slot)
+    return builder.load(slot)
+
+
+def _emit_store(builder, vec, value, address, count):
+    ptr = pointer(builder, address, vec.llvm)
+    with builder.if_else(builder.icmp_signed(">=", count, I64(vec.lanes))) as (full, tail):
+        with full:
+            builder.store(value, ptr, align=vec.itemsize)
+        with tail:
+            args = [value, ptr, I32(vec.itemsize), _mask(builder, vec, count)]
+            _masked(builder, "store", vec, ir.VoidType(), args)
+
+
+def memory(vec):
+    """``load``, ``store``, ``load_each`` and ``store_each`` for registers of type ``vec``.
+
+    All addresses are integers in bytes; ``count`` is how many elements of the row are left (a
+    number of at least ``lanes`` means a whole register).
+    """
+
+    @intrinsic
+    def load(typingctx, address, count):
+        def codegen(context, builder, sig, args):
+            return _emit_load(builder, vec, *args)
+
+        return vec(types.int64, types.int64), codegen
+
+    @intrinsic
+    def store(typingctx, value, address, count):
+        def codegen(context, builder, sig, args):
+            _emit_store(builder, vec, *args)
+            return context.get_dummy_value()
+
+        return types.void(vec, types.int64, types.int64), codegen
+
+    @intrinsic
+    def load_each(typingctx, number, address, stride, count):
+        """A tuple of ``number`` (a literal) registers, ``stride`` bytes apart."""
+        if not isinstance(number, types.IntegerLiteral):
+            return None
+
+        def codegen(context, builder, sig, args):
+            _, address, stride, count = args
+            values = []
+            for _ in range(number.literal_value):
+                values.append(_emit_load(builder, vec, address, count))
+                address = builder.add(address, stride)
+            return context.make_tuple(builder, sig.return_type, values)
+
+        result = types.BaseTuple.from_types((vec,) * number.literal_value)
+        return result(number, types.int64, types.int64, types.int64), codegen
+
+    @intrinsic
+    def store_each(typingctx, values, address, stride, count):
+        def codegen(context, builder, sig, args):
+            values, address, stride, count = args
+            for value in cgutils.unpack_tuple(builder, values):
+                _emit_store(builder, vec, value, address, count)
+                address = builder.add(address, stride)
+            return context.get_dummy_value()
+
+        return types.void(values, types.int64, types.int64, types.int64), codegen
+
+    return {"load": load, "store": store, "load_each": load_each, "store_each": store_each}
