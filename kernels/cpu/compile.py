@@ -16,6 +16,8 @@ import numba
 
 from .target import cpu_name, registers
 
+SIGNATURE = numba.types.void(numba.types.voidptr)
+
 
 def rebind(function, names):
     """The same code over other globals: ``names`` go before the function's own."""
@@ -24,20 +26,22 @@ def rebind(function, names):
     )
 
 
-def specialise(functions, names, signature, label, inputs):
-    """The last of ``functions``, compiled with ``names`` and the functions before it as globals.
+def specialise(functions, names, label, inputs):
+    """The last of ``functions`` as a C function of a plan's address (Numba's CFunc).
 
-    ``label`` is said aloud if it has to be compiled; ``inputs`` (files, and anything with a stable
-    text) is everything that the result depends on.
+    It is compiled with ``names`` and the functions before it as globals. ``label`` is said aloud if
+    it has to be compiled; ``inputs`` (files, and anything with a stable text) is everything that
+    the result depends on.
     """
     names = dict(names)
     for function in functions[:-1]:
-        names[function.__name__] = numba.njit(nogil=True)(rebind(function, names))
+        names[function.__name__] = numba.njit(error_model="numpy")(rebind(function, names))
     folder = cache_root() / _fingerprint(inputs)
     if not folder.exists():
         print(f"fastrnn: compiling {label} for this CPU, once", file=sys.stderr)
     with _cache_in(folder):
-        return numba.njit(signature, nogil=True, cache=True)(rebind(functions[-1], names))
+        compiled = numba.cfunc(SIGNATURE, cache=True, error_model="numpy")
+        return compiled(rebind(functions[-1], names))
 
 
 def cache_root():

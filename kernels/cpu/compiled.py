@@ -57,15 +57,6 @@ def _cell(cell, dtype):
     }
 
 
-def _plans(record):
-    return types.Array(numba.from_dtype(record), 1, "C")
-
-
-def _loop_signature(record):
-    steps = types.Array(types.int64, 1, "C")
-    return types.void(_plans(record), steps, steps, steps, types.int64)
-
-
 def _inputs(names, cell=None):
     source = [Path(cell.forward.__code__.co_filename)] if cell else []
     return [*SOURCES, *source, sorted((k, v) for k, v in names.items() if isinstance(v, int))]
@@ -78,7 +69,6 @@ def forward(cell, dtype):
     return specialise(
         [*helpers, loops.project_hidden, loops.forward],
         names,
-        _loop_signature(loops.FORWARD),
         f"{cell.name} forward, {dtype}",
         [*_inputs(names, cell), cell.name, "forward"],
     )
@@ -90,7 +80,6 @@ def backward(cell, dtype):
     return specialise(
         [loops.multiply, loops.differentiate, loops.gather_projected, loops.backward],
         names,
-        _loop_signature(loops.BACKWARD),
         f"{cell.name} backward, {dtype}",
         [*_inputs(names, cell), cell.name, "backward"],
     )
@@ -99,16 +88,14 @@ def backward(cell, dtype):
 @cache
 def matmul(dtype):
     names = _machine(dtype, tiles(1, dtype))
-    signature = types.void(_plans(products.MATMUL), types.int64)
     inputs = [*_inputs(names), "matmul"]
-    return specialise([products.matmul], names, signature, f"matrix products, {dtype}", inputs)
+    return specialise([products.matmul], names, f"matrix products, {dtype}", inputs)
 
 
 @cache
 def outer(dtype):
     names = _machine(dtype, tiles(1, dtype))
-    signature = types.void(_plans(products.OUTER), types.int64)
     functions = [products.pack_panels, products.pack_block, products.outer]
     return specialise(
-        functions, names, signature, f"weight gradients, {dtype}", [*_inputs(names), "outer"]
+        functions, names, f"weight gradients, {dtype}", [*_inputs(names), "outer"]
     )

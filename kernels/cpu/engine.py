@@ -50,8 +50,9 @@ def gradients(cell, x, steps, directions, states, y, kept, dy, dfinals, need_x):
     return dx, tuple(torch.stack(ds) for ds in zip(*dstates, strict=True)), dweights
 
 
-def _team(work):
-    return TEAM.members(torch.get_num_threads() if work >= MIN_WORK else 1)
+def _threads(work):
+    """How many threads ``work`` multiply-adds are worth."""
+    return torch.get_num_threads() if work >= MIN_WORK else 1
 
 
 def _run(places):
@@ -67,8 +68,11 @@ def _common(like, steps, reverse, tile, row_parts, unit_parts):
         "T": steps.T,
         "B": steps.B,
         "reverse": reverse,
+        "parts": threads,
         "unit_parts": unit_parts,
-        "threads": threads,
+        "bounds": row_bounds(steps, row_parts),
+        "sizes": steps.sizes,
+        "offsets": steps.offsets,
         "counters": torch.zeros(8 * (1 + row_parts), dtype=torch.int64),
         "tile": like.new_empty(threads, tile.rows * tile.width),
         "zeros": like.new_zeros(tile.width),
@@ -89,9 +93,9 @@ def _forward(cell, x, steps, weights, d, finals, y, keep):
     kept = x.new_empty(steps.N, cell.kept, H) if keep else None
     extras = x.new_empty(steps.N, cell.states - 1, H) if keep else None
     m = x.new_empty(steps.N if keep else B, H) if weights.hr is not None else None
-    with _team(steps.N * width * (I + S)) as threads:
+    with TEAM.members(_threads(steps.N * width * (I + S))) as team:
         row_parts, unit_parts = team_grid(
-            B, tile.tiles(H), threads, S * width * x.itemsize, CACHE_BYTES
+            B, tile.tiles(H), team.size, S * width * x.itemsize, CACHE_BYTES
         )
         plan = Plan(
             loops.FORWARD,
@@ -104,9 +108,7 @@ def _forward(cell, x, steps, weights, d, finals, y, keep):
             extra=finals[1] if cell.states > 1 else None, m=m, y=y, ldy=y.stride(0),
             h_last=finals[0], keep=keep, kept=kept, extras=extras,
         )  # fmt: skip
-        bounds = row_bounds(steps, row_parts)
-        function = compiled.forward(cell, dtype)
-        TEAM.run(row_parts * unit_parts, function, plan.array, steps.sizes, steps.offsets, bounds)
+        team.run(compiled.forward(cell, dtype), plan)
     return kept, extras, m
 
 
@@ -121,9 +123,9 @@ def _backward(cell, steps, weights, d, states, dfinals, y, kept, dy):
     dextra = dfinals[1].clone() if cell.states > 1 else None
     dgates = dy.new_empty(steps.N, cell.dgates, H)
     dp = None if m is None else dy.new_empty(steps.N, S)
-    with _team(steps.N * hh.numel()) as threads:
+    with TEAM.members(_threads(steps.N * hh.numel())) as team:
         row_parts, unit_parts = team_grid(
-            B, tile.tiles(S), threads, hh.numel() * dy.itemsize, CACHE_BYTES
+            B, tile.tiles(S), team.size, hh.numel() * dy.itemsize, CACHE_BYTES
         )
         plan = Plan(
             loops.BACKWARD,
@@ -134,9 +136,7 @@ def _backward(cell, steps, weights, d, states, dfinals, y, kept, dy):
             depth=hh.shape[0], w_hh=tile.pack(hh),
             w_hr=None if m is None else tile.pack(weights.hr), dp=dp,
         )  # fmt: skip
-        bounds = row_bounds(steps, row_parts)
-        function = compiled.backward(cell, dtype)
-        TEAM.run(row_parts * unit_parts, function, plan.array, steps.sizes, steps.offsets, bounds)
+        team.run(compiled.backward(cell, dtype), plan)
     dstates = [dh[:, :S]] if dextra is None else [dh[:, :S], dextra]
     return dgates, dstates, dp
 
@@ -173,14 +173,14 @@ def matmul(a, b, c, add):
     """c = a @ b, or c += a @ b. a: (M, K) with unit stride in K; b: (K, N); c: (M, N)."""
     (M, K), N = a.shape, b.shape[1]
     tile = compiled.tiles(1, a.dtype)
-    with _team(M * K * N) as threads:
+    with TEAM.members(_threads(M * K * N)) as team:
         plan = Plan(
             products.MATMUL, M=M, K=K, N=N, a=a, lda=a.stride(0), panels=tile.pack(b), c=c,
-            ldc=c.stride(0), add=add, zeros=a.new_zeros(tile.panel), parts=threads,
-            tile=a.new_empty(threads, tile.rows * tile.panel),
+            ldc=c.stride(0), add=add, zeros=a.new_zeros(tile.panel), parts=team.size,
+            tile=a.new_empty(team.size, tile.rows * tile.panel),
             counters=torch.zeros(1, dtype=torch.int64),
         )  # fmt: skip
-        TEAM.run(threads, compiled.matmul(a.dtype), plan.array)
+        team.run(compiled.matmul(a.dtype), plan)
 
 
 def outer(a, b):
@@ -189,13 +189,13 @@ def outer(a, b):
     tile = compiled.tiles(1, a.dtype)
     columns = tile.tiles(N) * tile.panel
     c = a.new_empty(M, columns)
-    with _team(M * K * N) as threads:
+    with TEAM.members(_threads(M * K * N)) as team:
         plan = Plan(
             products.OUTER, M=M, K=K, N=N, a=a, lda=a.stride(0), b=b, ldb=b.stride(0), c=c,
-            ldc=columns, zeros=a.new_zeros(tile.panel), parts=threads,
-            panels=a.new_empty(threads, compiled.CHUNK, columns),
-            blocks=a.new_empty(threads, compiled.CHUNK, tile.rows),
+            ldc=columns, zeros=a.new_zeros(tile.panel), parts=team.size,
+            panels=a.new_empty(team.size, compiled.CHUNK, columns),
+            blocks=a.new_empty(team.size, compiled.CHUNK, tile.rows),
             counters=torch.zeros(1, dtype=torch.int64),
         )  # fmt: skip
-        TEAM.run(threads, compiled.outer(a.dtype), plan.array)
+        team.run(compiled.outer(a.dtype), plan)
     return c[:, :N]

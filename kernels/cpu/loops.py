@@ -4,7 +4,7 @@ These functions are specialised by rebinding their globals (compile.py): vector 
 ``gemm`` for the registers at hand, the cell's mathematics, and the sizes in capitals below. In a
 plan addresses are in bytes, sizes and leading dimensions in elements.
 
-A sequence is rows in time order: ``sizes[t]`` of them at step t, starting at row ``offsets[t]``. A
+A sequence is rows in time order: ``integer(p.sizes, t)`` of them at step t, starting at row ``integer(p.offsets, t)``. A
 dense batch is the case of equal sizes, a PackedSequence that of falling ones. Row b of a step is row
 b of the state buffers, and rows that are not active keep what is in theirs: so initial states wait
 for rows that join late, and final states stay with rows that end early.
@@ -14,9 +14,10 @@ at a barrier in every step; those with different rows never meet.
 """
 
 import numpy as np
-from numba import njit
+from numba import carray, njit
 
-from .sync import barrier, finish
+from .simd import integer
+from .sync import barrier, ticket
 
 # Specialised: bytes of an element, elements of a register, and the tiling (tiling.py) ...
 SIZE = LANES = UNITS = WIDTH = PANEL = ROWS = 0
@@ -30,7 +31,7 @@ def record(fields):
     return np.dtype([(name, np.int64) for name in fields.split()])
 
 
-COMMON = "T B I H S reverse unit_parts threads counters tile zeros "
+COMMON = "T B I H S reverse parts unit_parts bounds sizes offsets counters tile zeros "
 FORWARD = record(
     COMMON + "block x ldx w_ih b_ih w_hh b_hh w_hr xgates "
     "h h_next extra m y ldy h_last keep kept extras"
@@ -132,10 +133,13 @@ def project_hidden(p, h_next, scratch, first, rows, offset, lasting, part):
                     put_hidden(p, value, h_next, b, offset + b, unit, b >= lasting)
 
 
-def forward(plan, sizes, offsets, bounds, rank):
-    p = plan[0]
+def forward(plan):
+    p = carray(plan, 1, FORWARD)[0]
+    rank = ticket(p.counters)
+    if rank >= p.parts:
+        return
     part, unit_part = rank // p.unit_parts, rank % p.unit_parts
-    row_low, row_high = bounds[part], bounds[part + 1]
+    row_low, row_high = integer(p.bounds, part), integer(p.bounds, part + 1)
     tile_low, tile_high = share(up(p.H, UNITS), unit_part, p.unit_parts)
     width = up(p.H, UNITS) * WIDTH
     scratch = p.tile + rank * ROWS * WIDTH * SIZE
@@ -146,15 +150,15 @@ def forward(plan, sizes, offsets, bounds, rank):
         if s % p.block == 0:  # this thread's part of the inputs of the next steps
             final = t + ahead * (min(p.block, p.T - s) - 1)
             early, late = min(t, final), max(t, final)
-            base = offsets[early]
+            base = integer(p.offsets, early)
             if row_high - row_low == p.B:
-                project_inputs(p, base, offsets[late] + sizes[late], base, tile_low, tile_high)
+                project_inputs(p, base, integer(p.offsets, late) + integer(p.sizes, late), base, tile_low, tile_high)
             else:
                 for i in range(early, late + 1):
-                    first, last = offsets[i] + row_low, offsets[i] + min(row_high, sizes[i])
+                    first, last = integer(p.offsets, i) + row_low, integer(p.offsets, i) + min(row_high, integer(p.sizes, i))
                     project_inputs(p, first, max(first, last), base, tile_low, tile_high)
-        rows = max(0, min(row_high, sizes[t]) - row_low)
-        lasting = sizes[t + ahead] if s + 1 < p.T else 0  # rows that go on after this step
+        rows = max(0, min(row_high, integer(p.sizes, t)) - row_low)
+        lasting = integer(p.sizes, t + ahead) if s + 1 < p.T else 0  # rows that go on after this step
         blocks = up(rows, ROWS)
         for tile in range(tile_low, tile_high):
             for i in range(blocks):
@@ -168,16 +172,15 @@ def forward(plan, sizes, offsets, bounds, rank):
                         scratch + v * PANEL * SIZE, WIDTH * SIZE,
                     )  # fmt: skip
                 for b in range(r, end):
-                    row = offsets[t] + b
+                    row = integer(p.offsets, t) + b
                     xgates = p.xgates + ((row - base) * width + tile * WIDTH) * SIZE
                     hgates = scratch + (b - r) * WIDTH * SIZE
                     apply_cell(p, h, h_next, xgates, hgates, b, row, tile, b >= lasting)
         turn = rendezvous(p, rank, turn)
         if p.w_hr:
-            project_hidden(p, h_next, scratch, row_low, rows, offsets[t], lasting, unit_part)
+            project_hidden(p, h_next, scratch, row_low, rows, integer(p.offsets, t), lasting, unit_part)
             turn = rendezvous(p, rank, turn)
         h, h_next = h_next, h
-    finish(p.counters, p.threads, rank)
 
 
 def differentiate(p, dh, b, row, earlier, unit):
@@ -220,10 +223,13 @@ def gather_projected(p, first, rows, offset, low, high):
             store(load(p.zeros, LANES), dh, LANES)
 
 
-def backward(plan, sizes, offsets, bounds, rank):
-    p = plan[0]
+def backward(plan):
+    p = carray(plan, 1, BACKWARD)[0]
+    rank = ticket(p.counters)
+    if rank >= p.parts:
+        return
     part, unit_part = rank // p.unit_parts, rank % p.unit_parts
-    row_low, row_high = bounds[part], bounds[part + 1]
+    row_low, row_high = integer(p.bounds, part), integer(p.bounds, part + 1)
     panel_low, panel_high = share(up(p.H, PANEL), unit_part, p.unit_parts)
     state_low, state_high = share(up(p.S, PANEL), unit_part, p.unit_parts)
     scratch = p.tile + rank * ROWS * WIDTH * SIZE
@@ -231,9 +237,9 @@ def backward(plan, sizes, offsets, bounds, rank):
     turn = 1
     for s in range(p.T - 1, -1, -1):
         t = p.T - 1 - s if p.reverse else s
-        offset = offsets[t]
-        rows = max(0, min(row_high, sizes[t]) - row_low)
-        before = sizes[t - ahead] if s else 0  # rows that were active in the step before
+        offset = integer(p.offsets, t)
+        rows = max(0, min(row_high, integer(p.sizes, t)) - row_low)
+        before = integer(p.sizes, t - ahead) if s else 0  # rows that were active in the step before
         if p.w_hr:
             gather_projected(p, row_low, rows, offset, state_low, state_high)
             turn = rendezvous(p, rank, turn)
@@ -250,7 +256,7 @@ def backward(plan, sizes, offsets, bounds, rank):
                         p.w_hr + panel * p.S * PANEL * SIZE, p.zeros, 0, dh, lddh * SIZE,
                     )  # fmt: skip
                 for b in range(r, end):
-                    earlier = offsets[t - ahead] + b if b < before else -1
+                    earlier = integer(p.offsets, t - ahead) + b if b < before else -1
                     at = dh + (b - r) * lddh * SIZE
                     differentiate(p, at, b, offset + b, earlier, panel * PANEL)
         turn = rendezvous(p, rank, turn)
@@ -261,4 +267,3 @@ def backward(plan, sizes, offsets, bounds, rank):
                 rows, p.depth, p.dgates + ((offset + row_low) * ld + p.dh_gates * p.H) * SIZE, ld,
                 p.w_hh + panel * p.depth * PANEL * SIZE, dh, p.lddh, dh, p.lddh,
             )  # fmt: skip
-    finish(p.counters, p.threads, rank)

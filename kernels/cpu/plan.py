@@ -5,17 +5,19 @@ import torch
 
 
 class Plan:
-    """Tensors go in as their addresses (None as 0), and stay alive for as long as the plan does."""
+    """Tensors and arrays go in as their addresses (None as 0), and live as long as the plan."""
 
     def __init__(self, record, **fields):
-        self.tensors = [v for v in fields.values() if isinstance(v, torch.Tensor)]
-        values = (fields[name] for name in record.names)
-        self.array = np.array([tuple(_number(v) for v in values)], record)
+        self.alive = fields
+        self.array = np.array([tuple(_number(fields[name]) for name in record.names)], record)
+        self.address = self.array.ctypes.data
 
 
 def _number(value):
     if isinstance(value, torch.Tensor):
         return value.data_ptr()
+    if isinstance(value, np.ndarray):
+        return value.ctypes.data
     return 0 if value is None else value
 
 

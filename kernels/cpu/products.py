@@ -4,8 +4,10 @@ Specialised like loops.py; here ``gemm`` reads a row-major A, and ``gemm_packed`
 blocks of ROWS columns.
 """
 
+from numba import carray
+
 from .loops import record, share, up
-from .sync import finish
+from .sync import ticket
 
 # Specialised: bytes of an element, elements of a register, the tiling, and rows packed at a time.
 SIZE = LANES = PANEL = ROWS = CHUNK = 0
@@ -15,9 +17,12 @@ MATMUL = record("M K N a lda panels c ldc add zeros tile counters parts")
 OUTER = record("M K N a lda b ldb c ldc zeros panels blocks counters parts")
 
 
-def matmul(plan, rank):
+def matmul(plan):
     """c = a @ panels, or c += where ``add`` is 1. Threads share the rows."""
-    p = plan[0]
+    p = carray(plan, 1, MATMUL)[0]
+    rank = ticket(p.counters)
+    if rank >= p.parts:
+        return
     low, high = share(p.M, rank, p.parts)
     blocks = up(high - low, ROWS)
     tile = p.tile + rank * ROWS * PANEL * SIZE
@@ -35,7 +40,6 @@ def matmul(plan, rank):
                     if p.add:
                         value = value + load(at, left - v)
                     store(value, at, left - v)
-    finish(p.counters, p.parts, rank)
 
 
 def pack_panels(p, first, depth, panels):
@@ -56,12 +60,15 @@ def pack_block(p, first, depth, r, rows, block):
             store(value, block + (k * ROWS + v) * SIZE, rows - v)
 
 
-def outer(plan, rank):
+def outer(plan):
     """c = a.T @ b, in chunks of K. Threads share the columns of a, which are the rows of c.
 
     c is allocated with whole panels of columns.
     """
-    p = plan[0]
+    p = carray(plan, 1, OUTER)[0]
+    rank = ticket(p.counters)
+    if rank >= p.parts:
+        return
     low, high = share(up(p.M, ROWS), rank, p.parts)
     panels = p.panels + rank * CHUNK * up(p.N, PANEL) * PANEL * SIZE
     block = p.blocks + rank * CHUNK * ROWS * SIZE
@@ -79,4 +86,3 @@ def outer(plan, rank):
                     rows, depth, block, SIZE, panels + panel * depth * PANEL * SIZE,
                     init, ldi * SIZE, c, p.ldc * SIZE,
                 )  # fmt: skip
-    finish(p.counters, p.parts, rank)

@@ -167,6 +167,16 @@ def pointer(builder, address, pointee):
     return builder.inttoptr(address, pointee.as_pointer())
 
 
+@intrinsic
+def integer(typingctx, address, index):
+    """The ``index``-th int64 at ``address``."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load(builder.gep(pointer(builder, args[0], I64), [args[1]]))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
 def _mask(builder, vec, count):
     """Lanes 0 .. count-1."""
     lanes = ir.Constant(ir.VectorType(I64, vec.lanes), list(range(vec.lanes)))

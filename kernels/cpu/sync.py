@@ -11,14 +11,16 @@ PATIENCE = 2000  # looks at the counter before the core is offered to another th
 
 
 @intrinsic
-def arrive(typingctx, counter):
-    """Add one to the int64 at address ``counter``; all earlier writes are seen by who reads it."""
+def ticket(typingctx, counter):
+    """Add one to the int64 at address ``counter`` and return what it was.
+
+    All that this thread wrote before is seen by a thread that reads the counter afterwards.
+    """
 
     def codegen(context, builder, sig, args):
-        builder.atomic_rmw("add", pointer(builder, args[0], I64), I64(1), "release")
-        return context.get_dummy_value()
+        return builder.atomic_rmw("add", pointer(builder, args[0], I64), I64(1), "acq_rel")
 
-    return types.void(types.int64), codegen
+    return types.int64(types.int64), codegen
 
 
 @intrinsic
@@ -48,23 +50,9 @@ def sched_yield(typingctx):
 @njit(forceinline=True)
 def barrier(counter, members, turn):
     """Wait until all ``members`` have come here ``turn`` times (turn counts from 1)."""
-    arrive(counter)
-    await_count(counter, members * turn)
-
-
-@njit(forceinline=True)
-def finish(counter, members, rank):
-    """The last thing a thread does: rank 0 leaves only after all the others have come here."""
-    if members > 1:
-        arrive(counter)
-        if rank == 0:
-            await_count(counter, members)
-
-
-@njit(forceinline=True)
-def await_count(counter, count):
+    ticket(counter)
     looks = 0
-    while peek(counter) < count:
+    while peek(counter) < members * turn:
         looks += 1
         if looks > PATIENCE:
             sched_yield()
