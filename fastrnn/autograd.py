@@ -34,21 +34,22 @@ class Layer(torch.autograd.Function):
         x, states, directions = _unflatten(cell, tensors)
         y, finals, kept = engine.layer(cell, x, steps, directions, states, True)
         ctx.engine, ctx.cell, ctx.steps, ctx.inputs = engine, cell, steps, len(tensors)
-        ctx.save_for_backward(*tensors, y, *(t for direction in kept for t in direction))
+        ctx.save_for_backward(*tensors, *(t for direction in kept for t in direction))
         return y, *finals
 
     @staticmethod
-    def backward(ctx, dy, *dfinals):
+    def backward(ctx, *grads):
         cell, saved = ctx.cell, ctx.saved_tensors
-        inputs, y, kept = saved[: ctx.inputs], saved[ctx.inputs], saved[ctx.inputs + 1 :]
+        inputs, kept = saved[: ctx.inputs], saved[ctx.inputs :]
         needed = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # create_graph: a backward that can itself be differentiated
-            return None, None, None, *_differentiable(ctx, inputs, needed, (dy, *dfinals))
+            return None, None, None, *_differentiable(ctx, inputs, needed, grads)
         x, states, directions = _unflatten(cell, inputs)
         per_direction = len(kept) // len(directions)
         kept = [kept[i : i + per_direction] for i in range(0, len(kept), per_direction)]
+        _, _, need_weights = _unflatten(cell, needed)
         dx, dstates, dweights = ctx.engine.gradients(
-            cell, x, ctx.steps, directions, states, y, kept, dy, dfinals, needed[0]
+            cell, x, ctx.steps, directions, states, kept, grads, needed[0], need_weights
         )
         flat = (dx, *dstates, *(g for weights in dweights for g in weights))
         return None, None, None, *(g if n else None for g, n in zip(flat, needed, strict=True))

@@ -26,17 +26,17 @@ def rebind(function, names):
     )
 
 
-def specialise(functions, names, label, inputs):
+def specialise(functions, names, label, sources, parameters):
     """The last of ``functions`` as a C function of a plan's address (Numba's CFunc).
 
-    It is compiled with ``names`` and the functions before it as globals. ``label`` is said aloud if
-    it has to be compiled; ``inputs`` (files, and anything with a stable text) is everything that
-    the result depends on.
+    It is compiled with ``names`` and the functions before it as globals. ``label`` says what it is,
+    once aloud if it has to be compiled. The result must be determined by ``label``, the files
+    ``sources`` and the ``parameters``.
     """
     names = dict(names)
     for function in functions[:-1]:
         names[function.__name__] = numba.njit(error_model="numpy")(rebind(function, names))
-    folder = cache_root() / _fingerprint(inputs)
+    folder = cache_root() / _fingerprint(label, sources, parameters)
     if not folder.exists():
         print(f"fastrnn: compiling {label} for this CPU, once", file=sys.stderr)
     with _cache_in(folder):
@@ -58,10 +58,11 @@ def cache_root():
     return root
 
 
-def _fingerprint(inputs):
-    digest = hashlib.sha256(repr((numba.__version__, cpu_name(), registers())).encode())
-    for item in inputs:
-        digest.update(item.read_bytes() if isinstance(item, Path) else repr(item).encode())
+def _fingerprint(label, sources, parameters):
+    host = (numba.__version__, cpu_name(), registers())
+    digest = hashlib.sha256(repr((label, parameters, host)).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:24]
 
 

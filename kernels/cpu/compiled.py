@@ -7,7 +7,9 @@ import numba
 import torch
 from numba import types
 
-from . import loops, products
+from . import backward as backward_loop
+from . import blocks, products
+from . import forward as forward_loop
 from .activations import make_activations
 from .compile import rebind, specialise
 from .microkernel import make_gemm
@@ -33,7 +35,6 @@ def _machine(dtype, tile):
     return {
         **memory(vec),
         "gemm": make_gemm(vec, tile.vectors, tile.rows),
-        "gemm_packed": make_gemm(vec, tile.vectors, tile.rows, step=tile.rows),
         "SIZE": vec.itemsize,
         "LANES": tile.lanes,
         "UNITS": tile.units,
@@ -57,45 +58,41 @@ def _cell(cell, dtype):
     }
 
 
-def _inputs(names, cell=None):
-    source = [Path(cell.forward.__code__.co_filename)] if cell else []
-    return [*SOURCES, *source, sorted((k, v) for k, v in names.items() if isinstance(v, int))]
-
-
 @cache
 def forward(cell, dtype):
-    names = _machine(dtype, tiles(cell.gates, dtype)) | _cell(cell, dtype)
-    helpers = [loops.multiply, loops.project_inputs, loops.put_hidden, loops.apply_cell]
-    return specialise(
-        [*helpers, loops.project_hidden, loops.forward],
-        names,
-        f"{cell.name} forward, {dtype}",
-        [*_inputs(names, cell), cell.name, "forward"],
+    """The forward time loop."""
+    loop = forward_loop
+    return _compile(
+        [loop.pack_weights, loop.project_inputs, loop.put_hidden, loop.apply_cell]
+        + [loop.project_hidden, loop.forward],
+        tiles(cell.gates, dtype),
+        dtype,
+        cell,
     )
 
 
 @cache
 def backward(cell, dtype):
-    names = _machine(dtype, tiles(1, dtype)) | _cell(cell, dtype)
-    return specialise(
-        [loops.multiply, loops.differentiate, loops.gather_projected, loops.backward],
-        names,
-        f"{cell.name} backward, {dtype}",
-        [*_inputs(names, cell), cell.name, "backward"],
-    )
+    """The backward time loop."""
+    loop = backward_loop
+    functions = [loop.pack_weights, loop.differentiate, loop.gather_projected, loop.backward]
+    return _compile(functions, tiles(1, dtype), dtype, cell)
 
 
 @cache
 def matmul(dtype):
-    names = _machine(dtype, tiles(1, dtype))
-    inputs = [*_inputs(names), "matmul"]
-    return specialise([products.matmul], names, f"matrix products, {dtype}", inputs)
+    return _compile([products.matmul], tiles(1, dtype), dtype)
 
 
 @cache
 def outer(dtype):
-    names = _machine(dtype, tiles(1, dtype))
-    functions = [products.pack_panels, products.pack_block, products.outer]
-    return specialise(
-        functions, names, f"weight gradients, {dtype}", [*_inputs(names), "outer"]
-    )
+    functions = [products.stand_up, products.lay_down, products.pack_and_sum, products.outer]
+    return _compile(functions, tiles(1, dtype), dtype)
+
+
+def _compile(functions, tile, dtype, cell=None):
+    names = _machine(dtype, tile) | (_cell(cell, dtype) if cell else {})
+    sources = [*SOURCES, *([Path(cell.forward.__code__.co_filename)] if cell else [])]
+    label = f"{cell.name} " if cell else ""
+    label += f"{functions[-1].__name__} in {str(dtype).removeprefix('torch.')}"
+    return specialise([blocks.multiply, blocks.pack, *functions], names, label, sources, (tile,))

@@ -1,10 +1,13 @@
-"""The CPU engine: packs the weights, plans a call, runs the compiled loops on a team of threads."""
+"""The CPU engine: plans a call and runs the compiled functions on a team of threads."""
 
 import torch
 
 from ..weights import Weights
-from . import compiled, loops, products
-from .plan import Plan, row_bounds, team_grid
+from . import compiled
+from .backward import BACKWARD
+from .forward import FORWARD
+from .plan import Plan, counters, row_bounds, team_grid
+from .products import MATMUL, OUTER
 from .threads import TEAM
 
 MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
@@ -18,35 +21,41 @@ def layer(cell, x, steps, directions, states, keep):
     Returns the output (N, D * H or P), the final states, and for each direction what ``gradients``
     wants to see again (all None unless ``keep``).
     """
-    S = states[0].shape[2]
+    D, B, S = states[0].shape
     x = x.contiguous()
-    y = x.new_empty(steps.N, len(directions) * S)
     finals = tuple(s.clone(memory_format=torch.contiguous_format) for s in states)
-    kept = [
-        _forward(cell, x, steps, w, d, [s[d] for s in finals], y[:, d * S : (d + 1) * S], keep)
-        for d, w in enumerate(directions)
-    ]
+    # room for the initial hidden states round the output makes "the states before each step" a view
+    margin = B if keep and steps.dense else 0
+    around = x.new_empty(steps.N + margin * D, D * S)
+    y = around[margin : margin + steps.N]
+    kept = []
+    for d, weights in enumerate(directions):
+        part = slice(d * S, (d + 1) * S)
+        found = _forward(cell, x, steps, weights, d, [s[d] for s in finals], y[:, part], keep)
+        before = _before(steps, d, states[0][d], around[:, part]) if keep else None
+        kept.append((*found, before))
     return y, finals, kept
 
 
-def gradients(cell, x, steps, directions, states, y, kept, dy, dfinals, need_x):
-    """One layer, backward: the gradients of x (None unless asked for), states and weights."""
+def gradients(cell, x, steps, directions, states, kept, grads, need_x, need_weights):
+    """One layer, backward. grads: those of the output and the final states.
+
+    Returns the gradients of x (None unless asked for), of the states, and a Weights for each
+    direction (None where nobody asked).
+    """
     S = states[0].shape[2]
-    x, dy = x.contiguous(), dy.contiguous()
-    dx = x.new_empty(x.shape) if need_x else None
+    x, dy, *dfinals = (t.contiguous() for t in (x, *grads))
+    dx = torch.empty_like(x) if need_x else None
     dstates, dweights = [], []
     for d, weights in enumerate(directions):
-        part = slice(d * S, (d + 1) * S)
-        mine = [[s[d].contiguous() for s in group] for group in (states, dfinals)]
-        dgates, ds, dp = _backward(cell, steps, weights, d, *mine, y[:, part], kept[d], dy[:, part])
+        mine = dy[:, d * S : (d + 1) * S]
+        finals = [s[d] for s in dfinals]
+        dgates, ds, dp = _backward(cell, steps, weights, d, states, kept[d], mine, finals)
         dstates.append(ds)
-        before = _previous(steps, d, mine[0][0], y[:, part])
-        dweights.append(_weight_gradients(cell, x, weights, before, dgates, dp, kept[d][2]))
+        dweights.append(_weight_gradients(cell, x, weights, kept[d], dgates, dp, need_weights[d]))
         if need_x:
             gates, order = _run(cell.dx)
-            H = dgates.shape[2]
-            ih = weights.ih.reshape(cell.gates, H, -1)[order].flatten(0, 1)
-            matmul(dgates[:, gates].flatten(1), ih, dx, add=d > 0)
+            matmul(dgates[:, gates].flatten(1), _reordered(cell, weights.ih, order), dx, add=d > 0)
     return dx, tuple(torch.stack(ds) for ds in zip(*dstates, strict=True)), dweights
 
 
@@ -61,8 +70,16 @@ def _run(places):
     return slice(first, first + len(places)), [places.index(first + i) for i in range(len(places))]
 
 
-def _common(like, steps, reverse, tile, row_parts, unit_parts):
+def _reordered(cell, weight, order):
+    """``weight`` (G*H, ...) with its gates in ``order``."""
+    if order == sorted(order):
+        return weight.contiguous()
+    return weight.reshape(cell.gates, -1, *weight.shape[1:])[order].flatten(0, 1)
+
+
+def _common(like, steps, reverse, tile, grid):
     """The fields that forward's and backward's plans share."""
+    row_parts, unit_parts = grid
     threads = row_parts * unit_parts
     return {
         "T": steps.T,
@@ -73,7 +90,7 @@ def _common(like, steps, reverse, tile, row_parts, unit_parts):
         "bounds": row_bounds(steps, row_parts),
         "sizes": steps.sizes,
         "offsets": steps.offsets,
-        "counters": torch.zeros(8 * (1 + row_parts), dtype=torch.int64),
+        "counters": counters(row_parts),
         "tile": like.new_empty(threads, tile.rows * tile.width),
         "zeros": like.new_zeros(tile.width),
     }
@@ -82,28 +99,27 @@ def _common(like, steps, reverse, tile, row_parts, unit_parts):
 def _forward(cell, x, steps, weights, d, finals, y, keep):
     """One direction; ``finals`` come as initial states and become the final ones.
 
-    Returns what backward needs: what the cell kept, the extra states, the states before projection.
+    Returns what the cell kept, the extra states, and the states before projection.
     """
     dtype, (B, S), I = x.dtype, finals[0].shape, x.shape[1]
-    H = weights.hh.shape[0] // cell.gates
+    ih, hh, b_ih, b_hh, hr = (t if t is None else t.contiguous() for t in weights)
+    H = hh.shape[0] // cell.gates
     tile, single = compiled.tiles(cell.gates, dtype), compiled.tiles(1, dtype)
     width = tile.tiles(H) * tile.width
     block = max(1, min(steps.T, BLOCK_BYTES // (B * width * x.itemsize)))
     h = torch.stack([finals[0], finals[0]])
     kept = x.new_empty(steps.N, cell.kept, H) if keep else None
     extras = x.new_empty(steps.N, cell.states - 1, H) if keep else None
-    m = x.new_empty(steps.N if keep else B, H) if weights.hr is not None else None
+    m = None if hr is None else x.new_empty(steps.N if keep else B, H)
     with TEAM.members(_threads(steps.N * width * (I + S))) as team:
-        row_parts, unit_parts = team_grid(
-            B, tile.tiles(H), team.size, S * width * x.itemsize, CACHE_BYTES
-        )
         plan = Plan(
-            loops.FORWARD,
-            **_common(x, steps, d, tile, row_parts, unit_parts),
-            I=I, H=H, S=S, block=block, x=x, ldx=I,
-            w_ih=tile.pack(weights.ih.t()), b_ih=tile.pack_bias(weights.b_ih, H, x),
-            w_hh=tile.pack(weights.hh.t()), b_hh=tile.pack_bias(weights.b_hh, H, x),
-            w_hr=None if m is None else single.pack(weights.hr.t()),
+            FORWARD,
+            **_common(x, steps, d, tile, team_grid(
+                B, tile.tiles(H), team.size, S * width * x.itemsize, CACHE_BYTES)),
+            I=I, H=H, S=S, block=block, x=x, w_ih=ih, w_ih_panels=x.new_empty(I, width),
+            b_ih=b_ih, b_ih_panels=x.new_zeros(width), w_hh=hh, w_hh_panels=x.new_empty(S, width),
+            b_hh=b_hh, b_hh_panels=x.new_zeros(width), w_hr=hr,
+            w_hr_panels=None if hr is None else x.new_empty(H, single.tiles(S) * single.width),
             xgates=x.new_empty(block * B, width), h=h[0], h_next=h[1],
             extra=finals[1] if cell.states > 1 else None, m=m, y=y, ldy=y.stride(0),
             h_last=finals[0], keep=keep, kept=kept, extras=extras,
@@ -112,61 +128,67 @@ def _forward(cell, x, steps, weights, d, finals, y, keep):
     return kept, extras, m
 
 
-def _backward(cell, steps, weights, d, states, dfinals, y, kept, dy):
+def _before(steps, reverse, h_0, around):
+    """(N, S) for each row, the hidden state that its step began with."""
+    if not steps.dense:
+        return torch.cat([h_0, around])[torch.from_numpy(steps.previous(reverse))]
+    first = 2 * steps.B if reverse else 0
+    before = around[first : first + steps.N]
+    (before[-steps.B :] if reverse else before[: steps.B]).copy_(h_0)
+    return before
+
+
+def _backward(cell, steps, weights, d, states, kept, dy, dfinals):
     """One direction: (dgates (N, dgates, H), gradients of the initial states, of W_hr m or None)."""
-    kept, extras, m = kept
-    dtype, (B, S), H = dy.dtype, states[0].shape, kept.shape[2]
+    kept, extras, m, before = kept
+    dtype, (B, S), H = dy.dtype, dfinals[0].shape, kept.shape[2]
     tile = compiled.tiles(1, dtype)
     gates, order = _run(cell.dh)
-    hh = weights.hh.reshape(cell.gates, H, S)[order].flatten(0, 1)
-    dh = torch.nn.functional.pad(dfinals[0], (0, tile.tiles(S) * tile.width - S)).contiguous()
-    dextra = dfinals[1].clone() if cell.states > 1 else None
+    hh = _reordered(cell, weights.hh, order)
+    columns = tile.tiles(S) * tile.width
+    dh = torch.nn.functional.pad(dfinals[0], (0, columns - S))
+    extra_0, dextra = (states[1][d].contiguous(), dfinals[1].clone()) if cell.states > 1 else (None, None)
     dgates = dy.new_empty(steps.N, cell.dgates, H)
     dp = None if m is None else dy.new_empty(steps.N, S)
     with TEAM.members(_threads(steps.N * hh.numel())) as team:
-        row_parts, unit_parts = team_grid(
-            B, tile.tiles(S), team.size, hh.numel() * dy.itemsize, CACHE_BYTES
-        )
         plan = Plan(
-            loops.BACKWARD,
-            **_common(dy, steps, d, tile, row_parts, unit_parts),
-            I=0, H=H, S=S, dy=dy, lddy=dy.stride(0), dh=dh, lddh=dh.shape[1], dextra=dextra,
-            kept=kept, extras=extras, extra_0=states[1] if cell.states > 1 else None,
-            y=y, ldy=y.stride(0), h_0=states[0], dgates=dgates, dh_gates=gates.start,
-            depth=hh.shape[0], w_hh=tile.pack(hh),
-            w_hr=None if m is None else tile.pack(weights.hr), dp=dp,
+            BACKWARD,
+            **_common(dy, steps, d, tile, team_grid(
+                B, tile.tiles(S), team.size, hh.numel() * dy.itemsize, CACHE_BYTES)),
+            H=H, S=S, dy=dy, lddy=dy.stride(0), dh=dh, lddh=columns, dextra=dextra, kept=kept,
+            extras=extras, extra_0=extra_0, before=before, ldbefore=before.stride(0),
+            dgates=dgates, dh_gates=gates.start, depth=hh.shape[0], w_hh=hh,
+            w_hh_panels=dy.new_empty(hh.shape[0], columns), dp=dp,
+            w_hr=None if m is None else weights.hr.contiguous(),
+            w_hr_panels=None if m is None else dy.new_empty(S, tile.tiles(H) * tile.width),
         )  # fmt: skip
         team.run(compiled.backward(cell, dtype), plan)
-    dstates = [dh[:, :S]] if dextra is None else [dh[:, :S], dextra]
-    return dgates, dstates, dp
+    return dgates, [dh[:, :S]] if dextra is None else [dh[:, :S], dextra], dp
 
 
-def _previous(steps, reverse, h_0, y):
-    """(N, S) for each row, the hidden state that its step began with."""
-    if not steps.dense:
-        return torch.cat([h_0, y])[torch.from_numpy(steps.previous(reverse))]
-    B = steps.B
-    return torch.cat([y[B:], h_0]) if reverse else torch.cat([h_0, y[:-B]])
+def _weight_gradients(cell, x, weights, kept, dgates, dp, need):
+    """A Weights of gradients, None where ``need`` (a Weights of bools) says no."""
+    _, _, m, before = kept
+    a = x if need.ih or need.b_ih else None
+    b = before if need.hh or need.b_hh else None
+    if cell.dx == cell.dh:  # one matrix of gradients times both
+        ih, hh, sums_x = outer(dgates.flatten(1), a, b)
+        sums_h = sums_x.clone()
+    else:
+        ih, sums_x = _side(cell, cell.dx, dgates, a)
+        hh, sums_h = _side(cell, cell.dh, dgates, b)
+    hr = outer(dp, m, None)[0] if need.hr else None
+    return Weights(ih, hh, sums_x if need.b_ih else None, sums_h if need.b_hh else None, hr)
 
 
-def _weight_gradients(cell, x, weights, before, dgates, dp, m):
-    sums = dgates.sum(0)  # (dgates, H)
-
-    def side(places, other):
-        gates, _ = _run(places)
-        grad = outer(dgates[:, gates].flatten(1), other)
-        return grad.view(cell.gates, -1, grad.shape[1])[[p - gates.start for p in places]].flatten(0, 1)
-
-    def bias(places, given):
-        return None if given is None else sums[list(places)].flatten()
-
-    return Weights(
-        side(cell.dx, x),
-        side(cell.dh, before),
-        bias(cell.dx, weights.b_ih),
-        bias(cell.dh, weights.b_hh),
-        None if m is None else outer(dp, m),
-    )
+def _side(cell, places, dgates, other):
+    """The gradients of one weight and one bias, whose gates are at ``places`` in dgates."""
+    if other is None:
+        return None, None
+    gates, _ = _run(places)
+    order = [p - gates.start for p in places]
+    grad, _, sums = outer(dgates[:, gates].flatten(1), other, None)
+    return _reordered(cell, grad, order), _reordered(cell, sums, order)
 
 
 def matmul(a, b, c, add):
@@ -175,27 +197,30 @@ def matmul(a, b, c, add):
     tile = compiled.tiles(1, a.dtype)
     with TEAM.members(_threads(M * K * N)) as team:
         plan = Plan(
-            products.MATMUL, M=M, K=K, N=N, a=a, lda=a.stride(0), panels=tile.pack(b), c=c,
-            ldc=c.stride(0), add=add, zeros=a.new_zeros(tile.panel), parts=team.size,
+            MATMUL, M=M, K=K, N=N, a=a, lda=a.stride(0), b=b, c=c, ldc=c.stride(0), add=add,
+            panels=a.new_empty(K, tile.tiles(N) * tile.width), zeros=a.new_zeros(tile.panel),
             tile=a.new_empty(team.size, tile.rows * tile.panel),
-            counters=torch.zeros(1, dtype=torch.int64),
+            counters=counters(0), parts=team.size,
         )  # fmt: skip
         team.run(compiled.matmul(a.dtype), plan)
 
 
-def outer(a, b):
-    """a.T @ b. a: (K, M), b: (K, N), each with unit stride in its rows."""
-    (K, M), N = a.shape, b.shape[1]
-    tile = compiled.tiles(1, a.dtype)
-    columns = tile.tiles(N) * tile.panel
-    c = a.new_empty(M, columns)
-    with TEAM.members(_threads(M * K * N)) as team:
+def outer(d, a, b):
+    """(d.T @ a, d.T @ b, d.sum(0)); a or b may be None. All are (N, ...) with unit-stride rows."""
+    K, M = d.shape
+    Na, Nb = (0 if t is None else t.shape[1] for t in (a, b))
+    tile = compiled.tiles(1, d.dtype)
+    columns = tile.tiles(M) * tile.panel
+    da, db = (None if t is None else d.new_empty(M, t.shape[1]) for t in (a, b))
+    sums = d.new_zeros(columns)
+    with TEAM.members(_threads(K * M * (Na + Nb))) as team:
         plan = Plan(
-            products.OUTER, M=M, K=K, N=N, a=a, lda=a.stride(0), b=b, ldb=b.stride(0), c=c,
-            ldc=columns, zeros=a.new_zeros(tile.panel), parts=team.size,
-            panels=a.new_empty(team.size, compiled.CHUNK, columns),
-            blocks=a.new_empty(team.size, compiled.CHUNK, tile.rows),
-            counters=torch.zeros(1, dtype=torch.int64),
+            OUTER, K=K, M=M, a=a, lda=0 if a is None else a.stride(0), Na=Na,
+            b=b, ldb=0 if b is None else b.stride(0), Nb=Nb, d=d, ldd=d.stride(0),
+            da=da, db=db, sums=sums, zeros=d.new_zeros(tile.panel),
+            left=d.new_empty(team.size, Na + Nb + 2 * tile.lanes, compiled.CHUNK),
+            strips=d.new_empty(columns, Na + Nb), panel=d.new_empty(team.size, compiled.CHUNK, tile.panel),
+            counters=counters(0), parts=team.size,
         )  # fmt: skip
-        team.run(compiled.outer(a.dtype), plan)
-    return c[:, :N]
+        team.run(compiled.outer(d.dtype), plan)
+    return da, db, sums[:M]

@@ -21,12 +21,11 @@ def max_rows(registers, vectors):
     return max(1, (registers - 1 - vectors) // vectors)
 
 
-def make_gemm(vec, vectors, rows_limit, step=1):
+def make_gemm(vec, vectors, rows_limit):
     """``gemm(rows, K, a, lda, panel, init, ldi, c, ldc)``: 1 .. rows_limit rows of a tile.
 
     Addresses and leading dimensions are in bytes. ``init`` is a matrix that starts the sum: a
-    bias (``ldi`` = 0), or C itself to add to it. ``step`` is how many elements of A one step of K
-    goes on: 1 where A is row-major, more where it is packed column after column.
+    bias (``ldi`` = 0), or C itself to add to it.
     """
 
     @intrinsic
@@ -37,7 +36,7 @@ def make_gemm(vec, vectors, rows_limit, step=1):
             never = builder.append_basic_block("gemm.never")
             choice = builder.switch(rows, never)
             for r in range(1, rows_limit + 1):
-                kernel = _kernel(builder.module, vec, r, vectors, step)
+                kernel = _kernel(builder.module, vec, r, vectors)
                 block = builder.append_basic_block(f"gemm.{r}")
                 choice.add_case(I64(r), block)
                 with builder.goto_block(block):
@@ -53,9 +52,9 @@ def make_gemm(vec, vectors, rows_limit, step=1):
     return gemm
 
 
-def _kernel(module, vec, rows, vectors, step):
+def _kernel(module, vec, rows, vectors):
     """The LLVM function for one number of rows, emitted once per module."""
-    name = f"fastrnn_gemm_{rows}x{vectors}_step{step}_v{vec.lanes}f{8 * vec.itemsize}"
+    name = f"fastrnn_gemm_{rows}x{vectors}_v{vec.lanes}f{8 * vec.itemsize}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 8), name)
@@ -79,7 +78,7 @@ def _kernel(module, vec, rows, vectors, step):
     panel = pointer(builder, panel, vec.llvm)
     whole = builder.sub(depth, builder.srem(depth, I64(UNROLL)))
     for start, stop, unroll in ((I64(0), whole, UNROLL), (whole, depth, 1)):
-        sums = _k_loop(builder, vec, row_pointers, panel, sums, (start, stop, unroll, step))
+        sums = _k_loop(builder, vec, row_pointers, panel, sums, (start, stop, unroll))
     for (r, v), value in zip(tile, sums, strict=True):
         builder.store(value, at(c, ldc, r, v), align=vec.itemsize)
     builder.ret_void()
@@ -88,7 +87,7 @@ def _kernel(module, vec, rows, vectors, step):
 
 def _k_loop(builder, vec, row_pointers, panel, sums, k_range):
     """sums += A[:, start:stop] @ panel[start:stop], ``unroll`` steps a turn."""
-    start, stop, unroll, step = k_range
+    start, stop, unroll = k_range
     vectors = len(sums) // len(row_pointers)
     before = builder.block
     body, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
@@ -103,13 +102,12 @@ def _k_loop(builder, vec, row_pointers, panel, sums, k_range):
     for u in range(unroll):
         now = builder.add(k, I64(u))
         line = builder.mul(now, I64(vectors))
-        place = builder.mul(now, I64(step))
         columns = [
             builder.load(builder.gep(panel, [builder.add(line, I64(v))]), align=vec.itemsize)
             for v in range(vectors)
         ]
         for r, row in enumerate(row_pointers):
-            element = splat(builder, vec.llvm, builder.load(builder.gep(row, [place])))
+            element = splat(builder, vec.llvm, builder.load(builder.gep(row, [now])))
             for v, column in enumerate(columns):
                 i = r * vectors + v
                 name = f"llvm.fmuladd.v{vec.lanes}f{8 * vec.itemsize}"

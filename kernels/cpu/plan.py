@@ -1,7 +1,12 @@
-"""A plan: what one compiled call is told, as an array of named int64s; and who shares its work."""
+"""A plan: what one compiled call is told, as named int64s; and how threads share its work."""
 
 import numpy as np
 import torch
+
+
+def record(fields):
+    """The type of a plan with these fields."""
+    return np.dtype([(name, np.int64) for name in fields.split()])
 
 
 class Plan:
@@ -19,6 +24,11 @@ def _number(value):
     if isinstance(value, np.ndarray):
         return value.ctypes.data
     return 0 if value is None else value
+
+
+def counters(groups):
+    """Zeroed int64s, a cache line each: tickets, a meeting of all, and of each of the groups."""
+    return torch.zeros(8 * (2 + groups), dtype=torch.int64)
 
 
 def team_grid(rows, tiles, threads, weight_bytes, cache_bytes):

@@ -211,7 +211,7 @@ def _emit_store(builder, vec, value, address, count):
 
 
 def memory(vec):
-    """``load``, ``store``, ``load_each`` and ``store_each`` for registers of type ``vec``.
+    """``load``, ``store``, ``load_each``, ``store_each``, ``transpose`` for registers of ``vec``.
 
     All addresses are integers in bytes; ``count`` is how many elements of the row are left (a
     number of at least ``lanes`` means a whole register).
@@ -260,4 +260,54 @@ def memory(vec):
 
         return types.void(values, types.int64, types.int64, types.int64), codegen
 
-    return {"load": load, "store": store, "load_each": load_each, "store_each": store_each}
+    @intrinsic
+    def transpose(typingctx, source, lds, rows, columns, out, ldo, width):
+        """Transpose a block of at most lanes x lanes: ``rows`` rows of ``columns`` elements.
+
+        Each of the out rows is stored ``width`` elements wide, zeros where rows end.
+        """
+
+        def codegen(context, builder, sig, args):
+            source, lds, rows, columns, out, ldo, width = args
+            lines = []
+            for i in range(vec.lanes):
+                here = builder.icmp_signed("<", I64(i), rows)
+                count = builder.select(here, columns, I64(0))
+                lines.append(_emit_load(builder, vec, source, count))
+                source = builder.add(source, lds)
+            for i, line in enumerate(_transposed(builder, lines)):
+                with builder.if_then(builder.icmp_signed("<", I64(i), columns)):
+                    _emit_store(builder, vec, line, out, width)
+                out = builder.add(out, ldo)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), codegen
+
+    return {
+        "load": load,
+        "store": store,
+        "load_each": load_each,
+        "store_each": store_each,
+        "transpose": transpose,
+    }
+
+
+def _transposed(builder, lines):
+    """A square block of registers transposed: ever larger sub-blocks change places."""
+    lanes = len(lines)
+    distance = 1
+    while distance < lanes:
+        for i in range(lanes):
+            if i & distance:
+                continue
+            a, b = lines[i], lines[i + distance]
+            low = [j + lanes - distance if j & distance else j for j in range(lanes)]
+            high = [j + lanes if j & distance else j + distance for j in range(lanes)]
+            lines[i] = _shuffle(builder, a, b, low)
+            lines[i + distance] = _shuffle(builder, a, b, high)
+        distance *= 2
+    return lines
+
+
+def _shuffle(builder, a, b, order):
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))

@@ -1,18 +1,15 @@
-"""How a layer is cut into tiles that fit the registers, and its weights packed to match."""
+"""How a matrix with ``gates`` groups of columns is cut into tiles that fit the registers."""
 
 from dataclasses import dataclass
-
-import torch
 
 from .microkernel import max_rows
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Blocks of a packed matrix with ``gates`` groups of columns.
+    """A panel is ``vectors`` registers wide; a tile of ``rows`` x ``panel`` is held in registers.
 
-    A panel is ``vectors`` registers wide. A tile is ``units`` columns of every group side by side,
-    one or more whole panels, so that a tile of the product holds all the gates of its units.
+    ``units`` columns of every group side by side are one or more whole panels.
     """
 
     lanes: int
@@ -27,28 +24,12 @@ class Tiling:
 
     @property
     def width(self):
+        """Columns of ``units`` units with all their gates."""
         return self.units * self.gates
 
     def tiles(self, columns):
+        """How many blocks of ``units`` hold ``columns`` columns of a group."""
         return -(-columns // self.units)
-
-    def pack(self, matrix):
-        """(K, gates * columns), of any strides -> (panels, K, panel), zeros where columns end."""
-        depth = matrix.shape[0]
-        columns = matrix.shape[1] // self.gates
-        tiles = self.tiles(columns)
-        padded = torch.nn.functional.pad(
-            matrix.reshape(depth, self.gates, columns), (0, tiles * self.units - columns)
-        )
-        tiled = padded.view(depth, self.gates, tiles, self.units).permute(2, 0, 1, 3)
-        panels = tiled.reshape(tiles, depth, self.width // self.panel, self.panel)
-        return panels.transpose(1, 2).contiguous().view(-1, depth, self.panel)
-
-    def pack_bias(self, bias, columns, like):
-        """(gates * columns,) or None (zeros) -> one element for every packed column."""
-        if bias is None:
-            return like.new_zeros(self.tiles(columns) * self.width)
-        return self.pack(bias[None]).view(-1)
 
 
 def tiling(gates, lanes, registers):

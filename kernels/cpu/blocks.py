@@ -1,0 +1,70 @@
+"""Pieces that the compiled functions share: dividing work, packing panels, multiplying by one.
+
+Like all compiled functions here they are specialised by rebinding their globals (compile.py): the
+vector operations and ``gemm`` for the registers at hand, and the sizes in capitals below.
+Addresses are in bytes, sizes and leading dimensions in elements.
+"""
+
+from numba import njit
+
+from .sync import barrier
+
+# Where counters lie (plan.py): tickets first, then one for all threads, then one a row part.
+MEETING, GROUPS, LINE = 64, 128, 64
+# Specialised: bytes of an element, elements of a register, columns of a panel, rows of a tile.
+SIZE = LANES = PANEL = ROWS = 0
+load = store = transpose = gemm = None
+
+
+@njit(forceinline=True)
+def share(count, part, parts):
+    """Where part ``part`` of ``count`` things begins, and where the next one does."""
+    return count * part // parts, count * (part + 1) // parts
+
+
+@njit(forceinline=True)
+def up(count, block):
+    """How many blocks hold ``count`` things."""
+    return (count + block - 1) // block
+
+
+@njit(forceinline=True)
+def meet_all(p):
+    """Wait for every thread of the team, once a call."""
+    barrier(p.counters + MEETING, p.parts, 1)
+
+
+def multiply(rows, depth, a, lda, panel, init, ldi, c, ldc):
+    """c[:rows] = init + a @ panel, in even blocks of rows."""
+    blocks = up(rows, ROWS)
+    for i in range(blocks):
+        r, end = share(rows, i, blocks)
+        gemm(
+            end - r, depth, a + r * lda * SIZE, lda * SIZE, panel,
+            init + r * ldi * SIZE, ldi * SIZE, c + r * ldc * SIZE, ldc * SIZE,
+        )  # fmt: skip
+
+
+def pack(matrix, ld, by_rows, depth, columns, units, width, panels, first, last):
+    """Panels first .. last-1 of a (depth, groups * columns) matrix; zeros behind the last column.
+
+    A tile is ``units`` columns of every group side by side, ``width`` in all: a tile of the product
+    then holds all the gates of its units. ``by_rows``: the matrix is given transposed, as weights
+    are.
+    """
+    for panel in range(first, last):
+        for v in range(0, PANEL, LANES):
+            column = panel * PANEL + v
+            unit = column // width * units + column % units
+            source = column % width // units * columns + unit
+            out = panels + (panel * depth * PANEL + v) * SIZE
+            if by_rows:
+                for k in range(0, depth, LANES):
+                    transpose(
+                        matrix + (source * ld + k) * SIZE, ld * SIZE, columns - unit, depth - k,
+                        out + k * PANEL * SIZE, PANEL * SIZE, LANES,
+                    )  # fmt: skip
+            else:
+                for k in range(depth):
+                    value = load(matrix + (k * ld + source) * SIZE, columns - unit)
+                    store(value, out + k * PANEL * SIZE, LANES)
