@@ -27,20 +27,6 @@ class Steps:
         """The steps, in the order in which a direction takes them."""
         return range(self.T - 1, -1, -1) if reverse else range(self.T)
 
-    @cached_property
-    def _rows(self):
-        return np.arange(self.N)
-
-    def previous(self, reverse):
-        """(N,) for each row, its predecessor's place in [initial states (B rows), rows (N)]."""
-        step = np.repeat(np.arange(self.T), self.sizes)
-        b = self._rows - self.offsets[step]
-        earlier = step + 1 if reverse else step - 1
-        inside = (earlier >= 0) & (earlier < self.T)
-        earlier = np.where(inside, earlier, 0)
-        inside &= b < self.sizes[earlier]
-        return np.where(inside, self.B + self.offsets[earlier] + b, b)
-
 
 @lru_cache(maxsize=256)
 def dense(T, B):

@@ -19,7 +19,7 @@ EXTRA = KEPT = DGATES = 0
 load = store = load_each = store_each = gemm = multiply = pack = cell_backward = None
 
 BACKWARD = record(
-    COMMON + "dy lddy dh lddh dextra kept extras extra_0 before ldbefore dgates dh_gates depth "
+    COMMON + "dy lddy dh lddh dextra kept before extra_before dgates dh_gates depth "
     "w_hh w_hh_panels w_hr w_hr_panels dp"
 )
 
@@ -33,11 +33,8 @@ def pack_weights(p, rank):
         pack(p.w_hr, p.H, False, p.S, p.H, PANEL, PANEL, p.w_hr_panels, first, last)
 
 
-def differentiate(p, dh, b, row, earlier, unit):
-    """The cell's derivative on one panel of units of one row, whose recurrent dh is at ``dh``.
-
-    ``earlier`` is the row that holds the previous extra states, or -1 where they are the initial ones.
-    """
+def differentiate(p, dh, b, row, unit):
+    """The cell's derivative on one panel of units of one row, whose recurrent dh is at ``dh``."""
     for v in range(0, min(PANEL, p.H - unit), LANES):
         u = unit + v
         left = p.H - u
@@ -47,13 +44,9 @@ def differentiate(p, dh, b, row, earlier, unit):
             d = d + load(p.dy + (row * p.lddy + u) * SIZE, left)
         dextra = load_each(EXTRA, dextra_at, p.B * p.H * SIZE, left)
         kept = load_each(KEPT, p.kept + (row * KEPT * p.H + u) * SIZE, p.H * SIZE, left)
-        if earlier >= 0:
-            extra_at, stride = p.extras + (earlier * EXTRA * p.H + u) * SIZE, p.H * SIZE
-        else:
-            extra_at, stride = p.extra_0 + (b * p.H + u) * SIZE, p.B * p.H * SIZE
-        hidden = load(p.before + (row * p.ldbefore + u) * SIZE, p.S - u)
-        states = (hidden,) + load_each(EXTRA, extra_at, stride, left)
-        dgates, dstates = cell_backward((d,) + dextra, kept, states)
+        hidden = load(p.before + (row * p.S + u) * SIZE, p.S - u)
+        extra = load_each(EXTRA, p.extra_before + (row * EXTRA * p.H + u) * SIZE, p.H * SIZE, left)
+        dgates, dstates = cell_backward((d,) + dextra, kept, (hidden,) + extra)
         store_each(dgates, p.dgates + (row * DGATES * p.H + u) * SIZE, p.H * SIZE, left)
         store_each(dstates[1:], dextra_at, p.B * p.H * SIZE, left)
         if not p.w_hr:
@@ -84,13 +77,11 @@ def backward(plan):
     panel_low, panel_high = share(up(p.H, PANEL), unit_part, p.unit_parts)
     state_low, state_high = share(up(p.S, PANEL), unit_part, p.unit_parts)
     scratch = p.tile + rank * ROWS * WIDTH * SIZE
-    ahead = -1 if p.reverse else 1
     turn = 1
     for s in range(p.T - 1, -1, -1):
         t = p.T - 1 - s if p.reverse else s
         offset = integer(p.offsets, t)
         rows = max(0, min(row_high, integer(p.sizes, t)) - row_low)
-        before = integer(p.sizes, t - ahead) if s else 0  # rows that were active in the step before
         if p.w_hr:
             gather_projected(p, row_low, rows, offset, state_low, state_high)
             turn = rendezvous(p, rank, turn)
@@ -107,9 +98,7 @@ def backward(plan):
                         p.w_hr_panels + panel * p.S * PANEL * SIZE, p.zeros, 0, dh, lddh * SIZE,
                     )  # fmt: skip
                 for b in range(r, end):
-                    earlier = integer(p.offsets, t - ahead) + b if b < before else -1
-                    at = dh + (b - r) * lddh * SIZE
-                    differentiate(p, at, b, offset + b, earlier, panel * PANEL)
+                    differentiate(p, dh + (b - r) * lddh * SIZE, b, offset + b, panel * PANEL)
         turn = rendezvous(p, rank, turn)
         ld = DGATES * p.H
         for panel in range(state_low, state_high):

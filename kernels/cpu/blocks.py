@@ -11,6 +11,7 @@ from .sync import barrier
 
 # Where counters lie (plan.py): tickets first, then one for all threads, then one a row part.
 MEETING, GROUPS, LINE = 64, 128, 64
+DEEP = 512  # rows of a panel at a time: 128 KB, so that the next rows of A find them near
 # Specialised: bytes of an element, elements of a register, columns of a panel, rows of a tile.
 SIZE = LANES = PANEL = ROWS = 0
 load = store = transpose = gemm = None
@@ -35,14 +36,18 @@ def meet_all(p):
 
 
 def multiply(rows, depth, a, lda, panel, init, ldi, c, ldc):
-    """c[:rows] = init + a @ panel, in even blocks of rows."""
+    """c[:rows] = init + a @ panel: even blocks of rows, and of K what a core's cache holds."""
     blocks = up(rows, ROWS)
-    for i in range(blocks):
-        r, end = share(rows, i, blocks)
-        gemm(
-            end - r, depth, a + r * lda * SIZE, lda * SIZE, panel,
-            init + r * ldi * SIZE, ldi * SIZE, c + r * ldc * SIZE, ldc * SIZE,
-        )  # fmt: skip
+    for k in range(0, depth, DEEP):
+        for i in range(blocks):
+            r, end = share(rows, i, blocks)
+            if k:
+                init, ldi = c, ldc
+            gemm(
+                end - r, min(DEEP, depth - k), a + (r * lda + k) * SIZE, lda * SIZE,
+                panel + k * PANEL * SIZE, init + r * ldi * SIZE, ldi * SIZE,
+                c + r * ldc * SIZE, ldc * SIZE,
+            )  # fmt: skip
 
 
 def pack(matrix, ld, by_rows, depth, columns, units, width, panels, first, last):

@@ -7,12 +7,13 @@ from . import compiled
 from .backward import BACKWARD
 from .forward import FORWARD
 from .plan import Plan, counters, row_bounds, team_grid
-from .products import MATMUL, OUTER
+from .products import GROUP, MATMUL, OUTER
 from .threads import TEAM
 
 MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
 CACHE_BYTES = 512 * 1024  # of packed weights that stay in a core's own cache
 BLOCK_BYTES = 256 * 1024  # of projected inputs at a time, so that they do too
+FAR_ROWS = 256  # rows projected at a time where the weights do not
 
 
 def layer(cell, x, steps, directions, states, keep):
@@ -21,19 +22,14 @@ def layer(cell, x, steps, directions, states, keep):
     Returns the output (N, D * H or P), the final states, and for each direction what ``gradients``
     wants to see again (all None unless ``keep``).
     """
-    D, B, S = states[0].shape
+    D, _, S = states[0].shape
     x = x.contiguous()
+    y = x.new_empty(steps.N, D * S)
     finals = tuple(s.clone(memory_format=torch.contiguous_format) for s in states)
-    # room for the initial hidden states round the output makes "the states before each step" a view
-    margin = B if keep and steps.dense else 0
-    around = x.new_empty(steps.N + margin * D, D * S)
-    y = around[margin : margin + steps.N]
     kept = []
     for d, weights in enumerate(directions):
-        part = slice(d * S, (d + 1) * S)
-        found = _forward(cell, x, steps, weights, d, [s[d] for s in finals], y[:, part], keep)
-        before = _before(steps, d, states[0][d], around[:, part]) if keep else None
-        kept.append((*found, before))
+        part = y[:, d * S : (d + 1) * S]
+        kept.append(_forward(cell, x, steps, weights, d, [s[d] for s in finals], part, keep))
     return y, finals, kept
 
 
@@ -50,7 +46,7 @@ def gradients(cell, x, steps, directions, states, kept, grads, need_x, need_weig
     for d, weights in enumerate(directions):
         mine = dy[:, d * S : (d + 1) * S]
         finals = [s[d] for s in dfinals]
-        dgates, ds, dp = _backward(cell, steps, weights, d, states, kept[d], mine, finals)
+        dgates, ds, dp = _backward(cell, steps, weights, d, kept[d], mine, finals)
         dstates.append(ds)
         dweights.append(_weight_gradients(cell, x, weights, kept[d], dgates, dp, need_weights[d]))
         if need_x:
@@ -77,6 +73,14 @@ def _reordered(cell, weight, order):
     return weight.reshape(cell.gates, -1, *weight.shape[1:])[order].flatten(0, 1)
 
 
+def _block_rows(I, width, itemsize):
+    """How many rows of x to project at a time."""
+    rows = BLOCK_BYTES // (width * itemsize)
+    if I * width * itemsize > CACHE_BYTES:  # W_ih comes from afar: let many rows share the way
+        rows = max(rows, FAR_ROWS)
+    return rows
+
+
 def _common(like, steps, reverse, tile, grid):
     """The fields that forward's and backward's plans share."""
     row_parts, unit_parts = grid
@@ -99,17 +103,19 @@ def _common(like, steps, reverse, tile, grid):
 def _forward(cell, x, steps, weights, d, finals, y, keep):
     """One direction; ``finals`` come as initial states and become the final ones.
 
-    Returns what the cell kept, the extra states, and the states before projection.
+    Returns, for backward: what the cell kept, the hidden and the extra states before each step, and
+    the hidden states before projection.
     """
     dtype, (B, S), I = x.dtype, finals[0].shape, x.shape[1]
     ih, hh, b_ih, b_hh, hr = (t if t is None else t.contiguous() for t in weights)
     H = hh.shape[0] // cell.gates
     tile, single = compiled.tiles(cell.gates, dtype), compiled.tiles(1, dtype)
     width = tile.tiles(H) * tile.width
-    block = max(1, min(steps.T, BLOCK_BYTES // (B * width * x.itemsize)))
+    block = max(1, min(steps.T, _block_rows(I, width, x.itemsize) // B))
     h = torch.stack([finals[0], finals[0]])
     kept = x.new_empty(steps.N, cell.kept, H) if keep else None
-    extras = x.new_empty(steps.N, cell.states - 1, H) if keep else None
+    before = x.new_empty(steps.N, S) if keep else None
+    extra_before = x.new_empty(steps.N, cell.states - 1, H) if keep else None
     m = None if hr is None else x.new_empty(steps.N if keep else B, H)
     with TEAM.members(_threads(steps.N * width * (I + S))) as team:
         plan = Plan(
@@ -122,32 +128,23 @@ def _forward(cell, x, steps, weights, d, finals, y, keep):
             w_hr_panels=None if hr is None else x.new_empty(H, single.tiles(S) * single.width),
             xgates=x.new_empty(block * B, width), h=h[0], h_next=h[1],
             extra=finals[1] if cell.states > 1 else None, m=m, y=y, ldy=y.stride(0),
-            h_last=finals[0], keep=keep, kept=kept, extras=extras,
+            h_last=finals[0], keep=keep, kept=kept, before=before,
+            extra_before=extra_before,
         )  # fmt: skip
         team.run(compiled.forward(cell, dtype), plan)
-    return kept, extras, m
+    return kept, before, extra_before, m
 
 
-def _before(steps, reverse, h_0, around):
-    """(N, S) for each row, the hidden state that its step began with."""
-    if not steps.dense:
-        return torch.cat([h_0, around])[torch.from_numpy(steps.previous(reverse))]
-    first = 2 * steps.B if reverse else 0
-    before = around[first : first + steps.N]
-    (before[-steps.B :] if reverse else before[: steps.B]).copy_(h_0)
-    return before
-
-
-def _backward(cell, steps, weights, d, states, kept, dy, dfinals):
+def _backward(cell, steps, weights, d, kept, dy, dfinals):
     """One direction: (dgates (N, dgates, H), gradients of the initial states, of W_hr m or None)."""
-    kept, extras, m, before = kept
+    kept, before, extra_before, m = kept
     dtype, (B, S), H = dy.dtype, dfinals[0].shape, kept.shape[2]
     tile = compiled.tiles(1, dtype)
     gates, order = _run(cell.dh)
     hh = _reordered(cell, weights.hh, order)
     columns = tile.tiles(S) * tile.width
     dh = torch.nn.functional.pad(dfinals[0], (0, columns - S))
-    extra_0, dextra = (states[1][d].contiguous(), dfinals[1].clone()) if cell.states > 1 else (None, None)
+    dextra = dfinals[1].clone() if cell.states > 1 else None
     dgates = dy.new_empty(steps.N, cell.dgates, H)
     dp = None if m is None else dy.new_empty(steps.N, S)
     with TEAM.members(_threads(steps.N * hh.numel())) as team:
@@ -156,7 +153,7 @@ def _backward(cell, steps, weights, d, states, kept, dy, dfinals):
             **_common(dy, steps, d, tile, team_grid(
                 B, tile.tiles(S), team.size, hh.numel() * dy.itemsize, CACHE_BYTES)),
             H=H, S=S, dy=dy, lddy=dy.stride(0), dh=dh, lddh=columns, dextra=dextra, kept=kept,
-            extras=extras, extra_0=extra_0, before=before, ldbefore=before.stride(0),
+            before=before, extra_before=extra_before,
             dgates=dgates, dh_gates=gates.start, depth=hh.shape[0], w_hh=hh,
             w_hh_panels=dy.new_empty(hh.shape[0], columns), dp=dp,
             w_hr=None if m is None else weights.hr.contiguous(),
@@ -168,7 +165,7 @@ def _backward(cell, steps, weights, d, states, kept, dy, dfinals):
 
 def _weight_gradients(cell, x, weights, kept, dgates, dp, need):
     """A Weights of gradients, None where ``need`` (a Weights of bools) says no."""
-    _, _, m, before = kept
+    _, before, _, m = kept
     a = x if need.ih or need.b_ih else None
     b = before if need.hh or need.b_hh else None
     if cell.dx == cell.dh:  # one matrix of gradients times both
@@ -199,7 +196,7 @@ def matmul(a, b, c, add):
         plan = Plan(
             MATMUL, M=M, K=K, N=N, a=a, lda=a.stride(0), b=b, c=c, ldc=c.stride(0), add=add,
             panels=a.new_empty(K, tile.tiles(N) * tile.width), zeros=a.new_zeros(tile.panel),
-            tile=a.new_empty(team.size, tile.rows * tile.panel),
+            strips=a.new_empty(team.size, GROUP * tile.panel),
             counters=counters(0), parts=team.size,
         )  # fmt: skip
         team.run(compiled.matmul(a.dtype), plan)

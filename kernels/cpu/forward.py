@@ -25,7 +25,7 @@ load = store = load_each = store_each = gemm = multiply = pack = cell_forward = 
 COMMON = "T B H S reverse parts unit_parts bounds sizes offsets counters tile zeros "
 FORWARD = record(
     COMMON + "I block x w_ih w_ih_panels b_ih b_ih_panels w_hh w_hh_panels b_hh b_hh_panels "
-    "w_hr w_hr_panels xgates h h_next extra m y ldy h_last keep kept extras"
+    "w_hr w_hr_panels xgates h h_next extra m y ldy h_last keep kept before extra_before"
 )
 
 
@@ -84,7 +84,8 @@ def apply_cell(p, h, h_next, xgates, hgates, b, row, tile, ends):
         store_each(states[1:], extra_at, p.B * p.H * SIZE, left)
         if p.keep:
             store_each(kept, p.kept + (row * KEPT * p.H + unit) * SIZE, p.H * SIZE, left)
-            store_each(states[1:], p.extras + (row * EXTRA * p.H + unit) * SIZE, p.H * SIZE, left)
+            store(hidden, p.before + (row * p.S + unit) * SIZE, p.S - unit)
+            store_each(extra, p.extra_before + (row * EXTRA * p.H + unit) * SIZE, p.H * SIZE, left)
         if p.w_hr:
             store(states[0], p.m + ((row if p.keep else b) * p.H + unit) * SIZE, left)
         else:

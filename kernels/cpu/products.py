@@ -6,10 +6,12 @@ from .blocks import meet_all, share, up
 from .plan import record
 from .sync import ticket
 
-SIZE = LANES = PANEL = ROWS = CHUNK = 0
-load = store = transpose = gemm = multiply = pack = None
+GROUP = 96  # rows of a product at a time
+# Specialised, as in blocks.py; CHUNK: rows of a sum over rows at a time.
+SIZE = LANES = PANEL = CHUNK = 0
+load = store = transpose = multiply = pack = None
 
-MATMUL = record("M K N a lda b panels c ldc add zeros tile counters parts")
+MATMUL = record("M K N a lda b panels c ldc add zeros strips counters parts")
 OUTER = record("K M a lda Na b ldb Nb d ldd da db sums zeros left strips panel counters parts")
 
 
@@ -23,22 +25,21 @@ def matmul(plan):
     pack(p.b, p.N, False, p.K, p.N, PANEL, PANEL, p.panels, first, last)
     meet_all(p)
     low, high = share(p.M, rank, p.parts)
-    blocks = up(high - low, ROWS)
-    tile = p.tile + rank * ROWS * PANEL * SIZE
+    strip = p.strips + rank * GROUP * PANEL * SIZE
     for panel in range(up(p.N, PANEL)):
-        left = p.N - panel * PANEL
-        for i in range(blocks):
-            r, end = share(high - low, i, blocks)
-            a = p.a + (low + r) * p.lda * SIZE
-            b = p.panels + panel * p.K * PANEL * SIZE
-            gemm(end - r, p.K, a, p.lda * SIZE, b, p.zeros, 0, tile, PANEL * SIZE)
-            for q in range(end - r):
-                for v in range(0, min(PANEL, left), LANES):
-                    at = p.c + ((low + r + q) * p.ldc + panel * PANEL + v) * SIZE
-                    value = load(tile + (q * PANEL + v) * SIZE, LANES)
+        b = p.panels + panel * p.K * PANEL * SIZE
+        columns = min(PANEL, p.N - panel * PANEL)
+        for first in range(low, high, GROUP):
+            rows = min(GROUP, high - first)
+            a = p.a + first * p.lda * SIZE
+            multiply(rows, p.K, a, p.lda, b, p.zeros, 0, strip, PANEL)
+            for r in range(rows):
+                for v in range(0, columns, LANES):
+                    at = p.c + ((first + r) * p.ldc + panel * PANEL + v) * SIZE
+                    value = load(strip + (r * PANEL + v) * SIZE, LANES)
                     if p.add:
-                        value = value + load(at, left - v)
-                    store(value, at, left - v)
+                        value = value + load(at, columns - v)
+                    store(value, at, columns - v)
 
 
 def stand_up(matrix, ld, rows, columns, out):

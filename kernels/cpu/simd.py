@@ -140,21 +140,18 @@ def zeros_like(typingctx, x):
 
 
 @intrinsic
-def two_to_the(typingctx, shifted):
-    """2**n, where ``shifted`` is n + 1.5 * 2**mantissa, whose low bits are the integer n."""
-    if not isinstance(shifted, VecType):
+def add_to_exponent(typingctx, x, shifted):
+    """x * 2**n for x near 1, where ``shifted`` is n + 1.5 * 2**mantissa: its low bits are n."""
+    if not (isinstance(x, VecType) and shifted == x):
         return None
 
     def codegen(context, builder, sig, args):
         vec = sig.args[0]
-        lane = vec.bits.element
-        shift = ir.Constant(vec.bits, [vec.mantissa] * vec.lanes)
-        one = (127 if lane == I32 else 1023) << vec.mantissa  # the bits of 1.0
-        bits = builder.shl(builder.bitcast(args[0], vec.bits), shift)
-        bits = builder.add(bits, ir.Constant(vec.bits, [one] * vec.lanes))
-        return builder.bitcast(bits, vec.llvm)
+        x, n = (builder.bitcast(arg, vec.bits) for arg in args)
+        n = builder.shl(n, ir.Constant(vec.bits, [vec.mantissa] * vec.lanes))
+        return builder.bitcast(builder.add(x, n), vec.llvm)
 
-    return shifted(shifted), codegen
+    return x(x, shifted), codegen
 
 
 def call_intrinsic(builder, name, result, args):
