@@ -44,12 +44,12 @@ class Layer(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # create_graph: a backward that can itself be differentiated
             return None, None, None, *_differentiable(ctx, inputs, needed, grads)
-        x, states, directions = _unflatten(cell, inputs)
+        x, _, directions = _unflatten(cell, inputs)
         per_direction = len(kept) // len(directions)
         kept = [kept[i : i + per_direction] for i in range(0, len(kept), per_direction)]
         _, _, need_weights = _unflatten(cell, needed)
         dx, dstates, dweights = ctx.engine.gradients(
-            cell, x, ctx.steps, directions, states, kept, grads, needed[0], need_weights
+            cell, x, ctx.steps, directions, kept, grads, needed[0], need_weights
         )
         flat = (dx, *dstates, *(g for weights in dweights for g in weights))
         return None, None, None, *(g if n else None for g, n in zip(flat, needed, strict=True))

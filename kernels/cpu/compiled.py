@@ -29,6 +29,12 @@ def tiles(gates, dtype):
     return tiling(gates, host.bits // ELEMENTS[dtype].bitwidth, host.count)
 
 
+@cache
+def zeros(dtype):
+    """More zeros than any tile is wide, to start sums from; never written to."""
+    return torch.zeros(1024, dtype=dtype)
+
+
 def _machine(dtype, tile):
     """Globals that say how this machine computes with ``dtype`` in tiles of ``tile``."""
     vec = VecType(ELEMENTS[dtype], tile.lanes)

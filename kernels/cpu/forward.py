@@ -42,9 +42,10 @@ def pack_weights(p, rank):
     first, last = share(up(p.H, UNITS) * WIDTH // PANEL, rank, p.parts)
     pack(p.w_ih, p.I, True, p.I, p.H, UNITS, WIDTH, p.w_ih_panels, first, last)
     pack(p.w_hh, p.S, True, p.S, p.H, UNITS, WIDTH, p.w_hh_panels, first, last)
-    if p.b_ih:
-        pack(p.b_ih, 0, False, 1, p.H, UNITS, WIDTH, p.b_ih_panels, first, last)
-        pack(p.b_hh, 0, False, 1, p.H, UNITS, WIDTH, p.b_hh_panels, first, last)
+    b_ih, b_hh = (p.b_ih, p.b_hh) if p.b_ih else (p.zeros, p.zeros)
+    columns = p.H if p.b_ih else 0  # without biases: all of it lies behind the last column
+    pack(b_ih, 0, False, 1, columns, UNITS, WIDTH, p.b_ih_panels, first, last)
+    pack(b_hh, 0, False, 1, columns, UNITS, WIDTH, p.b_hh_panels, first, last)
     if p.w_hr:
         first, last = share(up(p.S, PANEL), rank, p.parts)
         pack(p.w_hr, p.H, True, p.H, p.S, PANEL, PANEL, p.w_hr_panels, first, last)
