@@ -30,9 +30,10 @@ def up(count, block):
 
 
 @njit(forceinline=True)
-def meet_all(p):
-    """Wait for every thread of the team, once a call."""
-    barrier(p.counters + MEETING, p.parts, 1)
+def meet_all(p, turn):
+    """Wait for every thread of the team; ``turn`` counts such meetings from 1."""
+    if p.parts > 1:
+        barrier(p.counters + MEETING, p.parts, turn)
 
 
 def multiply(rows, depth, a, lda, panel, init, ldi, c, ldc):

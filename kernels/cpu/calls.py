@@ -3,11 +3,12 @@
 import torch
 from torch.nn.functional import pad
 
+from ..weights import Weights
 from . import compiled
 from .backward import BACKWARD
 from .forward import FORWARD
 from .plan import Plan, counters, scratch, team_grid
-from .products import GROUP, MATMUL, OUTER
+from .products import CHUNK, GROUP
 from .threads import TEAM
 
 MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
@@ -42,7 +43,7 @@ def forward(cell, x, steps, d, weights, finals, y, keep):
             h=h[0], h_next=h[1], extra=finals[1] if cell.states > 1 else None, m=m, y=y,
             ldy=y.stride(0), h_last=finals[0], keep=keep, kept=kept, before=before,
             extra_before=extra_before,
-            **_common(steps, d, grid, H, S, x.dtype),
+            **_common(steps, d, grid, grid[0] * grid[1], H, S, x.dtype),
             **scratch(
                 x, tile=(grid[0] * grid[1], tile.rows, tile.width), xgates=(block * B, width),
                 w_ih_panels=(I, width), w_hh_panels=(S, width), b_ih_panels=(width,),
@@ -53,73 +54,54 @@ def forward(cell, x, steps, d, weights, finals, y, keep):
     return kept, before, extra_before, m
 
 
-def backward(cell, steps, d, hh, first_gate, hr, kept, dy, dfinals):
-    """One direction. hh: W_hh with its gates in the order of dgates, from ``first_gate`` on.
+def backward(cell, x, steps, d, weights, kept, dy, dfinals, dx, need):
+    """One direction. ``weights`` have their gates in the order of dgates; ``need``: a Weights of bools.
 
-    Returns dgates (N, dgates, H), the gradients of the initial states, and of W_hr m (or None).
+    Writes dx (adds to it where d is 1; None: not wanted). Returns the gradients of the initial
+    states, and of the weights, their gates in that order too.
     """
     kept, before, extra_before, m = kept
-    (B, S), H = dfinals[0].shape, kept.shape[2]
-    tile = compiled.tiles(1, dy.dtype)
-    columns = tile.tiles(S) * tile.width
+    (B, S), I, H = dfinals[0].shape, x.shape[1], kept.shape[2]
+    M = cell.gates * H
+    tile = compiled.tiles(1, x.dtype)
+    columns, wide = tile.tiles(S) * tile.width, tile.tiles(M) * tile.width
+    block = max(1, min(steps.T, CHUNK // B))
+    capacity = block * B
     dh = pad(dfinals[0], (0, columns - S))
     dextra = dfinals[1].clone() if cell.states > 1 else None
-    dgates = dy.new_empty(steps.N, cell.dgates, H)
-    dp = None if hr is None else dy.new_empty(steps.N, S)
-    with TEAM.members(_threads(steps.N * hh.numel())) as team:
-        grid = team_grid(B, tile.tiles(S), team.size, hh.numel() * dy.itemsize, CACHE_BYTES)
+    sums_x, sums_h = x.new_zeros(2, wide)
+    grads = Weights(
+        x.new_empty(M, I) if need.ih else None,
+        x.new_empty(M, S) if need.hh else None,
+        sums_x[:M] if need.b_ih else None,
+        sums_h[:M] if need.b_hh else None,
+        x.new_empty(S, H) if need.hr else None,
+    )
+    with TEAM.members(_threads(steps.N * M * (S + I))) as team:
+        grid = team_grid(B, tile.tiles(S), team.size, M * S * x.itemsize, CACHE_BYTES)
+        threads = team.size
         plan = Plan(
             BACKWARD,
-            dy=dy, lddy=dy.stride(0), dh=dh, lddh=columns, dextra=dextra, kept=kept, before=before,
-            extra_before=extra_before, dgates=dgates, dh_gates=first_gate, depth=hh.shape[0],
-            w_hh=hh, w_hr=hr, dp=dp,
-            **_common(steps, d, grid, H, S, dy.dtype),
+            loop_parts=grid[0] * grid[1], I=I, block=block, x=x, dy=dy, lddy=dy.stride(0), dx=dx, add=d, dh=dh, lddh=columns,
+            dextra=dextra, kept=kept, before=before, extra_before=extra_before, m=m,
+            capacity=capacity, w_ih=weights.ih, w_hh=weights.hh, w_hr=weights.hr, dw_ih=grads.ih,
+            dw_hh=grads.hh, dw_hr=grads.hr,
+            sums_x=sums_x if need.ih or need.b_ih else None,
+            sums_h=sums_h if need.hh or need.b_hh else None, sums_r=x.new_zeros(wide),
+            **_common(steps, d, grid, threads, H, S, x.dtype),
             **scratch(
-                dy, tile=(grid[0] * grid[1], tile.rows, tile.width),
-                w_hh_panels=(hh.shape[0], columns),
-                w_hr_panels=(S, tile.tiles(H) * tile.width if hr is not None else 0),
+                x, tile=(threads, tile.rows, tile.width), dgates=(2, capacity, cell.dgates, H),
+                dp=(2, capacity, S if m is not None else 0), w_hh_panels=(M, columns),
+                w_ih_panels=(M, tile.tiles(I) * tile.width if dx is not None else 0),
+                w_hr_panels=(S, tile.tiles(H) * tile.width if m is not None else 0),
+                strips_x=(wide, I), strips_h=(wide, S),
+                strips_r=(columns, H if need.hr else 0), strip=(threads, GROUP, tile.panel),
+                left=(threads, max(I, H) + 2 * tile.lanes, CHUNK),
+                packed=(threads, CHUNK, tile.panel),
             ),
         )  # fmt: skip
-        team.run(compiled.backward(cell, dy.dtype), plan)
-    dh = dh[:, :S]
-    return dgates, [dh] if dextra is None else [dh, dextra], dp
-
-
-def matmul(a, b, c, add):
-    """c = a @ b, or c += a @ b. a: (M, K) with unit stride in K; b: (K, N); c: (M, N)."""
-    (M, K), N = a.shape, b.shape[1]
-    tile = compiled.tiles(1, a.dtype)
-    with TEAM.members(_threads(M * K * N)) as team:
-        plan = Plan(
-            MATMUL, M=M, K=K, N=N, a=a, lda=a.stride(0), b=b, c=c, ldc=c.stride(0), add=add,
-            zeros=compiled.zeros(a.dtype), counters=counters(0), parts=team.size,
-            **scratch(
-                a, panels=(K, tile.tiles(N) * tile.width), strips=(team.size, GROUP, tile.panel)
-            ),
-        )  # fmt: skip
-        team.run(compiled.matmul(a.dtype), plan)
-
-
-def outer(d, a, b):
-    """(d.T @ a, d.T @ b, d.sum(0)); a or b may be None. All are (N, ...) with unit-stride rows."""
-    K, M = d.shape
-    (Na, lda), (Nb, ldb) = ((0, 0) if t is None else (t.shape[1], t.stride(0)) for t in (a, b))
-    tile = compiled.tiles(1, d.dtype)
-    columns = tile.tiles(M) * tile.panel
-    da, db = (None if t is None else d.new_empty(M, t.shape[1]) for t in (a, b))
-    sums = d.new_zeros(columns)
-    with TEAM.members(_threads(K * M * (Na + Nb))) as team:
-        plan = Plan(
-            OUTER, K=K, M=M, a=a, lda=lda, Na=Na, b=b, ldb=ldb, Nb=Nb, d=d, ldd=d.stride(0),
-            da=da, db=db, sums=sums, zeros=compiled.zeros(d.dtype), counters=counters(0),
-            parts=team.size,
-            **scratch(
-                d, left=(team.size, Na + Nb + 2 * tile.lanes, compiled.CHUNK),
-                strips=(columns, Na + Nb), panel=(team.size, compiled.CHUNK, tile.panel),
-            ),
-        )  # fmt: skip
-        team.run(compiled.outer(d.dtype), plan)
-    return da, db, sums[:M]
+        team.run(compiled.backward(cell, x.dtype), plan)
+    return [dh[:, :S]] if dextra is None else [dh[:, :S], dextra], grads
 
 
 def _threads(work):
@@ -135,7 +117,7 @@ def _rows_at_a_time(I, width, itemsize):
     return rows
 
 
-def _common(steps, reverse, grid, H, S, dtype):
+def _common(steps, reverse, grid, parts, H, S, dtype):
     """The fields that forward's and backward's plans share."""
     row_parts, unit_parts = grid
     return {
@@ -144,7 +126,7 @@ def _common(steps, reverse, grid, H, S, dtype):
         "H": H,
         "S": S,
         "reverse": reverse,
-        "parts": row_parts * unit_parts,
+        "parts": parts,
         "unit_parts": unit_parts,
         "bounds": steps.bounds(row_parts),
         "sizes": steps.sizes,

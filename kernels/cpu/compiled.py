@@ -18,7 +18,6 @@ from .target import registers
 from .tiling import tiling
 
 ELEMENTS = {torch.float32: types.float32, torch.float64: types.float64}
-CHUNK = 256  # rows of a product packed at a time
 SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 
 
@@ -47,7 +46,6 @@ def _machine(dtype, tile):
         "WIDTH": tile.width,
         "PANEL": tile.panel,
         "ROWS": tile.rows,
-        "CHUNK": CHUNK,
     }
 
 
@@ -61,6 +59,8 @@ def _cell(cell, dtype):
         "EXTRA": cell.states - 1,
         "KEPT": cell.kept,
         "DGATES": cell.dgates,
+        "FIRST_X": min(cell.dx),
+        "FIRST_H": min(cell.dh),
     }
 
 
@@ -79,26 +79,20 @@ def forward(cell, dtype):
 
 @cache
 def backward(cell, dtype):
-    """The backward time loop."""
+    """The backward time loop, with its products."""
     loop = backward_loop
-    functions = [loop.pack_weights, loop.differentiate, loop.gather_projected, loop.backward]
-    return _compile(functions, tiles(1, dtype), dtype, cell)
+    return _compile(
+        [products.matmul, products.stand_up, products.pack_and_sum, products.accumulate]
+        + [products.lay_down, loop.pack_weights, loop.differentiate, loop.gather_projected]
+        + [loop.step, loop.products, loop.backward],
+        tiles(1, dtype),
+        dtype,
+        cell,
+    )
 
 
-@cache
-def matmul(dtype):
-    return _compile([products.matmul], tiles(1, dtype), dtype)
-
-
-@cache
-def outer(dtype):
-    functions = [products.stand_up, products.lay_down, products.pack_and_sum, products.outer]
-    return _compile(functions, tiles(1, dtype), dtype)
-
-
-def _compile(functions, tile, dtype, cell=None):
-    names = _machine(dtype, tile) | (_cell(cell, dtype) if cell else {})
-    sources = [*SOURCES, *([Path(cell.forward.__code__.co_filename)] if cell else [])]
-    label = f"{cell.name} " if cell else ""
-    label += f"{functions[-1].__name__} in {str(dtype).removeprefix('torch.')}"
+def _compile(functions, tile, dtype, cell):
+    names = _machine(dtype, tile) | _cell(cell, dtype)
+    sources = [*SOURCES, Path(cell.forward.__code__.co_filename)]
+    label = f"{cell.name} {functions[-1].__name__} in {str(dtype).removeprefix('torch.')}"
     return specialise([blocks.multiply, blocks.pack, *functions], names, label, sources, (tile,))

@@ -31,59 +31,43 @@ def gradients(cell, x, steps, directions, kept, grads, need_x, need_weights):
     direction (None where nobody asked).
     """
     x, dy, *dfinals = (t.contiguous() for t in (x, *grads))
-    S = dfinals[0].shape[2]
+    S, H = dfinals[0].shape[2], kept[0][0].shape[2]
     dx = torch.empty_like(x) if need_x else None
     dstates, dweights = [], []
     for d, weights in enumerate(directions):
-        weights = Weights(*(None if w is None else w.contiguous() for w in weights))
-        gates, hh = _in_dgates_order(cell, cell.dh, weights.hh)
         mine, finals = dy[:, d * S : (d + 1) * S], [s[d] for s in dfinals]
-        dgates, ds, dp = calls.backward(
-            cell, steps, d, hh, gates.start, weights.hr, kept[d], mine, finals
+        weights = _by_gates(weights, H, _places(cell.dx), _places(cell.dh))
+        ds, dw = calls.backward(
+            cell, x, steps, d, weights, kept[d], mine, finals, dx, need_weights[d]
         )
         dstates.append(ds)
-        dweights.append(_weight_gradients(cell, x, kept[d], dgates, dp, need_weights[d]))
-        if need_x:
-            gates, ih = _in_dgates_order(cell, cell.dx, weights.ih)
-            calls.matmul(dgates[:, gates].flatten(1), ih, dx, add=d > 0)
+        dweights.append(_by_gates(dw, H, _back(cell.dx), _back(cell.dh)))
     return dx, tuple(torch.stack(ds) for ds in zip(*dstates, strict=True)), dweights
 
 
-def _in_dgates_order(cell, places, weight):
-    """The slice of ``dgates`` that one side's gates fill, and ``weight`` with its gates in order."""
-    first = min(places)
-    gates = slice(first, first + len(places))
-    return gates, _reordered(cell, weight, [places.index(p) for p in range(gates.start, gates.stop)])
+def _places(side):
+    """The gates in the order in which their gradients lie in ``dgates``."""
+    return sorted(range(len(side)), key=side.__getitem__)
 
 
-def _reordered(cell, tensor, order):
-    """``tensor`` (G*H, ...) with its gates in another order."""
-    if order == sorted(order):
-        return tensor
-    return tensor.view(cell.gates, -1, *tensor.shape[1:])[order].flatten(0, 1)
+def _back(side):
+    """Where in that order each gate is."""
+    return [place - min(side) for place in side]
 
 
-def _weight_gradients(cell, x, kept, dgates, dp, need):
-    """A Weights of gradients, None where ``need`` (a Weights of bools) says no."""
-    _, before, _, m = kept
-    x = x if need.ih or need.b_ih else None
-    before = before if need.hh or need.b_hh else None
-    if cell.dx == cell.dh:  # one matrix of gradients times both
-        ih, hh, b_ih = calls.outer(dgates.flatten(1), x, before)
-        b_hh = b_ih.clone()
-    else:
-        ih, b_ih = _side(cell, cell.dx, dgates, x)
-        hh, b_hh = _side(cell, cell.dh, dgates, before)
-    hr = calls.outer(dp, m, None)[0] if need.hr else None
-    return Weights(ih, hh, b_ih if need.b_ih else None, b_hh if need.b_hh else None, hr)
+def _by_gates(weights, H, order_x, order_h):
+    """Weights (contiguous) with the gates of x's and of h's side in other orders."""
 
+    def ordered(tensor, order):
+        if tensor is None or order == sorted(order):
+            return tensor if tensor is None else tensor.contiguous()
+        return tensor.reshape(len(order), H, -1)[order].view(tensor.shape)
 
-def _side(cell, places, dgates, other):
-    """The gradients of one weight and one bias, whose gates are at ``places`` in dgates."""
-    if other is None:
-        return None, None
-    first = min(places)
-    mine = dgates[:, first : first + len(places)].flatten(1)
-    weight, _, bias = calls.outer(mine, other, None)
-    order = [p - first for p in places]
-    return _reordered(cell, weight, order), _reordered(cell, bias, order)
+    ih, hh, b_ih, b_hh, hr = weights
+    return Weights(
+        ordered(ih, order_x),
+        ordered(hh, order_h),
+        ordered(b_ih, order_x),
+        ordered(b_hh, order_h),
+        hr if hr is None else hr.contiguous(),
+    )

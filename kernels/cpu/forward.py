@@ -119,7 +119,7 @@ def forward(plan):
     if rank >= p.parts:
         return
     pack_weights(p, rank)
-    meet_all(p)
+    meet_all(p, 1)
     part, unit_part = rank // p.unit_parts, rank % p.unit_parts
     row_low, row_high = integer(p.bounds, part), integer(p.bounds, part + 1)
     tile_low, tile_high = share(up(p.H, UNITS), unit_part, p.unit_parts)
