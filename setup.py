@@ -1,12 +1,34 @@
+from pathlib import Path
+
 from setuptools import setup
 
 setup(
     name="fastrnn",
     version="0.1.0",
     description="torch.nn.RNN, LSTM and GRU as fused whole-sequence kernels",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=["fastrnn", "fastrnn.kernels", "fastrnn.kernels.cells", "fastrnn.kernels.cpu"],
+    packages=[
+        "fastrnn",
+        "fastrnn.demo",
+        "fastrnn.kernels",
+        "fastrnn.kernels.cells",
+        "fastrnn.kernels.cpu",
+    ],
     package_dir={"fastrnn.kernels": "kernels"},
     install_requires=["torch>=2.11", "numba>=0.61", "rich"],
+    extras_require={
+        "plot": ["matplotlib"],
+        "bench": ["matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
+        "test": [
+            "hypothesis",
+            "matplotlib",
+            "pytest",
+            "pytest-benchmark",
+            "pytest-timeout",
+            "ruff",
+        ],
+    },
 )

@@ -1,7 +1,7 @@
-"""torch.nn.RNN, LSTM and GRU as fused whole-sequence kernels: replace ``torch.nn.`` by ``fastrnn.``"""
+"""torch.nn.RNN, LSTM and GRU as fused kernels: replace ``torch.nn.`` by ``fastrnn.``"""
 
 from . import backends
-from .modules import GRU, RNN, GRUCell, LSTM, LSTMCell, RNNCell
+from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
 __version__ = "0.1.0"
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "backends"]

@@ -7,7 +7,7 @@ from .kernels.weights import Weights
 
 
 def run_layer(engine, cell, x, steps, directions, states):
-    """One layer on ``engine``. Shapes as in kernels/reference.py: returns (output, final states)."""
+    """One layer on ``engine``, shapes as in kernels/reference.py: (output, final states)."""
     if engine is reference:
         return reference.layer(cell, x, steps, directions, states)
     tensors = (x, *states, *(w for weights in directions for w in weights))
@@ -63,8 +63,6 @@ def _differentiable(ctx, inputs, needed, grads):
     y, finals = reference.layer(ctx.cell, x, ctx.steps, directions, states)
     wanted = [t for t, n in zip(aliases, needed, strict=True) if n]
     found = iter(
-        torch.autograd.grad(
-            (y, *finals), wanted, grads, create_graph=True, allow_unused=True
-        )
+        torch.autograd.grad((y, *finals), wanted, grads, create_graph=True, allow_unused=True)
     )
     return [next(found) if n else None for n in needed]

@@ -19,9 +19,12 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def sequence(name, *arguments):
-    """torch._VF.<name>: (input, hx, weights, bias, layers, p, training, bidirectional, batch_first),
-    or for packed rows (data, batch_sizes, hx, weights, ... bidirectional)."""
-    packed = not isinstance(arguments[2], (list, tuple)) or isinstance(arguments[3], (list, tuple))
+    """torch._VF.<name>, in both of its forms.
+
+    (input, hx, weights, bias, layers, p, training, bidirectional, batch_first) or, for packed rows,
+    (data, batch_sizes, hx, weights, bias, layers, p, training, bidirectional).
+    """
+    packed = isinstance(arguments[3], (list, tuple))
     if packed:
         x, batch_sizes, hx, weights, bias, layers, p, training, bidirectional = arguments
         batch_first = False
@@ -69,7 +72,7 @@ def cell_step(name, *arguments):
 
 
 def _directions(weights, bias, count):
-    """torch's flat list as a Weights for each layer and direction; None if it is not a whole one."""
+    """torch's flat list as a Weights for each layer and direction; None if it is incomplete."""
     each = len(weights) // count
     if each * count != len(weights) or each not in ((4, 5) if bias else (2, 3)):
         return None
@@ -112,7 +115,9 @@ def _stack(engine, cell, x, steps, directions, states, D, p):
         if first and p:
             x = dropout(x, p)
         mine = slice(first, first + D)
-        x, final = run_layer(engine, cell, x, steps, directions[mine], tuple(s[mine] for s in states))
+        x, final = run_layer(
+            engine, cell, x, steps, directions[mine], tuple(s[mine] for s in states)
+        )
         finals.append(final)
     if len(finals) > 1:
         finals = [tuple(torch.cat(final) for final in zip(*finals, strict=True))]

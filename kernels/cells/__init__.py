@@ -2,6 +2,4 @@
 
 from . import gru, lstm, rnn
 
-CELLS = {
-    cell.name: cell for cell in (lstm.CELL, gru.CELL, rnn.TANH, rnn.RELU)
-}
+CELLS = {cell.name: cell for cell in (lstm.CELL, gru.CELL, rnn.TANH, rnn.RELU)}

@@ -29,4 +29,6 @@ def backward(dstates, kept, states):
     return (dxn, dr, dz, dhn), (d * z,)
 
 
-CELL = Cell("gru", forward, backward, states=1, gates=3, kept=4, dgates=4, dx=(1, 2, 0), dh=(1, 2, 3))
+CELL = Cell(
+    "gru", forward, backward, states=1, gates=3, kept=4, dgates=4, dx=(1, 2, 0), dh=(1, 2, 3)
+)

@@ -1,6 +1,6 @@
 """The simple recurrent network, as torch.nn.RNN defines it (Elman 1990):
 
-    h' = tanh(x + h)    or    h' = relu(x + h)
+h' = tanh(x + h)    or    h' = relu(x + h)
 """
 
 from .cell import Cell, relu, tanh, zero_unless_positive, zeros_like

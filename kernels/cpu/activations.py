@@ -26,7 +26,7 @@ TANH_P = (
     -8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-16,
 )  # fmt: skip
 TANH_Q = (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06)
-# float64: expm1 on |r| <= ln(2) / 2 by its Taylor series, whose next term is 0.347**14 / 14! = 4e-18
+# float64: expm1 on |r| <= ln(2) / 2 by its Taylor series; the next term is 0.347**14 / 14! = 4e-18
 EXPM1 = tuple(1 / math.factorial(k) for k in range(2, 14))
 LN2_HIGH, LN2_LOW = 6.93145751953125e-1, 1.42860682030941723212e-6
 

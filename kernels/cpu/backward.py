@@ -3,8 +3,8 @@
 Rows, state buffers and threads are as in forward.py. At each step the cell's derivative turns the
 gradient of the new states into that of the gates (dgates), and dgates times W_hh is what the step
 before receives; initial states receive what is left in the buffers at the end. The gradients of x
-and of the weights are large products with dgates, made a block of steps at a time, so that dgates is
-used where it is and never exists as a whole: two blocks of it take turns.
+and of the weights are large products with dgates, made a block of steps at a time, so that dgates
+is used where it is and never exists as a whole: two blocks of it take turns.
 """
 
 from numba import carray
@@ -24,9 +24,9 @@ load = store = load_each = store_each = gemm = multiply = pack = cell_backward =
 accumulate = lay_down = matmul = None
 
 BACKWARD = record(
-    COMMON + "I block x dy lddy dx add dh lddh dextra kept before extra_before m dgates dp capacity "
-    "w_ih w_ih_panels w_hh w_hh_panels w_hr w_hr_panels dw_ih dw_hh dw_hr sums_x sums_h sums_r "
-    "strips_x strips_h strips_r left packed strip loop_parts"
+    COMMON + "loop_parts I block x dy lddy dx add dh lddh dextra kept before extra_before m "
+    "dgates dp capacity w_ih w_ih_panels w_hh w_hh_panels w_hr w_hr_panels dw_ih dw_hh dw_hr "
+    "sums_x sums_h sums_r strips_x strips_h strips_r left packed strip"
 )
 
 

@@ -47,7 +47,8 @@ def forward(cell, x, steps, d, weights, finals, y, keep):
             **scratch(
                 x, tile=(grid[0] * grid[1], tile.rows, tile.width), xgates=(block * B, width),
                 w_ih_panels=(I, width), w_hh_panels=(S, width), b_ih_panels=(width,),
-                b_hh_panels=(width,), w_hr_panels=(H, single.tiles(S) * single.width if S != H else 0),
+                b_hh_panels=(width,),
+                w_hr_panels=(H, single.tiles(S) * single.width if hr is not None else 0),
             ),
         )  # fmt: skip
         team.run(compiled.forward(cell, x.dtype), plan)
@@ -55,7 +56,7 @@ def forward(cell, x, steps, d, weights, finals, y, keep):
 
 
 def backward(cell, x, steps, d, weights, kept, dy, dfinals, dx, need):
-    """One direction. ``weights`` have their gates in the order of dgates; ``need``: a Weights of bools.
+    """One direction; ``weights`` have their gates in the order of dgates; ``need``: which to do.
 
     Writes dx (adds to it where d is 1; None: not wanted). Returns the gradients of the initial
     states, and of the weights, their gates in that order too.
@@ -82,9 +83,10 @@ def backward(cell, x, steps, d, weights, kept, dy, dfinals, dx, need):
         threads = team.size
         plan = Plan(
             BACKWARD,
-            loop_parts=grid[0] * grid[1], I=I, block=block, x=x, dy=dy, lddy=dy.stride(0), dx=dx, add=d, dh=dh, lddh=columns,
-            dextra=dextra, kept=kept, before=before, extra_before=extra_before, m=m,
-            capacity=capacity, w_ih=weights.ih, w_hh=weights.hh, w_hr=weights.hr, dw_ih=grads.ih,
+            loop_parts=grid[0] * grid[1], I=I, block=block, x=x, dy=dy, lddy=dy.stride(0),
+            dx=dx, add=d, dh=dh, lddh=columns, dextra=dextra, kept=kept, before=before,
+            extra_before=extra_before, m=m, capacity=capacity, w_ih=weights.ih,
+            w_hh=weights.hh, w_hr=weights.hr, dw_ih=grads.ih,
             dw_hh=grads.hh, dw_hr=grads.hr,
             sums_x=sums_x if need.ih or need.b_ih else None,
             sums_h=sums_h if need.hh or need.b_hh else None, sums_r=x.new_zeros(wide),

@@ -1,7 +1,8 @@
 """Compiled functions: rebound to their specialisation, and cached on disk by all that is in them.
 
-Numba's own cache keys on a function's file and bytecode; what a specialised function calls (the cell,
-the microkernel) would go unnoticed. So each set of sources and parameters has a folder of its own.
+Numba's own cache keys on a function's file and bytecode; what a specialised function calls (the
+cell, the microkernel) would go unnoticed. So each set of sources and parameters has a folder of
+its own.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 
@@ -22,7 +24,10 @@ SIGNATURE = numba.types.void(numba.types.voidptr)
 def rebind(function, names):
     """The same code over other globals: ``names`` go before the function's own."""
     return FunctionType(
-        function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__
+        function.__code__,
+        {**function.__globals__, **names},
+        function.__name__,
+        function.__defaults__,
     )
 
 
@@ -37,24 +42,26 @@ def specialise(functions, names, label, sources, parameters):
     for function in functions[:-1]:
         names[function.__name__] = numba.njit(error_model="numpy")(rebind(function, names))
     folder = cache_root() / _fingerprint(label, sources, parameters)
-    if not folder.exists():
+    if not any(folder.rglob("*.nbi")):
         print(f"fastrnn: compiling {label} for this CPU, once", file=sys.stderr)
     with _cache_in(folder):
         compiled = numba.cfunc(SIGNATURE, cache=True, error_model="numpy")
         return compiled(rebind(functions[-1], names))
 
 
+@cache
 def cache_root():
-    """Where compiled code is kept: $FASTRNN_CACHE_DIR, or fastrnn/ in the user's cache folder."""
-    chosen = os.environ.get("FASTRNN_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
+    """Where compiled code is kept: $FASTRNN_CACHE_DIR, or fastrnn/ in the user's cache folder.
+
+    Where neither can be written to, a folder that lasts as long as the process.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = base / "fastrnn"
+    root = Path(os.environ.get("FASTRNN_CACHE_DIR") or base / "fastrnn")
     try:
         root.mkdir(parents=True, exist_ok=True)
-    except OSError:  # no home to write to
-        return Path(tempfile.gettempdir()) / f"fastrnn-{os.getuid()}"
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="fastrnn-"))
     return root
 
 

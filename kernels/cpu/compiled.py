@@ -69,8 +69,8 @@ def forward(cell, dtype):
     """The forward time loop."""
     loop = forward_loop
     return _compile(
-        [loop.pack_weights, loop.project_inputs, loop.put_hidden, loop.apply_cell]
-        + [loop.project_hidden, loop.forward],
+        [loop.pack_weights, loop.project_inputs, loop.project_block, loop.put_hidden]
+        + [loop.apply_cell, loop.step, loop.project_hidden, loop.forward],
         tiles(cell.gates, dtype),
         dtype,
         cell,

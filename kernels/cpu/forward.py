@@ -1,9 +1,9 @@
 """The forward time loop: one layer in one direction, a whole sequence.
 
 A sequence is rows in time order: ``sizes[t]`` of them at step t, starting at row ``offsets[t]``. A
-dense batch is the case of equal sizes, a PackedSequence that of falling ones. Row b of a step is row
-b of the state buffers, and rows that are not active keep what is in theirs: so initial states wait
-for rows that join late, and final states stay with rows that end early.
+dense batch is the case of equal sizes, a PackedSequence that of falling ones. Row b of a step is
+row b of the state buffers, and rows that are not active keep what is in theirs: so initial states
+wait for rows that join late, and final states stay with rows that end early.
 
 Threads form a grid of row parts x unit parts. Those with the same rows (``bounds`` says which) meet
 at a barrier in every step; those with different rows never meet.
@@ -113,6 +113,43 @@ def project_hidden(p, h_next, scratch, first, rows, offset, lasting, part):
                     put_hidden(p, value, h_next, b, offset + b, unit, b >= lasting)
 
 
+def project_block(p, t, steps, row_low, row_high, tile_low, tile_high):
+    """The inputs of this thread's rows and tiles for ``steps`` steps from t; returns row 0."""
+    final = t - steps + 1 if p.reverse else t + steps - 1
+    early, late = min(t, final), max(t, final)
+    base = integer(p.offsets, early)
+    if row_high - row_low == p.B:
+        end = integer(p.offsets, late) + integer(p.sizes, late)
+        project_inputs(p, base, end, base, tile_low, tile_high)
+    else:
+        for i in range(early, late + 1):
+            offset, rows = integer(p.offsets, i), min(row_high, integer(p.sizes, i))
+            if rows > row_low:
+                project_inputs(p, offset + row_low, offset + rows, base, tile_low, tile_high)
+    return base
+
+
+def step(p, h, h_next, scratch, tile, first, rows, offset, base, lasting):
+    """One step on one tile of units, for the rows first .. first+rows-1."""
+    width = up(p.H, UNITS) * WIDTH
+    blocks = up(rows, ROWS)
+    for i in range(blocks):
+        r, end = share(rows, i, blocks)
+        r, end = r + first, end + first
+        for v in range(WIDTH // PANEL):
+            panel = tile * (WIDTH // PANEL) + v
+            gemm(
+                end - r, p.S, h + r * p.S * SIZE, p.S * SIZE,
+                p.w_hh_panels + panel * p.S * PANEL * SIZE,
+                p.b_hh_panels + panel * PANEL * SIZE, 0,
+                scratch + v * PANEL * SIZE, WIDTH * SIZE,
+            )  # fmt: skip
+        for b in range(r, end):
+            xgates = p.xgates + ((offset + b - base) * width + tile * WIDTH) * SIZE
+            hgates = scratch + (b - r) * WIDTH * SIZE
+            apply_cell(p, h, h_next, xgates, hgates, b, offset + b, tile, b >= lasting)
+
+
 def forward(plan):
     p = carray(plan, 1, FORWARD)[0]
     rank = ticket(p.counters)
@@ -123,43 +160,22 @@ def forward(plan):
     part, unit_part = rank // p.unit_parts, rank % p.unit_parts
     row_low, row_high = integer(p.bounds, part), integer(p.bounds, part + 1)
     tile_low, tile_high = share(up(p.H, UNITS), unit_part, p.unit_parts)
-    width = up(p.H, UNITS) * WIDTH
     scratch = p.tile + rank * ROWS * WIDTH * SIZE
-    ahead = -1 if p.reverse else 1
     h, h_next, turn, base = p.h, p.h_next, 1, 0
     for s in range(p.T):
         t = p.T - 1 - s if p.reverse else s
-        if s % p.block == 0:  # this thread's part of the inputs of the next steps
-            final = t + ahead * (min(p.block, p.T - s) - 1)
-            early, late = min(t, final), max(t, final)
-            base = integer(p.offsets, early)
-            if row_high - row_low == p.B:
-                project_inputs(p, base, integer(p.offsets, late) + integer(p.sizes, late), base, tile_low, tile_high)
-            else:
-                for i in range(early, late + 1):
-                    first, last = integer(p.offsets, i) + row_low, integer(p.offsets, i) + min(row_high, integer(p.sizes, i))
-                    project_inputs(p, first, max(first, last), base, tile_low, tile_high)
+        if s % p.block == 0:
+            steps = min(p.block, p.T - s)
+            base = project_block(p, t, steps, row_low, row_high, tile_low, tile_high)
+        offset = integer(p.offsets, t)
         rows = max(0, min(row_high, integer(p.sizes, t)) - row_low)
-        lasting = integer(p.sizes, t + ahead) if s + 1 < p.T else 0  # rows that go on after this step
-        blocks = up(rows, ROWS)
+        lasting = 0  # rows that go on after this step
+        if s + 1 < p.T:
+            lasting = integer(p.sizes, t - 1 if p.reverse else t + 1)
         for tile in range(tile_low, tile_high):
-            for i in range(blocks):
-                r, end = share(rows, i, blocks)
-                r, end = r + row_low, end + row_low
-                for v in range(WIDTH // PANEL):
-                    panel = tile * (WIDTH // PANEL) + v
-                    gemm(
-                        end - r, p.S, h + r * p.S * SIZE, p.S * SIZE,
-                        p.w_hh_panels + panel * p.S * PANEL * SIZE, p.b_hh_panels + panel * PANEL * SIZE, 0,
-                        scratch + v * PANEL * SIZE, WIDTH * SIZE,
-                    )  # fmt: skip
-                for b in range(r, end):
-                    row = integer(p.offsets, t) + b
-                    xgates = p.xgates + ((row - base) * width + tile * WIDTH) * SIZE
-                    hgates = scratch + (b - r) * WIDTH * SIZE
-                    apply_cell(p, h, h_next, xgates, hgates, b, row, tile, b >= lasting)
+            step(p, h, h_next, scratch, tile, row_low, rows, offset, base, lasting)
         turn = rendezvous(p, rank, turn)
         if p.w_hr:
-            project_hidden(p, h_next, scratch, row_low, rows, integer(p.offsets, t), lasting, unit_part)
+            project_hidden(p, h_next, scratch, row_low, rows, offset, lasting, unit_part)
             turn = rendezvous(p, rank, turn)
         h, h_next = h_next, h

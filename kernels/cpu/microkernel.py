@@ -8,7 +8,6 @@ depend on the batch it is in.
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .simd import I64, call_intrinsic, pointer, splat

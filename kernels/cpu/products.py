@@ -8,7 +8,7 @@ from .blocks import share, up
 GROUP = 96  # rows of a product at a time
 CHUNK = 256  # rows of a sum over rows at a time
 SIZE = LANES = PANEL = 0
-load = store = transpose = multiply = stand_up = pack_and_sum = None
+load = store = transpose = multiply = None
 
 
 def matmul(rows, depth, d, ldd, panels, columns, c, add, zeros, strip):
@@ -50,7 +50,7 @@ def pack_and_sum(d, ldd, rows, left, panel, sums):
 
 
 def accumulate(part, parts, fresh, rows, d, ldd, M, a, columns, zeros, left, panel, strips, sums):
-    """strips += a.T @ d and sums += d.sum(0) over ``rows`` rows; the first, ``fresh``, are not added.
+    """strips += a.T @ d and sums += d.sum(0) over ``rows`` rows; ``fresh``: strips = instead.
 
     A strip is PANEL columns of d wide: d, the wider matrix, is packed by whole registers, and a is
     transposed. Threads share the strips.
