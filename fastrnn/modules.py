@@ -5,17 +5,32 @@ unbatched input. Only the name ``_VF``, through which that code reaches torch's 
 ours. So there is no second copy of torch's behaviour that could differ from it.
 """
 
-from functools import partial
+import sys
+from functools import cache, partial
 from types import FunctionType, SimpleNamespace
 
+import torch
 from torch import nn
 
 from .functional import cell_step, sequence
 from .kernels.cells import CELLS
 
+_disabled = cache(torch.compiler.disable)
+
+
+def _call(function, *arguments):
+    """Call ``function`` where torch.compile does not look: it takes layers like these as they are.
+
+    Only a process that has loaded dynamo pays for that (loading it takes seconds).
+    """
+    if "torch._dynamo" in sys.modules:
+        function = _disabled(function)
+    return function(*arguments)
+
+
 _OURS = SimpleNamespace(
-    **{name: partial(sequence, name) for name in CELLS},
-    **{f"{name}_cell": partial(cell_step, name) for name in CELLS},
+    **{name: partial(_call, sequence, name) for name in CELLS},
+    **{f"{name}_cell": partial(_call, cell_step, name) for name in CELLS},
 )
 
 
