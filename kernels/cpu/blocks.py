@@ -11,7 +11,9 @@ from .sync import barrier
 
 # Where counters lie (plan.py): tickets first, then one for all threads, then one a row part.
 MEETING, GROUPS, LINE = 64, 128, 64
-DEEP = 512  # rows of a panel at a time: 128 KB, so that the next rows of A find them near
+# Rows of a panel at a time: the next rows of A find these 64 KB near, and sums are not so long that
+# they gather more rounding errors than torch's.
+DEEP = 256
 # Specialised: bytes of an element, elements of a register, columns of a panel, rows of a tile.
 SIZE = LANES = PANEL = ROWS = 0
 load = store = transpose = gemm = None
@@ -37,15 +39,16 @@ def meet_all(p, turn):
 
 
 def multiply(rows, depth, a, lda, panel, init, ldi, c, ldc):
-    """c[:rows] = init + a @ panel: even blocks of rows, and of K what a core's cache holds."""
-    blocks = up(rows, ROWS)
-    for k in range(0, depth, DEEP):
+    """c[:rows] = init + a @ panel, in even blocks of rows and even pieces of K."""
+    blocks, pieces = up(rows, ROWS), up(depth, DEEP)
+    for piece in range(pieces):
+        k, stop = share(depth, piece, pieces)
+        if k:
+            init, ldi = c, ldc
         for i in range(blocks):
             r, end = share(rows, i, blocks)
-            if k:
-                init, ldi = c, ldc
             gemm(
-                end - r, min(DEEP, depth - k), a + (r * lda + k) * SIZE, lda * SIZE,
+                end - r, stop - k, a + (r * lda + k) * SIZE, lda * SIZE,
                 panel + k * PANEL * SIZE, init + r * ldi * SIZE, ldi * SIZE,
                 c + r * ldc * SIZE, ldc * SIZE,
             )  # fmt: skip

@@ -23,8 +23,8 @@ def max_rows(registers, vectors):
 def make_gemm(vec, vectors, rows_limit):
     """``gemm(rows, K, a, lda, panel, init, ldi, c, ldc)``: 1 .. rows_limit rows of a tile.
 
-    Addresses and leading dimensions are in bytes. ``init`` is a matrix that starts the sum: a
-    bias (``ldi`` = 0), or C itself to add to it.
+    Addresses and leading dimensions are in bytes. ``init`` is a matrix to add to: a bias (``ldi`` =
+    0), or C itself. It is added last: sums over K that start from it would round at its size.
     """
 
     @intrinsic
@@ -69,7 +69,7 @@ def _kernel(module, vec, rows, vectors):
         row = builder.add(base, builder.mul(stride, I64(r)))
         return pointer(builder, builder.add(row, I64(v * width)), vec.llvm)
 
-    sums = [builder.load(at(init, ldi, r, v), align=vec.itemsize) for r, v in tile]
+    sums = [vec.constant(0.0)] * len(tile)
     row_pointers = [
         pointer(builder, builder.add(a, builder.mul(lda, I64(r))), vec.llvm.element)
         for r in range(rows)
@@ -79,7 +79,8 @@ def _kernel(module, vec, rows, vectors):
     for start, stop, unroll in ((I64(0), whole, UNROLL), (whole, depth, 1)):
         sums = _k_loop(builder, vec, row_pointers, panel, sums, (start, stop, unroll))
     for (r, v), value in zip(tile, sums, strict=True):
-        builder.store(value, at(c, ldc, r, v), align=vec.itemsize)
+        first = builder.load(at(init, ldi, r, v), align=vec.itemsize)
+        builder.store(builder.fadd(first, value), at(c, ldc, r, v), align=vec.itemsize)
     builder.ret_void()
     return function
 

@@ -4,6 +4,7 @@ Specialised as blocks.py says. d is (rows, M), one gradient a row; every product
 """
 
 from .blocks import share, up
+from .simd import zeros_like
 
 GROUP = 96  # rows of a product at a time
 CHUNK = 256  # rows of a sum over rows at a time
@@ -39,14 +40,17 @@ def stand_up(matrix, rows, columns, out):
 
 
 def pack_and_sum(d, ldd, rows, left, panel, sums):
-    """One panel of ``rows`` rows of d, ``left`` columns wide, and their sum added to ``sums``."""
+    """One panel of ``rows`` rows of d, ``left`` columns wide, and their sum added to ``sums``.
+
+    They are summed before they are added: a long sum in one go would gather rounding errors.
+    """
     for v in range(0, PANEL, LANES):
-        total = load(sums + v * SIZE, LANES)
+        total = zeros_like(load(sums + v * SIZE, LANES))
         for k in range(rows):
             value = load(d + (k * ldd + v) * SIZE, left - v)
             total = total + value
             store(value, panel + (k * PANEL + v) * SIZE, LANES)
-        store(total, sums + v * SIZE, LANES)
+        store(load(sums + v * SIZE, LANES) + total, sums + v * SIZE, LANES)
 
 
 def accumulate(part, parts, fresh, rows, d, ldd, M, a, columns, zeros, left, panel, strips, sums):
