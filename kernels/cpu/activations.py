@@ -96,8 +96,8 @@ def _tanh64(shift):
 def make_activations(dtype):
     """The operations a cell uses, as Numba functions on registers of ``dtype``."""
     if dtype == types.float32:
-        # The interpolant's error is 0.347**7 / 7! / 2**6 = 2e-9. One degree less, 8e-8, would do for
-        # the values; but such an error has a sign, and gradients are sums.
+        # The interpolant's error is 0.347**7 / 7! / 2**6 = 2e-9. One degree less, 8e-8, would do
+        # for the values; but such an error has a sign, and gradients are sums.
         sigmoid, tanh = _sigmoid(1.5 * 2.0**23, horner(_power_of_two(6)), 87.0), _tanh32()
     else:
         shift = 1.5 * 2.0**52  # the error: 0.347**12 / 12! / 2**11 = 3e-18

@@ -1,8 +1,8 @@
 """Compiled functions: rebound to their specialisation, and cached on disk by all that is in them.
 
 Numba's own cache keys on a function's file and bytecode; what a specialised function calls (the
-cell, the microkernel) would go unnoticed. So each set of sources and parameters has a folder of
-its own.
+cell, the microkernel) would go unnoticed. So each specialisation has a folder and a name of its
+own.
 """
 
 import hashlib
@@ -31,22 +31,30 @@ def rebind(function, names):
     )
 
 
-def specialise(functions, names, label, sources, parameters):
+def specialise(functions, names, label, sources, tile):
     """The last of ``functions`` as a C function of a plan's address (Numba's CFunc).
 
     It is compiled with ``names`` and the functions before it as globals. ``label`` says what it is,
-    once aloud if it has to be compiled. The result must be determined by ``label``, the files
-    ``sources`` and the ``parameters``.
+    once aloud if it has to be compiled. The result must be determined by ``label``, the bytes in
+    ``sources`` and the ``tile``.
     """
     names = dict(names)
+    fingerprint = _fingerprint(label, sources, tile)
+
+    def own(function):
+        """Rebound, and called as nothing else is: code from the cache is linked by its name."""
+        bound = rebind(function, names)
+        bound.__qualname__ = f"{function.__name__}_{fingerprint}"
+        return bound
+
     for function in functions[:-1]:
-        names[function.__name__] = numba.njit(error_model="numpy")(rebind(function, names))
-    folder = cache_root() / _fingerprint(label, sources, parameters)
+        names[function.__name__] = numba.njit(error_model="numpy")(own(function))
+    folder = cache_root() / fingerprint
     if not any(folder.rglob("*.nbi")):
         print(f"fastrnn: compiling {label} for this CPU, once", file=sys.stderr)
     with _cache_in(folder):
         compiled = numba.cfunc(SIGNATURE, cache=True, error_model="numpy")
-        return compiled(rebind(functions[-1], names))
+        return compiled(own(functions[-1]))
 
 
 @cache
@@ -65,11 +73,11 @@ def cache_root():
     return root
 
 
-def _fingerprint(label, sources, parameters):
+def _fingerprint(label, sources, tile):
     host = (numba.__version__, cpu_name(), registers())
-    digest = hashlib.sha256(repr((label, parameters, host)).encode())
+    digest = hashlib.sha256(repr((label, tile, host)).encode())
     for source in sources:
-        digest.update(source.read_bytes())
+        digest.update(source)
     return digest.hexdigest()[:24]
 
 

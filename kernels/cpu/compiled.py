@@ -1,5 +1,6 @@
 """The compiled functions: which sources and sizes go into each."""
 
+import marshal
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from .target import registers
 from .tiling import tiling
 
 ELEMENTS = {torch.float32: types.float32, torch.float64: types.float64}
-SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+# What the compiled code depends on, as it was when it was imported.
+SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
 @cache
@@ -93,6 +95,6 @@ def backward(cell, dtype):
 
 def _compile(functions, tile, dtype, cell):
     names = _machine(dtype, tile) | _cell(cell, dtype)
-    sources = [*SOURCES, Path(cell.forward.__code__.co_filename)]
+    sources = [SOURCES, *(marshal.dumps(f.__code__) for f in (cell.forward, cell.backward))]
     label = f"{cell.name} {functions[-1].__name__} in {str(dtype).removeprefix('torch.')}"
-    return specialise([blocks.multiply, blocks.pack, *functions], names, label, sources, (tile,))
+    return specialise([blocks.multiply, blocks.pack, *functions], names, label, sources, tile)

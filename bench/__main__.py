@@ -1,0 +1,130 @@
+"""python -m bench: measure fastrnn against every peer that is installed."""
+
+import shlex
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from . import machine, peers, tables, tree
+from .groups import groups, rivals
+from .options import chosen_cases, parser
+from .results import Sink
+
+QUICK_SECONDS, SECONDS = 0.2, 1.0
+QUICK_ROUNDS, ROUNDS = 3, 7
+
+
+def main(argv=None):
+    """The exit status: 0, 1 if a result was wrong, 2 for bad options, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    p = parser()
+    args = p.parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        p.error("--device cuda: torch finds no such device here")
+    if args.quick:
+        args.suite = "quick"
+    cases = chosen_cases(args, args.device)
+    if not cases:
+        p.error("these options leave no case")
+    console = Console(highlight=False)
+    if max(args.threads) > machine.cores():
+        console.print(f"more threads than the {machine.cores()} cores this process may use")
+    contestants = _present(args.peers, console)
+    try:
+        sink = Sink(args.out)
+    except OSError as error:
+        p.error(f"--out {args.out}: {error.strerror}")
+    fields = machine.describe(args.device) | {
+        "command": shlex.join(["python", "-m", "bench", *argv])
+    }
+    seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
+    rounds = QUICK_ROUNDS if args.quick else ROUNDS
+    rows = []
+    try:
+        for row in _measured(cases, contestants, seconds, rounds, console):
+            rows.append(row | fields)
+            sink.write(rows[-1])
+        interrupted = False
+    except KeyboardInterrupt:
+        interrupted = True
+    sink.close()
+    _conclude(rows, console)
+    console.print(f"{'interrupted: ' * interrupted}{len(rows)} rows in {args.out}")
+    return 130 if interrupted else int(any("error" in row for row in rows))
+
+
+def _present(names, console):
+    """The peers that can be had here; says of the others why not."""
+    found = peers.load(names)
+    for name, peer in list(found.items()):
+        if reason := peer.available():
+            console.print(f"{tables.name(name)} is left out: {reason}")
+            del found[name]
+    return found
+
+
+def _measured(cases, contestants, seconds, rounds, console):
+    """The rows of all cases, as they come; shows each, and how far it is."""
+    from .measure import measure  # brings Numba along: not for --help
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task("", total=len(cases))
+        for case in cases:
+            progress.update(task, description=case.label)
+            found = measure(case, contestants, seconds, rounds)
+            console.print(_line(case, found), soft_wrap=True)
+            progress.advance(task)
+            date = datetime.now(UTC).isoformat(timespec="seconds")
+            yield from (row | {"date": date} for row in found)
+
+
+def _line(case, rows):
+    """A measured case in one line."""
+    parts = [f"{case.label}:"]
+    for row in rows:
+        name = tables.name(row["peer"])
+        if "error" in row:
+            parts.append(f"[red]{name} FAILED: {row['error']}[/red]")
+        elif "time_s" in row:
+            parts.append(f"{name} {tables.duration(row['time_s'])}")
+            if row["peer"] != peers.BASELINE and "ratio" in row:
+                parts[-1] += f" [bold]{row['ratio']:.2f}x[/bold]"
+    return "  ".join(parts)
+
+
+def _conclude(rows, console):
+    """The summary of all that was measured, and who was left out of what."""
+    for rival in rivals(rows):
+        if groups(rows, rival):
+            console.print(Markdown(tables.summary(rows, rival)))
+    skipped = Counter((row["peer"], row["skipped"]) for row in rows if "skipped" in row)
+    for (peer, reason), count in skipped.items():
+        console.print(f"{tables.name(peer)} left out of {count} cases: {reason}")
+    shared = sum(row["threads"] == 1 and row.get("cores", 1) < 0.9 for row in rows)
+    if shared:
+        console.print(f"{shared} rows had less than a core to themselves: measure them again")
+
+
+if __name__ == "__main__":
+    tree.use(machine.ROOT)  # this checkout's, whichever is installed
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Results as pictures: ratios over B x H, time per step beside the roofline, memory against T."""
+
+from collections import defaultdict
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from .groups import geometric_mean, side_by_side, times_faster
+from .peers import BASELINE, OURS
+from .tables import machines, name
+
+COLOURS = {OURS: "C0", BASELINE: "C1", "torch_compile": "C2", "onnxruntime": "C3"}
+
+
+def draw(rows, folder):
+    """Draw into ``folder`` what the rows have enough points for; the paths written.
+
+    Plain layers of one machine, at the least number of threads that was measured.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    machine, rows = next(iter(machines(rows).items()))
+    threads = min(row["threads"] for row in rows)
+    cases = {
+        case: found
+        for case, found in side_by_side(rows).items()
+        if case.threads == threads and not case.variant and not case.step
+    }
+    written = []
+    for plot in (ratio_over_sizes, time_per_step, memory_against_length):
+        figure = plot(cases)
+        if figure is not None:
+            what = plot.__name__.replace("_", " ")
+            figure.suptitle(f"{what} ({machine}; threads: {threads}; torch {rows[0]['torch']})")
+            path = folder / f"{plot.__name__}.png"
+            figure.savefig(path, dpi=100, metadata={"Software": None})
+            plt.close(figure)
+            written.append(path)
+    return written
+
+
+def _panels(groups):
+    """A figure and {(cell, mode): axes}: a column a cell, a row a mode."""
+    cells, modes = (sorted({group[i] for group in groups}) for i in (0, 1))
+    figure, axes = plt.subplots(
+        len(modes),
+        len(cells),
+        figsize=(max(7, 4 * len(cells)), 0.8 + 2.8 * len(modes)),
+        squeeze=False,
+        layout="constrained",
+    )
+    places = {(c, m): axes[i][j] for i, m in enumerate(modes) for j, c in enumerate(cells)}
+    for place, ax in places.items():
+        ax.set_title(" ".join(place))
+        ax.set_visible(place in groups)
+    return figure, places
+
+
+def ratio_over_sizes(cases):
+    """A heat map for each cell and mode: times faster than torch.nn, at each B and H."""
+    groups = defaultdict(lambda: defaultdict(list))
+    for case, found in cases.items():
+        ratio = times_faster(found, BASELINE)
+        if ratio is not None:
+            groups[case.cell, case.mode][case.B, case.H].append(ratio)
+    if not groups:
+        return None
+    figure, places = _panels(groups)
+    for group, found in groups.items():
+        batches, widths = (sorted({key[i] for key in found}) for i in (0, 1))
+        image = np.full((len(batches), len(widths)), np.nan)
+        ax = places[group]
+        for (B, H), ratios in found.items():
+            i, j = batches.index(B), widths.index(H)
+            image[i, j] = geometric_mean(ratios)
+            ax.text(j, i, f"{image[i, j]:.1f}x", ha="center", va="center", fontsize=8)
+        ax.imshow(np.log2(image), cmap="PiYG", vmin=-2.5, vmax=2.5, aspect="auto")
+        ax.set(xlabel="H", ylabel="B")
+        ax.set_xticks(range(len(widths)), widths)
+        ax.set_yticks(range(len(batches)), batches)
+    return figure
+
+
+def _curves(cases, x, fixed):
+    """{(cell, mode): {peer: [(x, row, case)]}}, sorted by x, the sizes in ``fixed`` the same along
+    a curve: of the curves that a cell and mode have, the one with the most points."""
+    found = defaultdict(lambda: defaultdict(list))
+    for case, peers in sorted(cases.items(), key=lambda item: getattr(item[0], x)):
+        key = tuple(getattr(case, size) for size in fixed)
+        for peer, row in peers.items():
+            if "time_s" in row:
+                found[case.cell, case.mode, key][peer].append((getattr(case, x), row, case))
+    longest = {}
+    for (cell, mode, _), curves in found.items():
+        best = longest.get((cell, mode), {OURS: ()})
+        if len(curves[OURS]) > max(1, len(best[OURS])):
+            longest[cell, mode] = curves
+    return longest
+
+
+def _draw_curves(curves, value, labels, unit):
+    """Log-log panels of ``value(row, case)`` for each peer; ``labels`` names the fixed sizes."""
+    figure, places = _panels(curves)
+    for group, peers in curves.items():
+        ax = places[group]
+        for peer, points in peers.items():
+            xs, ys = zip(*((x, value(row, case)) for x, row, case in points), strict=True)
+            ax.loglog(xs, ys, "o-", markersize=4, color=COLOURS.get(peer), label=name(peer))
+        case = peers[OURS][0][2]
+        same = ", ".join(f"{size} = {getattr(case, size)}" for size in labels[1:])
+        ax.set_xlabel(f"{labels[0]} ({same})")
+        ax.set_ylabel(unit)
+        xs = [x for x, *_ in peers[OURS]]
+        ax.set_xticks(xs, [f"{x:,}" for x in xs], fontsize=8)
+        ax.minorticks_off()
+    return figure, places
+
+
+def time_per_step(cases):
+    """Time per step against H for each cell and mode, beside what the machine's ceilings allow."""
+    curves = _curves(cases, "H", ("T", "B"))
+    if not curves:
+        return None
+
+    def per_step(row, case):
+        return row["time_s"] / case.T * 1e6
+
+    figure, places = _draw_curves(curves, per_step, ("H", "B"), "µs")
+    for group, peers in curves.items():
+        bound = [
+            (H, per_step(row, case) * max(row["of_fma_peak"], row["of_weight_reading"]))
+            for H, row, case in peers[OURS]
+            if row.get("of_fma_peak")
+        ]
+        if bound:
+            places[group].plot(*zip(*bound, strict=True), "k--", label="the machine's ceiling")
+        places[group].legend(fontsize=8)
+    return figure
+
+
+def memory_against_length(cases):
+    """Bytes kept for backward against T, for each cell."""
+    training = {case: found for case, found in cases.items() if case.training}
+    curves = _curves(training, "T", ("B", "H"))
+    if not curves:
+        return None
+    figure, places = _draw_curves(
+        curves, lambda row, case: row["kept_bytes"] / 2**20, ("T", "B", "H"), "MiB for backward"
+    )
+    for group in curves:
+        places[group].legend(fontsize=8)
+    return figure

@@ -1,0 +1,87 @@
+"""Are fastrnn's numbers right? Every output and gradient against torch.nn, in two precisions."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+import fastrnn
+
+LAYERS = {
+    "LSTM": ("LSTM", {}),
+    "GRU": ("GRU", {}),
+    "RNN tanh": ("RNN", {"nonlinearity": "tanh"}),
+    "RNN relu": ("RNN", {"nonlinearity": "relu"}),
+}
+STEPS, BATCH, INPUTS, HIDDEN = 31, 13, 33, 65  # odd, so that no block size divides them
+STACK = {"num_layers": 2, "bidirectional": True}
+SEED = 0
+TIMES_TORCH = 3  # how many times torch.nn's own float32 error ours may be
+FLOAT64_LIMIT = 1e-12
+
+
+@dataclass
+class Finding:
+    """The errors of one kind of layer in its outputs, or in its gradients.
+
+    Each is the worst over all those tensors of max |a - b| / max |b|.
+    """
+
+    layer: str
+    what: str
+    tensors: int
+    torch32: float  # torch.nn in float32 against torch.nn in float64, the truth
+    ours32: float  # fastrnn in float32 against the same
+    ours64: float  # fastrnn in float64 against torch.nn in float64
+
+    @property
+    def passed(self):
+        return self.ours32 <= TIMES_TORCH * self.torch32 and self.ours64 <= FLOAT64_LIMIT
+
+
+def findings():
+    """The Findings of every layer, one by one as they are made."""
+    for label, (name, arguments) in LAYERS.items():
+        yield from compare(label, getattr(nn, name), getattr(fastrnn, name), arguments)
+
+
+def compare(label, theirs, ours, arguments):
+    """The Findings on the layer ``ours`` against ``theirs``."""
+    torch.manual_seed(SEED)
+    model = theirs(INPUTS, HIDDEN, **STACK, **arguments)
+    states = 2 if model.mode == "LSTM" else 1
+    given = [torch.randn(STEPS, BATCH, INPUTS)]
+    given += [torch.randn(4, BATCH, HIDDEN) for _ in range(states)]
+    asked = [torch.randn(STEPS, BATCH, 2 * HIDDEN)] + [torch.randn_like(s) for s in given[1:]]
+
+    def results(layer, dtype):
+        module = layer(INPUTS, HIDDEN, **STACK, **arguments).to(dtype)
+        module.load_state_dict(model.state_dict())
+        return outputs_and_gradients(module, *([t.to(dtype) for t in ts] for ts in (given, asked)))
+
+    truths = results(theirs, torch.float64)
+    torch32, ours32 = results(theirs, torch.float32), results(ours, torch.float32)
+    ours64 = results(ours, torch.float64)
+    for what, truth in truths.items():
+        errors = [worst_error(found[what], truth) for found in (torch32, ours32, ours64)]
+        yield Finding(label, what, len(truth), *errors)
+
+
+def outputs_and_gradients(module, given, asked):
+    """{"outputs": tensors, "gradients": tensors}: of the input, the states and every weight.
+
+    given: input and initial states; asked: the gradient of each output.
+    """
+    x, *states = (t.clone().requires_grad_() for t in given)
+    y, finals = module(x, tuple(states) if len(states) > 1 else states[0])
+    outputs = [y, *finals] if len(states) > 1 else [y, finals]
+    sources = [x, *states, *module.parameters()]
+    return {"outputs": outputs, "gradients": torch.autograd.grad(outputs, sources, asked)}
+
+
+def worst_error(found, truths):
+    """The worst over all tensors of max |found - truth| / max |truth|; NaN where there is one."""
+    errors = [
+        (f.double() - t).abs().max() / t.abs().max() for f, t in zip(found, truths, strict=True)
+    ]
+    return torch.stack(errors).max().item()

@@ -1,0 +1,143 @@
+"""What holds for every test: seeds, one thread, NaN in all uninitialised memory; and the spies."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import hypothesis
+import pytest
+import torch
+
+from fastrnn import functional
+from fastrnn.kernels import reference
+from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.cpu import engine
+from fastrnn.kernels.cpu import threads as teams
+
+# The same examples in every run; HYPOTHESIS_PROFILE=explore draws new ones, and more of them.
+hypothesis.settings.register_profile(
+    "gate", derandomize=True, deadline=None, max_examples=40, database=None
+)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+
+
+@pytest.fixture(autouse=True)
+def laboratory():
+    """Each test starts from the same seed, on one thread, and finds NaN where nobody wrote.
+
+    Deterministic mode is what makes torch fill ``torch.empty`` and ``Tensor.new_empty``.
+    """
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=[1, 2], ids="threads={}".format)
+def threads(request):
+    torch.set_num_threads(request.param)
+    return request.param
+
+
+@contextmanager
+def spying():
+    """Counts which engine runs: "forward" and "backward" are the fused ones, layer by layer."""
+    calls = Counter()
+
+    def counted(name, function):
+        def wrapper(*args, **kwargs):
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "layer", counted("forward", engine.layer))
+        patch.setattr(engine, "gradients", counted("backward", engine.gradients))
+        patch.setattr(reference, "layer", counted("reference", reference.layer))
+        names = [name + suffix for name in CELLS for suffix in ("", "_cell")]
+        torchs = {name: counted("torch", getattr(torch._VF, name)) for name in names}
+        patch.setattr(functional, "_VF", SimpleNamespace(**torchs))
+        yield calls
+
+
+@pytest.fixture
+def calls():
+    with spying() as calls:
+        yield calls
+
+
+@pytest.fixture
+def team_sizes(monkeypatch):
+    """The number of threads of every compiled call, in order."""
+    sizes, run = [], teams.Team.run
+
+    def noted(team, *args):
+        sizes.append(team.size)
+        return run(team, *args)
+
+    monkeypatch.setattr(teams.Team, "run", noted)
+    return sizes
+
+
+def run_python(script, *, timeout=200, **environment):
+    """``script`` in a fresh process beside the tests' own modules: what it said, or how it failed.
+
+    If it hangs, it is killed with all its children.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
+        env=os.environ | environment,
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, errors = process.communicate()
+        pytest.fail(f"hangs: {output}\n{errors}")
+    assert process.returncode == 0, f"exit status {process.returncode}: {output}\n{errors}"
+    return output, errors
+
+
+class Guards:
+    """Memory with known numbers before and behind it, so that a stray write is found."""
+
+    WIDTH, VALUE = 64, 3e33  # elements; as finite as it is fatal to any result that read it
+
+    def __init__(self):
+        self.made = []
+
+    def tensor(self, value):
+        """A copy of ``value`` in guarded memory."""
+        size = value.numel()
+        memory = torch.full((size + 2 * self.WIDTH,), self.VALUE, dtype=value.dtype)
+        self.made.append((memory, size))
+        return memory[self.WIDTH : self.WIDTH + size].view(value.shape).copy_(value)
+
+    def intact(self):
+        margins = [(m[: self.WIDTH], m[self.WIDTH + size :]) for m, size in self.made]
+        return all((part == part.new_tensor(self.VALUE)).all() for m in margins for part in m)
+
+
+@pytest.fixture
+def guards(monkeypatch):
+    """Guards around all that the engine takes from ``new_empty`` and ``new_zeros``."""
+    guards = Guards()
+    for name in ("new_empty", "new_zeros"):
+        make = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda *args, make=make: guards.tensor(make(*args)))
+    return guards

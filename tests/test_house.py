@@ -1,0 +1,165 @@
+"""The rules of the house: who imports whom, what an import costs, where mathematics stands."""
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from against_torch import EVERY_KIND
+from conftest import run_python
+
+import fastrnn
+from fastrnn.kernels.cells import CELLS
+
+PACKAGES = {
+    "fastrnn": Path(fastrnn.__file__).parent,
+    "fastrnn.kernels": Path(fastrnn.kernels.__path__[0]),
+}
+# Imports run down this list only. What is not in it (the program) may import all of it.
+STOREYS = [
+    ["fastrnn.modules"],
+    ["fastrnn.functional"],
+    ["fastrnn.autograd"],
+    ["fastrnn.backends"],
+    ["fastrnn.kernels.reference", "fastrnn.kernels.cpu", "fastrnn.kernels.gpu"],
+    ["fastrnn.kernels.steps", "fastrnn.kernels.weights"],
+    ["fastrnn.kernels.cells"],
+]
+STOREY = {name: number for number, names in enumerate(STOREYS) for name in names}
+# Who alone may import what.
+RESERVED = {
+    "numba": "fastrnn.kernels.cpu",
+    "llvmlite": "fastrnn.kernels.cpu",
+    "triton": "fastrnn.kernels.gpu",
+}
+
+
+def sources():
+    """{dotted name: path} of every file of the house."""
+    found = {}
+    for package, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            if package == "fastrnn" and parts[0] == "kernels":
+                continue
+            found[".".join((package, *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+SOURCES = sources()
+EVERY_FILE = pytest.mark.parametrize("name", SOURCES)
+
+
+def imports(name):
+    """The dotted names that a file imports, anywhere in it."""
+    path = SOURCES[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            dotted = "." * node.level + (node.module or "")
+            base = importlib.util.resolve_name(dotted, package)
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                yield whole if whole in SOURCES else base
+
+
+def room(name):
+    """The entry of STOREYS that a module belongs to, if any."""
+    return next((r for r in STOREY if name == r or name.startswith(r + ".")), None)
+
+
+@EVERY_FILE
+def test_imports_run_one_way(name):
+    mine = room(name)
+    for other in set(imports(name)):
+        theirs = room(other)
+        if mine and other.startswith("fastrnn") and mine != theirs:
+            assert theirs, f"{name} imports {other}, which is no part of the library"
+            assert STOREY[mine] < STOREY[theirs], f"{name} imports {other}"
+
+
+@EVERY_FILE
+def test_compilers_are_the_engines_business(name):
+    for other in imports(name):
+        owner = RESERVED.get(other.partition(".")[0])
+        assert owner is None or (name + ".").startswith(owner + "."), f"{name} imports {other}"
+
+
+def test_the_rules_see_the_house():
+    """The files are found and read: else the two tests above would pass over an empty list."""
+    assert {"fastrnn.modules", "fastrnn.kernels.cpu.engine"} <= SOURCES.keys()
+    assert {"torch", "fastrnn.kernels.steps"} <= set(imports("fastrnn.functional"))
+    assert "numba" in set(imports("fastrnn.kernels.cpu.compile"))
+
+
+IMPORT = """
+import sys, time, torch
+
+before = set(sys.modules)
+start = time.perf_counter()
+import fastrnn
+print(time.perf_counter() - start, *{name.partition(".")[0] for name in set(sys.modules) - before})
+"""
+
+
+def test_import_costs_what_torch_costs():
+    """Beyond torch, importing fastrnn loads only itself and takes at most 0.1 s, at best."""
+    times = []
+    while len(times) < 5 and (not times or min(times) > 0.1):
+        time, *loaded = run_python(IMPORT)[0].split()
+        assert set(loaded) - set(sys.stdlib_module_names) <= {"fastrnn", "torch"}
+        times.append(float(time))
+    assert min(times) <= 0.1
+
+
+def cell_file(kind):
+    return Path(CELLS[kind].forward.__code__.co_filename)
+
+
+@EVERY_KIND
+def test_a_cell_stands_in_one_file(kind):
+    """Forward beside backward, in a file of kernels/cells."""
+    cell = CELLS[kind]
+    assert cell.name == kind
+    assert Path(cell.backward.__code__.co_filename) == cell_file(kind)
+    assert cell_file(kind).parent.samefile(PACKAGES["fastrnn.kernels"] / "cells")
+    assert cell_file(kind).name not in ("__init__.py", "cell.py")
+
+
+def operations():
+    """The functions that cells call, as cell.py offers them, without the plain ones."""
+    from fastrnn.kernels.cells import cell
+
+    return set(cell.__all__) - {"Cell"}
+
+
+@EVERY_KIND
+def test_a_cell_is_pure_mathematics(kind):
+    """No ``if``, no number, no operation but + - * and cell.py's: so any engine can run it."""
+    allowed = (
+        ast.FunctionDef, ast.arguments, ast.arg, ast.Assign, ast.Return, ast.Name, ast.Load,
+        ast.Store, ast.Tuple, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Call, ast.Subscript,
+    )  # fmt: skip
+    functions = (CELLS[kind].forward.__name__, CELLS[kind].backward.__name__)
+    tree = ast.parse(cell_file(kind).read_text())
+    found = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name in functions]
+    assert len(found) == 2
+    for function in found:
+        indices = {id(n.slice) for n in ast.walk(function) if isinstance(n, ast.Subscript)}
+        for node in ast.walk(function):
+            assert isinstance(node, allowed) or id(node) in indices, ast.unparse(node)
+            if isinstance(node, ast.Call):
+                assert node.func.id in operations()
+
+
+@EVERY_FILE
+def test_mathematics_stands_nowhere_else(name):
+    """sigmoid and tanh are used in the cells, and defined by the engines; by nobody else."""
+    if name.startswith("fastrnn.kernels.cells") or name.endswith(".activations"):
+        return
+    for node in ast.walk(ast.parse(SOURCES[name].read_text())):
+        used = getattr(node, "id", None) or getattr(node, "attr", None)
+        assert used not in ("sigmoid", "tanh"), f"line {node.lineno}"

@@ -1,0 +1,44 @@
+"""NaN and infinity go where they go in torch, and nowhere else."""
+
+import pytest
+import torch
+from against_torch import CELL_OR_LAYER, EVERY_KIND, FLOATS, compare, make_inputs, truth, twins
+
+POISON = {"nan": torch.nan, "inf": torch.inf, "-inf": -torch.inf}
+
+
+@EVERY_KIND
+@CELL_OR_LAYER
+@FLOATS
+@pytest.mark.parametrize("poison", POISON.values(), ids=POISON)
+def test_not_finite(kind, cell, dtype, poison, calls):
+    """One bad number in one tensor after another goes where it goes in torch."""
+    wrong = []
+    ours, theirs = twins(kind, 3, 17, cell=cell, dtype=dtype)
+    inputs = make_inputs(ours, 4, 3)
+    for name, value in (inputs | dict(ours.named_parameters())).items():
+        middle = tuple(n // 2 for n in value.shape)
+        before = value[middle].item()
+        value.data[middle] = poison
+        truth(ours, theirs)
+        try:
+            compare(ours, theirs, inputs)
+        except AssertionError as error:
+            wrong.append(f"{poison} in {name} {error}")
+        value.data[middle] = before
+    assert not wrong, "\n".join(wrong)
+    assert not calls["torch"]
+
+
+@EVERY_KIND
+def test_a_bad_row_stays_in_its_row(kind, threads):
+    """NaN in one sequence of a batch changes no bit of the others."""
+    ours, _ = twins(kind, 40, 48)
+    x = torch.randn(21, 20, 40)
+    good = ours(x)[0]
+    x[3, 7] = torch.nan
+    bad = ours(x)[0]
+    others = [b for b in range(20) if b != 7]
+    assert bad[:, others].equal(good[:, others])
+    assert bad[3:, 7].isnan().all()
+    assert bad[:3, 7].equal(good[:3, 7])
