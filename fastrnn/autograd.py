@@ -42,7 +42,8 @@ class Layer(torch.autograd.Function):
         cell, saved = ctx.cell, ctx.saved_tensors
         inputs, kept = saved[: ctx.inputs], saved[ctx.inputs :]
         needed = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled():  # create_graph: a backward that can itself be differentiated
+        # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
+        if torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads)):
             return None, None, None, *_differentiable(ctx, inputs, needed, grads)
         x, _, directions = _unflatten(cell, inputs)
         per_direction = len(kept) // len(directions)
@@ -57,12 +58,16 @@ class Layer(torch.autograd.Function):
 
 def _differentiable(ctx, inputs, needed, grads):
     """The gradients again, as a function that autograd can follow: through the reference engine."""
-    # views, so that a tensor that serves twice (tied weights) has a gradient for each place
-    aliases = [t.view_as(t) if n else t for t, n in zip(inputs, needed, strict=True)]
-    x, states, directions = _unflatten(ctx.cell, aliases)
-    y, finals = reference.layer(ctx.cell, x, ctx.steps, directions, states)
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # views, so that a tensor that serves twice (tied weights) has a gradient for each place
+        aliases = [t.view_as(t) if n else t for t, n in zip(inputs, needed, strict=True)]
+        x, states, directions = _unflatten(ctx.cell, aliases)
+        y, finals = reference.layer(ctx.cell, x, ctx.steps, directions, states)
     wanted = [t for t, n in zip(aliases, needed, strict=True) if n]
     found = iter(
-        torch.autograd.grad((y, *finals), wanted, grads, create_graph=True, allow_unused=True)
+        torch.autograd.grad(
+            (y, *finals), wanted, grads, create_graph=differentiable, allow_unused=True
+        )
     )
     return [next(found) if n else None for n in needed]

@@ -35,7 +35,8 @@ def sequence(name, *arguments):
     choice = backends.explain(x, *states, *weights)
     D = 2 if bidirectional else 1
     directions = _directions(weights, bias, layers * D)
-    if choice.name == "torch" or directions is None or not x.numel():
+    torch_serves = choice.name == "torch" or directions is None or not x.numel()
+    if torch_serves or len(states) != cell.states or (packed and batch_sizes.dtype != torch.int64):
         return getattr(_VF, name)(*arguments)
     if packed:
         steps, rows = layouts.packed(batch_sizes), x
@@ -88,7 +89,8 @@ def _agree(cell, x, steps, directions, states, layers, D):
     """Whether all shapes fit together; where they do not, torch has the words for it."""
     H = directions[0].hh.shape[0] // cell.gates
     S = H if directions[0].hr is None else directions[0].hr.shape[0]
-    if x.dim() != 2 or x.shape[0] != steps.N or (steps.sizes[1:] > steps.sizes[:-1]).any():
+    falling = steps.sizes[-1] >= 1 and (steps.sizes[1:] <= steps.sizes[:-1]).all()
+    if x.dim() != 2 or x.shape[0] != steps.N or not falling:
         return False
     widths = (S, H)[: cell.states]
     for state, width in zip(states, widths, strict=True):

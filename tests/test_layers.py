@@ -133,7 +133,8 @@ def layers(draw):
         "bias": draw(st.booleans()),
         "batch_first": draw(st.booleans()),
         "bidirectional": draw(st.booleans()),
-        "dtype": draw(st.sampled_from([torch.float32, torch.float64])),
+        # a rounding on the other side of ReLU's kink is another gradient: not to be compared
+        "dtype": draw(st.sampled_from([torch.float32, torch.float64][kind == "rnn_relu" :])),
     }
     if kind == "lstm" and H > 1 and draw(st.booleans()):
         options["proj_size"] = draw(st.integers(1, H - 1))

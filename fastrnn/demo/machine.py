@@ -2,7 +2,7 @@
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def facts():
         ("Vectors", f"{simd.name}: {simd.count} registers of {simd.bits} bits"),
         ("Threads", f"{torch.get_num_threads()} (cores available: {_cores()})"),
         ("GPU", _gpu()),
-        ("Triton", version("triton") if find_spec("triton") else "not installed"),
+        ("Triton", _triton()),
         ("Versions", ", ".join(_versions())),
     ]
 
@@ -86,8 +86,17 @@ def _gpu():
     return torch.cuda.get_device_name() if device.type == "cuda" else device.type
 
 
+def _triton():
+    if find_spec("triton") is None:
+        return "not installed"
+    try:
+        return f"{version('triton')} installed"
+    except PackageNotFoundError:  # a build that goes by another name
+        return "installed"
+
+
 def _versions():
     yield f"fastrnn {fastrnn.__version__}"
-    for package in ("torch", "numba"):
-        yield f"{package} {version(package)}"
+    yield f"torch {torch.__version__}"
+    yield f"numba {version('numba')}"
     yield f"Python {platform.python_version()}"

@@ -49,13 +49,14 @@ def parse(arguments):
     parser = _parser()
     options = parser.parse_args(arguments)
     options.dtype = getattr(torch, options.dtype)
-    if options.plot:
-        _try_plot(parser, options.plot)
     try:
-        text = _read(options.text) if options.text else built_in()
+        text = built_in() if options.text is None else _read(options.text)
         options.corpus = Corpus(text, options.batch, options.length)
     except (OSError, ImportError, ValueError) as error:
-        parser.error(f"argument --text: {options.text or 'the built-in text'}: {_reason(error)}")
+        name = "the built-in text" if options.text is None else options.text
+        parser.error(f"argument --text: {name}: {_reason(error)}")
+    if options.plot:
+        _try_plot(parser, options.plot)
     return options
 
 

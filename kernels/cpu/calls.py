@@ -45,7 +45,8 @@ def forward(cell, x, steps, d, weights, finals, y, keep):
             extra_before=extra_before,
             **_common(steps, d, grid, grid[0] * grid[1], H, S, x.dtype),
             **scratch(
-                x, tile=(grid[0] * grid[1], tile.rows, tile.width), xgates=(block * B, width),
+                x, tile=(grid[0] * grid[1], tile.rows, tile.width),
+                xgates=(grid[0], block * B, width),
                 w_ih_panels=(I, width), w_hh_panels=(S, width), b_ih_panels=(width,),
                 b_hh_panels=(width,),
                 w_hr_panels=(H, single.tiles(S) * single.width if hr is not None else 0),

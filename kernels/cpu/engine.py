@@ -61,7 +61,7 @@ def _by_gates(weights, H, order_x, order_h):
     def ordered(tensor, order):
         if tensor is None or order == sorted(order):
             return tensor if tensor is None else tensor.contiguous()
-        return tensor.reshape(len(order), H, -1)[order].view(tensor.shape)
+        return tensor.reshape(len(order), H, -1)[order].reshape(tensor.shape).contiguous()
 
     ih, hh, b_ih, b_hh, hr = weights
     return Weights(

@@ -51,14 +51,14 @@ def pack_weights(p, rank):
         pack(p.w_hr, p.H, True, p.H, p.S, PANEL, PANEL, p.w_hr_panels, first, last)
 
 
-def project_inputs(p, first, last, base, tile_low, tile_high):
+def project_inputs(p, xgates, first, last, base, tile_low, tile_high):
     """xgates[row - base] = W_ih x[row] + b_ih for rows first .. last-1 and the given tiles."""
     width = up(p.H, UNITS) * WIDTH
     for panel in range(tile_low * WIDTH // PANEL, tile_high * WIDTH // PANEL):
         multiply(
             last - first, p.I, p.x + first * p.I * SIZE, p.I,
             p.w_ih_panels + panel * p.I * PANEL * SIZE, p.b_ih_panels + panel * PANEL * SIZE, 0,
-            p.xgates + ((first - base) * width + panel * PANEL) * SIZE, width,
+            xgates + ((first - base) * width + panel * PANEL) * SIZE, width,
         )  # fmt: skip
 
 
@@ -113,24 +113,25 @@ def project_hidden(p, h_next, scratch, first, rows, offset, lasting, part):
                     put_hidden(p, value, h_next, b, offset + b, unit, b >= lasting)
 
 
-def project_block(p, t, steps, row_low, row_high, tile_low, tile_high):
+def project_block(p, xgates, t, steps, row_low, row_high, tile_low, tile_high):
     """The inputs of this thread's rows and tiles for ``steps`` steps from t; returns row 0."""
     final = t - steps + 1 if p.reverse else t + steps - 1
     early, late = min(t, final), max(t, final)
     base = integer(p.offsets, early)
     if row_high - row_low == p.B:
         end = integer(p.offsets, late) + integer(p.sizes, late)
-        project_inputs(p, base, end, base, tile_low, tile_high)
+        project_inputs(p, xgates, base, end, base, tile_low, tile_high)
     else:
         for i in range(early, late + 1):
             offset, rows = integer(p.offsets, i), min(row_high, integer(p.sizes, i))
             if rows > row_low:
-                project_inputs(p, offset + row_low, offset + rows, base, tile_low, tile_high)
+                first, last = offset + row_low, offset + rows
+                project_inputs(p, xgates, first, last, base, tile_low, tile_high)
     return base
 
 
-def step(p, h, h_next, scratch, tile, first, rows, offset, base, lasting):
-    """One step on one tile of units, for the rows first .. first+rows-1."""
+def step(p, h, h_next, xgates, scratch, tile, first, rows, offset, lasting):
+    """One step on one tile of units, for the rows first .. first+rows-1 (xgates: row 0's)."""
     width = up(p.H, UNITS) * WIDTH
     blocks = up(rows, ROWS)
     for i in range(blocks):
@@ -145,9 +146,9 @@ def step(p, h, h_next, scratch, tile, first, rows, offset, base, lasting):
                 scratch + v * PANEL * SIZE, WIDTH * SIZE,
             )  # fmt: skip
         for b in range(r, end):
-            xgates = p.xgates + ((offset + b - base) * width + tile * WIDTH) * SIZE
+            mine = xgates + (b * width + tile * WIDTH) * SIZE
             hgates = scratch + (b - r) * WIDTH * SIZE
-            apply_cell(p, h, h_next, xgates, hgates, b, offset + b, tile, b >= lasting)
+            apply_cell(p, h, h_next, mine, hgates, b, offset + b, tile, b >= lasting)
 
 
 def forward(plan):
@@ -161,19 +162,22 @@ def forward(plan):
     row_low, row_high = integer(p.bounds, part), integer(p.bounds, part + 1)
     tile_low, tile_high = share(up(p.H, UNITS), unit_part, p.unit_parts)
     scratch = p.tile + rank * ROWS * WIDTH * SIZE
+    width = up(p.H, UNITS) * WIDTH
+    xgates = p.xgates + part * p.block * p.B * width * SIZE  # parts do not wait for each other
     h, h_next, turn, base = p.h, p.h_next, 1, 0
     for s in range(p.T):
         t = p.T - 1 - s if p.reverse else s
         if s % p.block == 0:
             steps = min(p.block, p.T - s)
-            base = project_block(p, t, steps, row_low, row_high, tile_low, tile_high)
+            base = project_block(p, xgates, t, steps, row_low, row_high, tile_low, tile_high)
         offset = integer(p.offsets, t)
         rows = max(0, min(row_high, integer(p.sizes, t)) - row_low)
         lasting = 0  # rows that go on after this step
         if s + 1 < p.T:
             lasting = integer(p.sizes, t - 1 if p.reverse else t + 1)
         for tile in range(tile_low, tile_high):
-            step(p, h, h_next, scratch, tile, row_low, rows, offset, base, lasting)
+            here = xgates + (offset - base) * width * SIZE
+            step(p, h, h_next, here, scratch, tile, row_low, rows, offset, lasting)
         turn = rendezvous(p, rank, turn)
         if p.w_hr:
             project_hidden(p, h_next, scratch, row_low, rows, offset, lasting, unit_part)

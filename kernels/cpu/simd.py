@@ -107,6 +107,36 @@ def clamp(typingctx, x, low, high):
 
 
 @intrinsic
+def scale_and_add(typingctx, x, factor, addend):
+    """x * factor + addend for a number ``factor``, rounded once where the CPU can."""
+    if not (isinstance(x, VecType) and addend == x and isinstance(factor, types.Number)):
+        return None
+
+    def codegen(context, builder, sig, args):
+        vec = sig.args[0]
+        scale = splat(builder, vec.llvm, context.cast(builder, args[1], factor, vec.dtype))
+        name = f"llvm.fmuladd.v{vec.lanes}f{8 * vec.itemsize}"
+        return call_intrinsic(builder, name, vec.llvm, [args[0], scale, args[2]])
+
+    return x(x, factor, addend), codegen
+
+
+@intrinsic
+def zero_below(typingctx, x, low, value):
+    """``value``, but 0 where x < low (a literal); where x is NaN, ``value``."""
+    if not (isinstance(x, VecType) and value == x):
+        return None
+
+    def codegen(context, builder, sig, args):
+        vec = sig.args[0]
+        bound = splat(builder, vec.llvm, context.cast(builder, args[1], low, vec.dtype))
+        below = builder.fcmp_ordered("<", args[0], bound)
+        return builder.select(below, vec.constant(0.0), args[2])
+
+    return x(x, low, value), codegen
+
+
+@intrinsic
 def zero_unless_positive(typingctx, gradient, x):
     """``gradient``, but 0 where x <= 0 (so NaN in x lets it through, as torch's ReLU does)."""
     if not (isinstance(x, VecType) and gradient == x):
