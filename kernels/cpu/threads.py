@@ -17,9 +17,17 @@ FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 @cache
 def _openmp_parallel():
-    """GOMP_parallel(function, argument, threads, flags), or None where the process has none."""
+    """GOMP_parallel(function, argument, threads, flags), or None where the process has none.
+
+    None too where OpenMP has been told that it may give fewer threads than asked for: the members
+    of a team wait for each other.
+    """
     try:
-        function = ctypes.CDLL(None).GOMP_parallel
+        library = ctypes.CDLL(None)
+        function = library.GOMP_parallel
+        limited = library.omp_get_thread_limit() < 2**31 - 1
+        if limited or library.omp_get_dynamic() or library.omp_get_max_active_levels() < 1:
+            return None
     except (AttributeError, OSError, TypeError):
         return None
     function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
