@@ -33,24 +33,22 @@ class Layer(torch.autograd.Function):
     def forward(ctx, engine, cell, steps, *tensors):
         x, states, directions = _unflatten(cell, tensors)
         y, finals, kept = engine.layer(cell, x, steps, directions, states, True)
-        ctx.engine, ctx.cell, ctx.steps, ctx.inputs = engine, cell, steps, len(tensors)
-        ctx.save_for_backward(*tensors, *(t for direction in kept for t in direction))
+        ctx.engine, ctx.cell, ctx.steps = engine, cell, steps
+        ctx.save_for_backward(*tensors, kept)
         return y, *finals
 
     @staticmethod
     def backward(ctx, *grads):
         cell, saved = ctx.cell, ctx.saved_tensors
-        inputs, kept = saved[: ctx.inputs], saved[ctx.inputs :]
+        *inputs, kept = saved
         needed = ctx.needs_input_grad[3:]
         # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
         if torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads)):
             return None, None, None, *_differentiable(ctx, inputs, needed, grads)
-        x, _, directions = _unflatten(cell, inputs)
-        per_direction = len(kept) // len(directions)
-        kept = [kept[i : i + per_direction] for i in range(0, len(kept), per_direction)]
+        x, states, directions = _unflatten(cell, inputs)
         _, _, need_weights = _unflatten(cell, needed)
         dx, dstates, dweights = ctx.engine.gradients(
-            cell, x, ctx.steps, directions, kept, grads, needed[0], need_weights
+            cell, x, ctx.steps, directions, states, kept, grads, needed[0], need_weights
         )
         flat = (dx, *dstates, *(g for weights in dweights for g in weights))
         return None, None, None, *(g if n else None for g, n in zip(flat, needed, strict=True))

@@ -15,6 +15,7 @@ class Steps:
         self.sizes = np.ascontiguousarray(sizes, dtype=np.int64)  # (T,)
         self.offsets = np.cumsum(self.sizes) - self.sizes  # (T,)
         self.T, self.B, self.N = len(self.sizes), int(self.sizes[0]), int(self.sizes.sum())
+        self.addresses = [a.__array_interface__["data"][0] for a in (self.sizes, self.offsets)]
         self._bounds = {}
 
     def order(self, reverse):

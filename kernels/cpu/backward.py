@@ -1,20 +1,18 @@
 """Backward: one layer in one direction, a whole sequence, with the gradients of all its inputs.
 
-Rows, state buffers and threads are as in forward.py. At each step the cell's derivative turns the
-gradient of the new states into that of the gates (dgates), and dgates times W_hh is what the step
-before receives; initial states receive what is left in the buffers at the end. The gradients of x
-and of the weights are large products with dgates, made a block of steps at a time, so that dgates
-is used where it is and never exists as a whole: two blocks of it take turns.
+Rows and threads are as in forward.py. At each step the cell's derivative turns the gradient of the
+new states into that of the gates (dgates), and dgates times W_hh is what the step before receives;
+initial states receive what is left in the buffers at the end. The gradients of x and of the weights
+are large products with dgates, made a block of steps at a time, so that dgates is used where it is
+and never exists as a whole: two blocks of it take turns. What the cell kept in forward is computed
+anew, a block at a time, where it was not kept.
 """
 
-from numba import carray
-
 from .blocks import meet_all, share, up
-from .forward import COMMON, rendezvous
-from .plan import record
+from .forward import rendezvous, step_at
+from .plan import COMMON, record
 from .products import CHUNK, GROUP
 from .simd import integer
-from .sync import ticket
 
 # Specialised (see blocks.py); of the cell: states beside the hidden one, values kept, gradients of
 # gates, and where among these x's and h's begin.
@@ -24,8 +22,8 @@ load = store = load_each = store_each = gemm = multiply = pack = cell_backward =
 accumulate = lay_down = matmul = None
 
 BACKWARD = record(
-    COMMON + "loop_parts I block x dy lddy dx add dh lddh dextra kept before extra_before m "
-    "dgates dp capacity w_ih w_ih_panels w_hh w_hh_panels w_hr w_hr_panels dw_ih dw_hh dw_hr "
+    COMMON + "loop_parts dy lddy dx add dh lddh dextra kept after extra_after h_first extra_first "
+    "m dgates hidden extra dp capacity w_ih_panels w_hh_panels dw_ih dw_hh dw_hr "
     "sums_x sums_h sums_r strips_x strips_h strips_r left packed strip"
 )
 
@@ -42,32 +40,69 @@ def pack_weights(p, rank):
         pack(p.w_hr, p.H, False, p.S, p.H, PANEL, PANEL, p.w_hr_panels, first, last)
 
 
-def differentiate(p, dh, b, row, slot, unit):
-    """The cell's derivative on one panel of units of one row, whose recurrent dh is at ``dh``.
+def copy_rows(source, target, ld, rows, low, high):
+    """Elements low .. high-1 of ``rows`` rows, copied."""
+    for b in range(rows):
+        for v in range(low, high, LANES):
+            at = (b * ld + v) * SIZE
+            store(load(source + at, high - v), target + at, high - v)
 
-    ``slot`` is where in the blocks of dgates the row's gradients go.
+
+def gather(p, s, slot, row_low, row_high, part):
+    """The states before the ``s``-th step, of this thread's rows and units, to the block's rows."""
+    _, _, rows = step_at(p, s)
+    _, before, rows_before = step_at(p, s - 1)
+    high = max(row_low, min(row_high, rows))
+    joined = max(row_low, min(high, rows_before))
+    wide = EXTRA * p.H
+    for joining in range(2):
+        first, last = (joined, high) if joining else (row_low, joined)
+        h, extra = p.h_first, p.extra_first
+        if not joining:
+            h, extra = p.after + before * p.S * SIZE, p.extra_after + before * wide * SIZE
+        at = first * p.S * SIZE
+        low, stop = share(up(p.S, PANEL), part, p.unit_parts)
+        low, stop = low * PANEL, min(stop * PANEL, p.S)
+        copy_rows(h + at, p.hidden + slot * p.S * SIZE + at, p.S, last - first, low, stop)
+        low, stop = share(up(p.H, PANEL), part, p.unit_parts)
+        for e in range(EXTRA):
+            at = (first * wide + e * p.H) * SIZE
+            target = p.extra + slot * wide * SIZE + at
+            copy_rows(
+                extra + at, target, wide, last - first, low * PANEL, min(stop * PANEL, p.H)
+            )
+
+
+def differentiate(p, dh, lddh, first, last, offset, slot, unit, left):
+    """The cell's derivative on a register of units from ``unit``, ``left`` or more, of some rows.
+
+    dh: the recurrent gradient of the first row; ``slot``: where in the block row 0 is.
     """
-    for v in range(0, min(PANEL, p.H - unit), LANES):
-        u = unit + v
-        left = p.H - u
-        dextra_at = p.dextra + (b * p.H + u) * SIZE
-        d = load(dh + v * SIZE, LANES)
+    H, S, wide = p.H, p.S, EXTRA * p.H
+    for b in range(first, last):
+        row, mine = offset + b, slot + b
+        dextra_at = p.dextra + (b * wide + unit) * SIZE
+        extra_at = (mine * wide + unit) * SIZE
+        d = load(dh, LANES)
         if not p.w_hr:
-            d = d + load(p.dy + (row * p.lddy + u) * SIZE, left)
-        dextra = load_each(EXTRA, dextra_at, p.B * p.H * SIZE, left)
-        kept = load_each(KEPT, p.kept + (row * KEPT * p.H + u) * SIZE, p.H * SIZE, left)
-        hidden = load(p.before + (row * p.S + u) * SIZE, p.S - u)
-        extra = load_each(EXTRA, p.extra_before + (row * EXTRA * p.H + u) * SIZE, p.H * SIZE, left)
-        dgates, dstates = cell_backward((d,) + dextra, kept, (hidden,) + extra)
-        store_each(dgates, p.dgates + (slot * DGATES * p.H + u) * SIZE, p.H * SIZE, left)
-        store_each(dstates[1:], dextra_at, p.B * p.H * SIZE, left)
+            d = d + load(p.dy + (row * p.lddy + unit) * SIZE, left)
+        dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
+        kept = load_each(KEPT, p.kept + (row * KEPT * H + unit) * SIZE, H * SIZE, left)
+        hidden = load(p.hidden + (mine * S + unit) * SIZE, left)
+        extra = load_each(EXTRA, p.extra + extra_at, H * SIZE, left)
+        after = load(p.after + (row * S + unit) * SIZE, left)
+        held = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
+        dgates, dstates = cell_backward((d,) + dextra, kept, (hidden,) + extra, (after,) + held)
+        store_each(dgates, p.dgates + (mine * DGATES * H + unit) * SIZE, H * SIZE, left)
+        store_each(dstates[1:], dextra_at, H * SIZE, left)
         if not p.w_hr:
-            store(dstates[0], dh + v * SIZE, LANES)
+            store(dstates[0], dh, LANES)
+        dh += lddh * SIZE
 
 
-def gather_projected(p, first, rows, offset, slot, low, high):
+def gather_projected(p, first, last, offset, slot, low, high):
     """dp = dh + dy, the whole gradient of the projected state; dh is left zero."""
-    for b in range(first, first + rows):
+    for b in range(first, last):
         for u in range(low * PANEL, min(high * PANEL, p.S), LANES):
             dh = p.dh + (b * p.lddh + u) * SIZE
             value = load(dh, LANES) + load(p.dy + ((offset + b) * p.lddy + u) * SIZE, p.S - u)
@@ -75,18 +110,18 @@ def gather_projected(p, first, rows, offset, slot, low, high):
             store(load(p.zeros, LANES), dh, LANES)
 
 
-def step(p, rank, turn, rows, first, offset, slot, scratch):
-    """One step back, on this thread's rows first .. first+rows-1 and its units."""
+def step(p, rank, turn, first, last, offset, slot, scratch):
+    """One step back, on this thread's rows first .. last-1 and its units."""
     unit_part = rank % p.unit_parts
     panel_low, panel_high = share(up(p.H, PANEL), unit_part, p.unit_parts)
     state_low, state_high = share(up(p.S, PANEL), unit_part, p.unit_parts)
     if p.w_hr:
-        gather_projected(p, first, rows, offset, slot, state_low, state_high)
+        gather_projected(p, first, last, offset, slot, state_low, state_high)
         turn = rendezvous(p, rank, turn)
-    blocks = up(rows, ROWS)
+    blocks = up(last - first, ROWS)
     for panel in range(panel_low, panel_high):
         for i in range(blocks):
-            r, end = share(rows, i, blocks)
+            r, end = share(last - first, i, blocks)
             r, end = r + first, end + first
             dh, lddh = p.dh + (r * p.lddh + panel * PANEL) * SIZE, p.lddh
             if p.w_hr:
@@ -95,16 +130,19 @@ def step(p, rank, turn, rows, first, offset, slot, scratch):
                     end - r, p.S, p.dp + (slot + r) * p.S * SIZE, p.S * SIZE,
                     p.w_hr_panels + panel * p.S * PANEL * SIZE, p.zeros, 0, dh, lddh * SIZE,
                 )  # fmt: skip
-            for b in range(r, end):
-                at = dh + (b - r) * lddh * SIZE
-                differentiate(p, at, b, offset + b, slot + b, panel * PANEL)
+            for v in range(0, min(PANEL, p.H - panel * PANEL), LANES):
+                unit, d = panel * PANEL + v, dh + v * SIZE
+                if p.H - unit >= LANES:  # as in forward
+                    differentiate(p, d, lddh, r, end, offset, slot, unit, LANES)
+                else:
+                    differentiate(p, d, lddh, r, end, offset, slot, unit, p.H - unit)
     turn = rendezvous(p, rank, turn)
     depth, ld = GATES * p.H, DGATES * p.H
     dgates = p.dgates + ((slot + first) * ld + FIRST_H * p.H) * SIZE
     for panel in range(state_low, state_high):
         dh = p.dh + (first * p.lddh + panel * PANEL) * SIZE
         panels = p.w_hh_panels + panel * depth * PANEL * SIZE
-        multiply(rows, depth, dgates, ld, panels, dh, p.lddh, dh, p.lddh)
+        multiply(last - first, depth, dgates, ld, panels, dh, p.lddh, dh, p.lddh)
     return turn
 
 
@@ -121,31 +159,20 @@ def products(p, rank, fresh, first, rows, slot):
         strip = p.strip + rank * GROUP * PANEL * SIZE
         d = d_x + low * ld * SIZE
         matmul(high - low, M, d, ld, p.w_ih_panels, p.I, dx, p.add, p.zeros, strip)
-    if p.sums_x:
-        x, columns = p.x + first * p.I * SIZE, p.I if p.dw_ih else 0
-        accumulate(
-            rank, p.parts, fresh, rows, d_x, ld, M, x, columns, p.zeros, left, packed,
-            p.strips_x, p.sums_x,
-        )  # fmt: skip
-    if p.sums_h:
-        before, columns = p.before + first * p.S * SIZE, p.S if p.dw_hh else 0
-        accumulate(
-            rank, p.parts, fresh, rows, d_h, ld, M, before, columns, p.zeros, left, packed,
-            p.strips_h, p.sums_h,
-        )  # fmt: skip
-    if p.dw_hr:
-        dp, m = p.dp + slot * p.S * SIZE, p.m + first * p.H * SIZE
-        accumulate(
-            rank, p.parts, fresh, rows, dp, p.S, p.S, m, p.H, p.zeros, left, packed,
-            p.strips_r, p.sums_r,
-        )  # fmt: skip
+    for d, ldd, wide, a, columns, strips, sums in (
+        (d_x, ld, M, p.x + first * p.I * SIZE, p.I if p.dw_ih else 0, p.strips_x, p.sums_x),
+        (d_h, ld, M, p.hidden + slot * p.S * SIZE, p.S if p.dw_hh else 0, p.strips_h, p.sums_h),
+        (p.dp + slot * p.S * SIZE, p.S, p.S, p.m + first * p.H * SIZE, p.H, p.strips_r, p.sums_r),
+    ):
+        if sums:
+            accumulate(
+                rank, p.parts, fresh, rows, d, ldd, wide, a, columns, p.zeros, left, packed,
+                strips, sums,
+            )  # fmt: skip
 
 
-def backward(plan):
-    p = carray(plan, 1, BACKWARD)[0]
-    rank = ticket(p.counters)
-    if rank >= p.parts:
-        return
+def direction(p, rank):
+    """All steps of one direction, this thread's part."""
     pack_weights(p, rank)
     meet_all(p, 1)
     stepping = rank < p.loop_parts  # the others only help with the products
@@ -159,10 +186,11 @@ def backward(plan):
         base = integer(p.offsets, early)
         slot = p.capacity if meetings % 2 else 0
         for s in range(last, begin - 1 if stepping else last, -1):
-            t = p.T - 1 - s if p.reverse else s
-            offset = integer(p.offsets, t)
-            rows = max(0, min(row_high, integer(p.sizes, t)) - row_low)
-            turn = step(p, rank, turn, rows, row_low, offset, slot + offset - base, scratch)
+            _, offset, rows = step_at(p, s)
+            high = max(row_low, min(row_high, rows))
+            here = slot + offset - base
+            gather(p, s, here, row_low, row_high, rank % p.unit_parts)
+            turn = step(p, rank, turn, row_low, high, offset, here, scratch)
         meetings += 1
         meet_all(p, meetings)  # all of this block is there; nobody reads the one before any more
         rows = integer(p.offsets, late) + integer(p.sizes, late) - base

@@ -5,9 +5,9 @@ vector operations and ``gemm`` for the registers at hand, and the sizes in capit
 Addresses are in bytes, sizes and leading dimensions in elements.
 """
 
-from numba import njit
+from numba import carray, njit
 
-from .sync import barrier
+from .sync import barrier, ticket
 
 # Where counters lie (plan.py): tickets first, then one for all threads, then one a row part.
 MEETING, GROUPS, LINE = 64, 128, 64
@@ -16,7 +16,7 @@ MEETING, GROUPS, LINE = 64, 128, 64
 DEEP = 256
 # Specialised: bytes of an element, elements of a register, columns of a panel, rows of a tile.
 SIZE = LANES = PANEL = ROWS = 0
-load = store = transpose = gemm = None
+load = store = transpose = gemm = direction = RECORD = None
 
 
 @njit(forceinline=True)
@@ -77,3 +77,13 @@ def pack(matrix, ld, by_rows, depth, columns, units, width, panels, first, last)
                 for k in range(depth):
                     value = load(matrix + (k * ld + source) * SIZE, columns - unit)
                     store(value, out + k * PANEL * SIZE, LANES)
+
+
+def every_direction(plans):
+    """What a compiled call does: each thread takes its part of the directions, some at once."""
+    plans = carray(plans, 2, RECORD)
+    first = plans[0]
+    rank = ticket(first.counters)
+    if rank < first.parts * first.groups:
+        for d in range(rank // first.parts, first.directions, first.groups):
+            direction(plans[d], rank % first.parts)

@@ -1,4 +1,10 @@
-"""One function for each compiled function: allocates, plans, and runs it on a team of threads."""
+"""One function for each compiled function: allocates, plans, and runs it on a team of threads.
+
+Batch 1 is mostly this file's time, so all that follows from shapes alone is laid out once.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import pad
@@ -7,7 +13,8 @@ from ..weights import Weights
 from . import compiled
 from .backward import BACKWARD
 from .forward import FORWARD
-from .plan import Plan, counters, scratch, team_grid
+from .memory import empty
+from .plan import Layout, address, team_grid
 from .products import CHUNK, GROUP
 from .threads import TEAM
 
@@ -17,99 +24,232 @@ BLOCK_BYTES = 256 * 1024  # of projected inputs at a time, so that they do too
 FAR_ROWS = 256  # rows projected at a time where the weights do not
 
 
-def forward(cell, x, steps, d, weights, finals, y, keep):
-    """One direction; ``finals`` come as initial states and become the final ones.
+class Shape(NamedTuple):
+    """All that the layout of a call depends on: dtype, steps, directions, and sizes."""
 
-    Returns, for backward (all None unless ``keep``): what the cell kept, the hidden and the extra
-    states before each step, and the hidden states before projection.
-    """
-    (B, S), I, N = finals[0].shape, x.shape[1], steps.N
-    ih, hh, b_ih, b_hh, hr = (None if w is None else w.contiguous() for w in weights)
-    H = hh.shape[0] // cell.gates
-    tile, single = compiled.tiles(cell.gates, x.dtype), compiled.tiles(1, x.dtype)
-    width = tile.tiles(H) * tile.width
-    block = max(1, min(steps.T, _rows_at_a_time(I, width, x.itemsize) // B))
-    h = torch.stack([finals[0], finals[0]])
-    kept = before = extra_before = None
-    if keep:
-        kept, before = x.new_empty(N, cell.kept, H), x.new_empty(N, S)
-        extra_before = x.new_empty(N, cell.states - 1, H)
-    m = None if hr is None else x.new_empty(N if keep else B, H)
-    with TEAM.members(_threads(N * width * (I + S))) as team:
-        grid = team_grid(B, tile.tiles(H), team.size, S * width * x.itemsize, CACHE_BYTES)
-        plan = Plan(
-            FORWARD,
-            I=I, block=block, x=x, w_ih=ih, b_ih=b_ih, w_hh=hh, b_hh=b_hh, w_hr=hr,
-            h=h[0], h_next=h[1], extra=finals[1] if cell.states > 1 else None, m=m, y=y,
-            ldy=y.stride(0), h_last=finals[0], keep=keep, kept=kept, before=before,
-            extra_before=extra_before,
-            **_common(steps, d, grid, grid[0] * grid[1], H, S, x.dtype),
-            **scratch(
-                x, tile=(grid[0] * grid[1], tile.rows, tile.width),
-                xgates=(grid[0], block * B, width),
-                w_ih_panels=(I, width), w_hh_panels=(S, width), b_ih_panels=(width,),
-                b_hh_panels=(width,),
-                w_hr_panels=(H, single.tiles(S) * single.width if hr is not None else 0),
-            ),
-        )  # fmt: skip
-        team.run(compiled.forward(cell, x.dtype), plan)
-    return kept, before, extra_before, m
+    dtype: torch.dtype
+    T: int
+    B: int
+    N: int  # rows, T * B if dense
+    D: int
+    I: int
+    H: int
+    S: int  # of the hidden state: H, or P if projected
+    projected: bool
+
+    @classmethod
+    def of(cls, cell, x, steps, directions, states):
+        D, B, S = states[0].shape
+        N, I = x.shape
+        H = directions[0].hh.shape[0] // cell.gates
+        return cls(x.dtype, steps.T, B, N, D, I, H, S, directions[0].hr is not None)
+
+    def threads(self, cell):
+        """How many threads the work, in multiply-adds, is worth."""
+        work = self.N * self.D * cell.gates * self.H * (self.I + self.S)
+        return torch.get_num_threads() if work >= MIN_WORK else 1
+
+    def record(self, cell):
+        """{name: (first element, elements)} of what one direction keeps for backward; its size."""
+        places, end = {}, 0
+        for name, width in (
+            ("after", self.S),
+            ("extra_after", (cell.states - 1) * self.H),
+            ("kept", cell.kept * self.H),
+            ("m", self.H * self.projected),
+        ):
+            places[name], end = end * self.dtype.itemsize, end + self.N * width
+        return places, end
 
 
-def backward(cell, x, steps, d, weights, kept, dy, dfinals, dx, need):
-    """One direction; ``weights`` have their gates in the order of dgates; ``need``: which to do.
+def at(tensor):
+    """A tensor's address; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
 
-    Writes dx (adds to it where d is 1; None: not wanted). Returns the gradients of the initial
-    states, and of the weights, their gates in that order too.
-    """
-    kept, before, extra_before, m = kept
-    (B, S), I, H = dfinals[0].shape, x.shape[1], kept.shape[2]
-    M = cell.gates * H
-    tile = compiled.tiles(1, x.dtype)
-    columns, wide = tile.tiles(S) * tile.width, tile.tiles(M) * tile.width
-    block = max(1, min(steps.T, CHUNK // B))
-    capacity = block * B
-    dh = pad(dfinals[0], (0, columns - S))
-    dextra = dfinals[1].clone() if cell.states > 1 else None
-    sums_x, sums_h = x.new_zeros(2, wide)
-    grads = Weights(
-        x.new_empty(M, I) if need.ih else None,
-        x.new_empty(M, S) if need.hh else None,
-        sums_x[:M] if need.b_ih else None,
-        sums_h[:M] if need.b_hh else None,
-        x.new_empty(S, H) if need.hr else None,
+
+FORWARD_GIVEN = (
+    "bounds sizes offsets x w_ih b_ih w_hh b_hh w_hr trail ld_trail h_first h_last extra "
+    "extra_first extra_last y ldy kept m"
+).split()
+
+
+@lru_cache(maxsize=256)
+def _forward_layout(cell, shape, keep, threads):
+    dtype, T, B, N, D, I, H, S, projected = shape
+    tile, single = compiled.tiles(cell.gates, dtype), compiled.tiles(1, dtype)
+    size, width = dtype.itemsize, tile.tiles(H) * tile.width
+    block = max(1, min(T, _rows_at_a_time(I, width, size) // B))
+    groups = _groups(D, threads)
+    row_parts, unit_parts = team_grid(
+        B, tile.tiles(H), threads // groups, S * width * size, CACHE_BYTES
     )
-    with TEAM.members(_threads(steps.N * M * (S + I))) as team:
-        grid = team_grid(B, tile.tiles(S), team.size, M * S * x.itemsize, CACHE_BYTES)
-        threads = team.size
-        plan = Plan(
-            BACKWARD,
-            loop_parts=grid[0] * grid[1], I=I, block=block, x=x, dy=dy, lddy=dy.stride(0),
-            dx=dx, add=d, dh=dh, lddh=columns, dextra=dextra, kept=kept, before=before,
-            extra_before=extra_before, m=m, capacity=capacity, w_ih=weights.ih,
-            w_hh=weights.hh, w_hr=weights.hr, dw_ih=grads.ih,
-            dw_hh=grads.hh, dw_hr=grads.hr,
-            sums_x=sums_x if need.ih or need.b_ih else None,
-            sums_h=sums_h if need.hh or need.b_hh else None, sums_r=x.new_zeros(wide),
-            **_common(steps, d, grid, threads, H, S, x.dtype),
-            **scratch(
-                x, tile=(threads, tile.rows, tile.width), dgates=(2, capacity, cell.dgates, H),
-                dp=(2, capacity, S if m is not None else 0), w_hh_panels=(M, columns),
-                w_ih_panels=(M, tile.tiles(I) * tile.width if dx is not None else 0),
-                w_hr_panels=(S, tile.tiles(H) * tile.width if m is not None else 0),
-                strips_x=(wide, I), strips_h=(wide, S),
-                strips_r=(columns, H if need.hr else 0), strip=(threads, GROUP, tile.panel),
-                left=(threads, max(I, H) + 2 * tile.lanes, CHUNK),
-                packed=(threads, CHUNK, tile.panel),
-            ),
-        )  # fmt: skip
-        team.run(compiled.backward(cell, x.dtype), plan)
-    return [dh[:, :S]] if dextra is None else [dh[:, :S], dextra], grads
+    numbers = {
+        "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
+        **_team(row_parts * unit_parts, unit_parts, groups, D, dtype),
+    }  # fmt: skip
+    scratch = {
+        "tile": (row_parts * unit_parts, tile.rows, tile.width),
+        "xgates": (row_parts, block * B, width),
+        "w_ih_tiles": (I, width),
+        "w_hh_tiles": (S, width),
+        "b_ih_tiles": (width,),
+        "b_hh_tiles": (width,),
+    }
+    given = FORWARD_GIVEN
+    if projected:
+        scratch["w_hr_panels"] = (H, single.tiles(S) * single.width)
+    if projected and not keep:
+        scratch["m"], given = (B, H), given[:-1]
+    return Layout(FORWARD, size, D, row_parts, numbers, scratch, given), row_parts
 
 
-def _threads(work):
-    """How many threads ``work`` multiply-adds are worth."""
-    return torch.get_num_threads() if work >= MIN_WORK else 1
+def forward(cell, x, steps, directions, states, keep):
+    """One layer. x: contiguous. Returns the output, the final states, and what backward wants.
+
+    That is a tensor with a row for each direction, as ``Shape.record`` says (None unless ``keep``).
+    """
+    shape = Shape.of(cell, x, steps, directions, states)
+    D, S, size = shape.D, shape.S, x.itemsize
+    directions = [[None if w is None else w.contiguous() for w in ws] for ws in directions]
+    first = [s.contiguous() for s in states]
+    y = empty(x, shape.N, D * S)
+    finals = [torch.empty_like(first[0])]
+    for extra in first[1:]:  # updated in place where no step's is kept
+        finals.append(torch.empty_like(extra) if keep else extra.clone())
+    kept, places = None, {}
+    if keep:
+        places, each = shape.record(cell)
+        kept = empty(x, D, each)
+    with TEAM.members(shape.threads(cell)) as team:
+        layout, row_parts = _forward_layout(cell, shape, keep, team.size)
+        memory = empty(x, layout.size)
+        bounds = steps.bounds(row_parts)
+        rows = []
+        for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
+            h0, *c0 = (s.data_ptr() + d * s.stride(0) * size for s in first)
+            h_n, *c_n = (s.data_ptr() + d * s.stride(0) * size for s in finals)
+            c0, c_n = (c0[0], c_n[0]) if c0 else (0, 0)
+            out = y.data_ptr() + d * S * size
+            row = [*steps.addresses, at(x), at(ih), at(b_ih), at(hh), at(b_hh), at(hr)]
+            if keep:
+                base = kept.data_ptr() + d * each * size
+                row += [base + places["after"], S, h0, h_n, base + places["extra_after"], c0, c_n]
+                row += [out, D * S, base + places["kept"], base + places["m"]]
+            else:
+                row += [out, D * S, h0, h_n, c_n, c_n, c_n, out, D * S, 0, 0]
+            rows.append([address(bounds), *row][: len(layout.given)])
+        team.run(compiled.forward(cell, x.dtype), layout.fill(memory.data_ptr(), rows))
+    return y, finals, kept
+
+
+BACKWARD_GIVEN = (
+    "bounds sizes offsets x w_ih w_hh w_hr dy lddy dx add dh dextra after extra_after kept m "
+    "h_first extra_first dw_ih dw_hh dw_hr sums_x sums_h sums_r"
+).split()
+
+
+@lru_cache(maxsize=256)
+def _backward_layout(cell, shape, need_x, threads):
+    dtype, T, B, N, D, I, H, S, projected = shape
+    M, tile = cell.gates * H, compiled.tiles(1, dtype)
+    columns, wide = tile.tiles(S) * tile.width, tile.tiles(M) * tile.width
+    block = max(1, min(T, CHUNK // B))
+    capacity, groups = block * B, _groups(D, threads)
+    parts = threads // groups
+    row_parts, unit_parts = team_grid(B, tile.tiles(S), parts, M * S * dtype.itemsize, CACHE_BYTES)
+    numbers = {
+        "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
+        "lddh": columns, "loop_parts": row_parts * unit_parts,
+        **_team(parts, unit_parts, groups, D, dtype),
+    }  # fmt: skip
+    scratch = {
+        "tile": (parts, tile.rows, tile.width),
+        "dgates": (2, capacity, cell.dgates, H),
+        "hidden": (2, capacity, S),
+        "extra": (2, capacity, cell.states - 1, H),
+        "w_hh_panels": (M, columns),
+        "strips_x": (wide, I),
+        "strips_h": (wide, S),
+        "left": (parts, max(I, H) + 2 * tile.lanes, CHUNK),
+        "packed": (parts, CHUNK, tile.panel),
+    }
+    if need_x:
+        scratch["w_ih_panels"] = (M, tile.tiles(I) * tile.width)
+        scratch["strip"] = (parts, GROUP, tile.panel)
+    if projected:
+        scratch["dp"] = (2, capacity, S)
+        scratch["w_hr_panels"] = (S, tile.tiles(H) * tile.width)
+        scratch["strips_r"] = (columns, H)
+    layout = Layout(BACKWARD, dtype.itemsize, D, row_parts, numbers, scratch, BACKWARD_GIVEN)
+    return layout, row_parts, groups
+
+
+def backward(cell, x, steps, directions, states, kept, grads, need_x, need_weights):
+    """The gradients of x (None if not needed), of the states, and of each direction's weights.
+
+    All tensors are contiguous; the weights have their gates in the order of dgates, and so have
+    their gradients, of which those are None that are not needed.
+    """
+    shape = Shape.of(cell, x, steps, directions, states)
+    D, S, M, size = shape.D, shape.S, cell.gates * shape.H, x.itemsize
+    dy, *dfinals = grads
+    tile = compiled.tiles(1, x.dtype)
+    dh = pad(dfinals[0], (0, tile.tiles(S) * tile.width - S))
+    dextra = [dfinal.clone() for dfinal in dfinals[1:]]
+    sums = x.new_zeros(D, 3, tile.tiles(max(M, S)) * tile.width)
+    dweights = [
+        Weights(
+            empty(x, M, shape.I) if need.ih else None,
+            empty(x, M, S) if need.hh else None,
+            sums[d, 0, :M] if need.b_ih else None,
+            sums[d, 1, :M] if need.b_hh else None,
+            empty(x, S, shape.H) if need.hr else None,
+        )
+        for d, need in enumerate(need_weights)
+    ]
+    places, each = shape.record(cell)
+    with TEAM.members(shape.threads(cell)) as team:
+        layout, row_parts, groups = _backward_layout(cell, shape, need_x, team.size)
+        memory, bounds = empty(x, layout.size), steps.bounds(row_parts)
+        # directions that take turns add to the same dx
+        dxs = [empty(x, *x.shape) for _ in range(groups)] if need_x else [None] * groups
+        rows = []
+        for d, (weights, need, dw) in enumerate(
+            zip(directions, need_weights, dweights, strict=True)
+        ):
+            base = kept.data_ptr() + d * each * size
+            total = [sums.data_ptr() + (3 * d + i) * sums.stride(1) * size for i in range(3)]
+            wanted = need.ih or need.b_ih, need.hh or need.b_hh, need.hr
+            rows.append([
+                address(bounds), *steps.addresses, at(x), at(weights.ih), at(weights.hh),
+                at(weights.hr), at(dy) + d * S * size, D * S, at(dxs[d % groups]), d // groups,
+                at(dh) + d * dh.stride(0) * size,
+                at(dextra[0]) + d * dextra[0].stride(0) * size if dextra else 0,
+                *[base + places[name] for name in ("after", "extra_after", "kept", "m")],
+                *[at(t) + d * t.stride(0) * size for t in states], *[0] * (2 - len(states)),
+                at(dw.ih), at(dw.hh), at(dw.hr),
+                *[t if w else 0 for t, w in zip(total, wanted, strict=True)],
+            ])  # fmt: skip
+        team.run(compiled.backward(cell, x.dtype), layout.fill(memory.data_ptr(), rows))
+    if need_x and groups == 2:
+        dxs[0].add_(dxs[1])
+    return dxs[0], [dh[..., :S], *dextra], dweights
+
+
+def _team(parts, unit_parts, groups, D, dtype):
+    """The fields that say how threads divide the work."""
+    return {
+        "parts": parts,
+        "unit_parts": unit_parts,
+        "groups": groups,
+        "directions": D,
+        "zeros": compiled.zeros(dtype).data_ptr(),
+    }
+
+
+def _groups(D, threads):
+    """How many directions run at once: they need not wait for each other."""
+    return 2 if D == 2 and threads % 2 == 0 else 1
 
 
 def _rows_at_a_time(I, width, itemsize):
@@ -118,22 +258,3 @@ def _rows_at_a_time(I, width, itemsize):
     if I * width * itemsize > CACHE_BYTES:  # W_ih comes from afar: many rows share the way
         rows = max(rows, FAR_ROWS)
     return rows
-
-
-def _common(steps, reverse, grid, parts, H, S, dtype):
-    """The fields that forward's and backward's plans share."""
-    row_parts, unit_parts = grid
-    return {
-        "T": steps.T,
-        "B": steps.B,
-        "H": H,
-        "S": S,
-        "reverse": reverse,
-        "parts": parts,
-        "unit_parts": unit_parts,
-        "bounds": steps.bounds(row_parts),
-        "sizes": steps.sizes,
-        "offsets": steps.offsets,
-        "counters": counters(row_parts),
-        "zeros": compiled.zeros(dtype),
-    }

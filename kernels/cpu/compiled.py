@@ -71,8 +71,10 @@ def forward(cell, dtype):
     """The forward time loop."""
     loop = forward_loop
     return _compile(
-        [loop.pack_weights, loop.project_inputs, loop.project_block, loop.put_hidden]
-        + [loop.apply_cell, loop.step, loop.project_hidden, loop.forward],
+        "forward",
+        [loop.pack_gates, loop.project_inputs, loop.project_block, loop.put_hidden]
+        + [loop.apply_cell, loop.step, loop.project_hidden, loop.direction],
+        loop.FORWARD,
         tiles(cell.gates, dtype),
         dtype,
         cell,
@@ -84,17 +86,20 @@ def backward(cell, dtype):
     """The backward time loop, with its products."""
     loop = backward_loop
     return _compile(
+        "backward",
         [products.matmul, products.stand_up, products.pack_and_sum, products.accumulate]
         + [products.lay_down, loop.pack_weights, loop.differentiate, loop.gather_projected]
-        + [loop.step, loop.products, loop.backward],
+        + [loop.copy_rows, loop.gather, loop.step, loop.products, loop.direction],
+        loop.BACKWARD,
         tiles(1, dtype),
         dtype,
         cell,
     )
 
 
-def _compile(functions, tile, dtype, cell):
-    names = _machine(dtype, tile) | _cell(cell, dtype)
+def _compile(name, functions, record, tile, dtype, cell):
+    names = _machine(dtype, tile) | _cell(cell, dtype) | {"RECORD": record}
     sources = [SOURCES, *(marshal.dumps(f.__code__) for f in (cell.forward, cell.backward))]
-    label = f"{cell.name} {functions[-1].__name__} in {str(dtype).removeprefix('torch.')}"
-    return specialise([blocks.multiply, blocks.pack, *functions], names, label, sources, tile)
+    label = f"{cell.name} {name} in {str(dtype).removeprefix('torch.')}"
+    functions = [blocks.multiply, blocks.pack, *functions, blocks.every_direction]
+    return specialise(functions, names, label, sources, tile)

@@ -1,20 +1,21 @@
 """The forward time loop: one layer in one direction, a whole sequence.
 
 A sequence is rows in time order: ``sizes[t]`` of them at step t, starting at row ``offsets[t]``. A
-dense batch is the case of equal sizes, a PackedSequence that of falling ones. Row b of a step is
-row b of the state buffers, and rows that are not active keep what is in theirs: so initial states
-wait for rows that join late, and final states stay with rows that end early.
+dense batch is the case of equal sizes, a PackedSequence that of falling ones. The new hidden state
+of a row goes to its row of ``trail`` (the output itself where nothing is kept for backward), and
+the next step reads it there. A step's first rows go on from the step before; the others, which
+join, begin with their initial states.
 
 Threads form a grid of row parts x unit parts. Those with the same rows (``bounds`` says which) meet
 at a barrier in every step; those with different rows never meet.
 """
 
-from numba import carray, njit
+from numba import njit
 
 from .blocks import GROUPS, LINE, meet_all, share, up
-from .plan import record
+from .plan import COMMON, record
 from .simd import integer
-from .sync import barrier, ticket
+from .sync import barrier
 
 # Specialised (see blocks.py): the tiling of the gates, and the cell: its gates, the states beside
 # the hidden one, and how many values it keeps for backward.
@@ -22,10 +23,8 @@ SIZE = LANES = PANEL = ROWS = UNITS = WIDTH = 0
 GATES = EXTRA = KEPT = 0
 load = store = load_each = store_each = gemm = multiply = pack = cell_forward = None
 
-COMMON = "T B H S reverse parts unit_parts bounds sizes offsets counters tile zeros "
 FORWARD = record(
-    COMMON + "I block x w_ih w_ih_panels b_ih b_ih_panels w_hh w_hh_panels b_hh b_hh_panels "
-    "w_hr w_hr_panels xgates h h_next extra m y ldy h_last keep kept before extra_before"
+    COMMON + "xgates trail ld_trail h_first h_last extra extra_first extra_last m y ldy keep kept"
 )
 
 
@@ -37,18 +36,24 @@ def rendezvous(p, rank, turn):
     return turn + 1
 
 
-def pack_weights(p, rank):
+@njit(forceinline=True)
+def step_at(p, s):
+    """(t, first row, rows) of the ``s``-th step that a direction takes; no rows before and after"""
+    if s < 0 or s >= p.T:
+        return 0, 0, 0
+    t = p.T - 1 - s if p.reverse else s
+    return t, integer(p.offsets, t), integer(p.sizes, t)
+
+
+def pack_gates(p, rank):
     """This thread's share of all the panels."""
     first, last = share(up(p.H, UNITS) * WIDTH // PANEL, rank, p.parts)
-    pack(p.w_ih, p.I, True, p.I, p.H, UNITS, WIDTH, p.w_ih_panels, first, last)
-    pack(p.w_hh, p.S, True, p.S, p.H, UNITS, WIDTH, p.w_hh_panels, first, last)
+    pack(p.w_ih, p.I, True, p.I, p.H, UNITS, WIDTH, p.w_ih_tiles, first, last)
+    pack(p.w_hh, p.S, True, p.S, p.H, UNITS, WIDTH, p.w_hh_tiles, first, last)
     b_ih, b_hh = (p.b_ih, p.b_hh) if p.b_ih else (p.zeros, p.zeros)
     columns = p.H if p.b_ih else 0  # without biases: all of it lies behind the last column
-    pack(b_ih, 0, False, 1, columns, UNITS, WIDTH, p.b_ih_panels, first, last)
-    pack(b_hh, 0, False, 1, columns, UNITS, WIDTH, p.b_hh_panels, first, last)
-    if p.w_hr:
-        first, last = share(up(p.S, PANEL), rank, p.parts)
-        pack(p.w_hr, p.H, True, p.H, p.S, PANEL, PANEL, p.w_hr_panels, first, last)
+    pack(b_ih, 0, False, 1, columns, UNITS, WIDTH, p.b_ih_tiles, first, last)
+    pack(b_hh, 0, False, 1, columns, UNITS, WIDTH, p.b_hh_tiles, first, last)
 
 
 def project_inputs(p, xgates, first, last, base, tile_low, tile_high):
@@ -57,43 +62,64 @@ def project_inputs(p, xgates, first, last, base, tile_low, tile_high):
     for panel in range(tile_low * WIDTH // PANEL, tile_high * WIDTH // PANEL):
         multiply(
             last - first, p.I, p.x + first * p.I * SIZE, p.I,
-            p.w_ih_panels + panel * p.I * PANEL * SIZE, p.b_ih_panels + panel * PANEL * SIZE, 0,
+            p.w_ih_tiles + panel * p.I * PANEL * SIZE, p.b_ih_tiles + panel * PANEL * SIZE, 0,
             xgates + ((first - base) * width + panel * PANEL) * SIZE, width,
         )  # fmt: skip
 
 
-def put_hidden(p, value, h_next, b, row, unit, ends):
-    """A register of new hidden state: to the state buffer, the output and, at a row's end, h_n."""
-    left = p.S - unit
-    store(value, h_next + (b * p.S + unit) * SIZE, left)
-    store(value, p.y + (row * p.ldy + unit) * SIZE, left)
+def project_block(p, xgates, s, steps, row_low, row_high, tile_low, tile_high):
+    """The inputs of this thread's rows and tiles for ``steps`` steps from s; returns row 0."""
+    early = p.T - s - steps if p.reverse else s
+    base, end = integer(p.offsets, early), integer(p.offsets, early + steps - 1)
+    end += integer(p.sizes, early + steps - 1)
+    if row_high - row_low == p.B:
+        project_inputs(p, xgates, base, end, base, tile_low, tile_high)
+    else:
+        for i in range(early, early + steps):
+            offset, rows = integer(p.offsets, i), min(row_high, integer(p.sizes, i))
+            if rows > row_low:
+                first, last = offset + row_low, offset + rows
+                project_inputs(p, xgates, first, last, base, tile_low, tile_high)
+    return base
+
+
+def put_hidden(p, value, b, row, unit, left, ends):
+    """A register of new hidden state: to its trail, the output and, at a row's end, h_n."""
+    store(value, p.trail + (row * p.ld_trail + unit) * SIZE, left)
+    if p.keep:
+        store(value, p.y + (row * p.ldy + unit) * SIZE, left)
     if ends:
         store(value, p.h_last + (b * p.S + unit) * SIZE, left)
 
 
-def apply_cell(p, h, h_next, xgates, hgates, b, row, tile, ends):
-    """The cell on one tile of one row, whose pre-activations are at xgates and hgates."""
-    for v in range(0, min(UNITS, p.H - tile * UNITS), LANES):
-        unit = tile * UNITS + v
-        left = p.H - unit
-        extra_at = p.extra + (b * p.H + unit) * SIZE
-        xs = load_each(GATES, xgates + v * SIZE, UNITS * SIZE, LANES)
-        hs = load_each(GATES, hgates + v * SIZE, UNITS * SIZE, LANES)
-        hidden = load(h + (b * p.S + unit) * SIZE, p.S - unit)
-        extra = load_each(EXTRA, extra_at, p.B * p.H * SIZE, left)
-        states, kept = cell_forward(xs, hs, (hidden,) + extra)
-        store_each(states[1:], extra_at, p.B * p.H * SIZE, left)
+def apply_cell(p, h, ldh, extra, xgates, hgates, first, last, offset, lasting, unit, left):
+    """The cell on a register of units from ``unit``, ``left`` or more, of the rows first .. last-1.
+
+    h, extra: where row 0's previous states are; xgates, hgates: the first row's pre-activations.
+    """
+    H, wide = p.H, EXTRA * p.H * SIZE  # a row of extra states
+    xgates_step, start = up(H, UNITS) * WIDTH * SIZE, offset if p.keep else 0
+    for b in range(first, last):
+        xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
+        hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
+        hidden = load(h + (b * ldh + unit) * SIZE, left)
+        held = load_each(EXTRA, extra + b * wide + unit * SIZE, H * SIZE, left)
+        states, kept = cell_forward(xs, hs, (hidden,) + held)
+        store_each(states[1:], p.extra + (start + b) * wide + unit * SIZE, H * SIZE, left)
+        row = offset + b
         if p.keep:
-            store_each(kept, p.kept + (row * KEPT * p.H + unit) * SIZE, p.H * SIZE, left)
-            store(hidden, p.before + (row * p.S + unit) * SIZE, p.S - unit)
-            store_each(extra, p.extra_before + (row * EXTRA * p.H + unit) * SIZE, p.H * SIZE, left)
+            store_each(kept, p.kept + (row * KEPT * H + unit) * SIZE, H * SIZE, left)
+            if b >= lasting:
+                store_each(states[1:], p.extra_last + b * wide + unit * SIZE, H * SIZE, left)
         if p.w_hr:
-            store(states[0], p.m + ((row if p.keep else b) * p.H + unit) * SIZE, left)
+            store(states[0], p.m + ((start + b) * H + unit) * SIZE, left)
         else:
-            put_hidden(p, states[0], h_next, b, row, unit, ends)
+            put_hidden(p, states[0], b, row, unit, left, b >= lasting)
+        xgates += xgates_step
+        hgates += WIDTH * SIZE
 
 
-def project_hidden(p, h_next, scratch, first, rows, offset, lasting, part):
+def project_hidden(p, scratch, first, rows, offset, lasting, part):
     """h = W_hr m for the rows first .. first+rows-1 of one step and this thread's share of S."""
     low, high = share(up(p.S, PANEL), part, p.unit_parts)
     blocks = up(rows, ROWS)
@@ -110,76 +136,68 @@ def project_hidden(p, h_next, scratch, first, rows, offset, lasting, part):
                 for v in range(0, min(PANEL, p.S - panel * PANEL), LANES):
                     value = load(scratch + (q * PANEL + v) * SIZE, LANES)
                     unit = panel * PANEL + v
-                    put_hidden(p, value, h_next, b, offset + b, unit, b >= lasting)
+                    put_hidden(p, value, b, offset + b, unit, p.S - unit, b >= lasting)
 
 
-def project_block(p, xgates, t, steps, row_low, row_high, tile_low, tile_high):
-    """The inputs of this thread's rows and tiles for ``steps`` steps from t; returns row 0."""
-    final = t - steps + 1 if p.reverse else t + steps - 1
-    early, late = min(t, final), max(t, final)
-    base = integer(p.offsets, early)
-    if row_high - row_low == p.B:
-        end = integer(p.offsets, late) + integer(p.sizes, late)
-        project_inputs(p, xgates, base, end, base, tile_low, tile_high)
-    else:
-        for i in range(early, late + 1):
-            offset, rows = integer(p.offsets, i), min(row_high, integer(p.sizes, i))
-            if rows > row_low:
-                first, last = offset + row_low, offset + rows
-                project_inputs(p, xgates, first, last, base, tile_low, tile_high)
-    return base
-
-
-def step(p, h, h_next, xgates, scratch, tile, first, rows, offset, lasting):
-    """One step on one tile of units, for the rows first .. first+rows-1 (xgates: row 0's)."""
+def step(p, h, ldh, extra, xgates, scratch, tile, first, last, offset, lasting):
+    """One step on one tile of units, for the rows first .. last-1 (h, extra, xgates: row 0's)."""
     width = up(p.H, UNITS) * WIDTH
-    blocks = up(rows, ROWS)
+    blocks = up(last - first, ROWS)
     for i in range(blocks):
-        r, end = share(rows, i, blocks)
+        r, end = share(last - first, i, blocks)
         r, end = r + first, end + first
         for v in range(WIDTH // PANEL):
             panel = tile * (WIDTH // PANEL) + v
             gemm(
-                end - r, p.S, h + r * p.S * SIZE, p.S * SIZE,
-                p.w_hh_panels + panel * p.S * PANEL * SIZE,
-                p.b_hh_panels + panel * PANEL * SIZE, 0,
+                end - r, p.S, h + r * ldh * SIZE, ldh * SIZE,
+                p.w_hh_tiles + panel * p.S * PANEL * SIZE,
+                p.b_hh_tiles + panel * PANEL * SIZE, 0,
                 scratch + v * PANEL * SIZE, WIDTH * SIZE,
             )  # fmt: skip
-        for b in range(r, end):
-            mine = xgates + (b * width + tile * WIDTH) * SIZE
-            hgates = scratch + (b - r) * WIDTH * SIZE
-            apply_cell(p, h, h_next, mine, hgates, b, offset + b, tile, b >= lasting)
+        mine = xgates + (r * width + tile * WIDTH) * SIZE
+        for v in range(0, min(UNITS, p.H - tile * UNITS), LANES):
+            unit, x, hg = tile * UNITS + v, mine + v * SIZE, scratch + v * SIZE
+            left = p.H - unit
+            if left >= LANES:  # said apart, so that whole registers are compiled without masks
+                apply_cell(p, h, ldh, extra, x, hg, r, end, offset, lasting, unit, LANES)
+            else:
+                apply_cell(p, h, ldh, extra, x, hg, r, end, offset, lasting, unit, left)
 
 
-def forward(plan):
-    p = carray(plan, 1, FORWARD)[0]
-    rank = ticket(p.counters)
-    if rank >= p.parts:
-        return
-    pack_weights(p, rank)
+def direction(p, rank):
+    """All steps of one direction, this thread's part."""
+    pack_gates(p, rank)
+    if p.w_hr:
+        first, last = share(up(p.S, PANEL), rank, p.parts)
+        pack(p.w_hr, p.H, True, p.H, p.S, PANEL, PANEL, p.w_hr_panels, first, last)
     meet_all(p, 1)
     part, unit_part = rank // p.unit_parts, rank % p.unit_parts
     row_low, row_high = integer(p.bounds, part), integer(p.bounds, part + 1)
     tile_low, tile_high = share(up(p.H, UNITS), unit_part, p.unit_parts)
     scratch = p.tile + rank * ROWS * WIDTH * SIZE
-    width = up(p.H, UNITS) * WIDTH
+    width, wide = up(p.H, UNITS) * WIDTH, EXTRA * p.H * SIZE
     xgates = p.xgates + part * p.block * p.B * width * SIZE  # parts do not wait for each other
-    h, h_next, turn, base = p.h, p.h_next, 1, 0
+    turn, base = 1, 0
     for s in range(p.T):
-        t = p.T - 1 - s if p.reverse else s
         if s % p.block == 0:
             steps = min(p.block, p.T - s)
-            base = project_block(p, xgates, t, steps, row_low, row_high, tile_low, tile_high)
-        offset = integer(p.offsets, t)
-        rows = max(0, min(row_high, integer(p.sizes, t)) - row_low)
-        lasting = 0  # rows that go on after this step
-        if s + 1 < p.T:
-            lasting = integer(p.sizes, t - 1 if p.reverse else t + 1)
+            base = project_block(p, xgates, s, steps, row_low, row_high, tile_low, tile_high)
+        _, before, rows_before = step_at(p, s - 1)
+        _, offset, rows = step_at(p, s)
+        _, _, lasting = step_at(p, s + 1)  # rows that go on after this step
+        high = max(row_low, min(row_high, rows))
+        joined = max(row_low, min(high, rows_before))
+        here = xgates + (offset - base) * width * SIZE
         for tile in range(tile_low, tile_high):
-            here = xgates + (offset - base) * width * SIZE
-            step(p, h, h_next, here, scratch, tile, row_low, rows, offset, lasting)
+            for joining in range(2):
+                h, ldh, extra = p.h_first, p.S, p.extra_first
+                first, last = joined, high
+                if not joining:
+                    h, ldh = p.trail + before * p.ld_trail * SIZE, p.ld_trail
+                    extra = p.extra + (before * wide if p.keep else 0)
+                    first, last = row_low, joined
+                step(p, h, ldh, extra, here, scratch, tile, first, last, offset, lasting)
         turn = rendezvous(p, rank, turn)
         if p.w_hr:
-            project_hidden(p, h_next, scratch, row_low, rows, offset, lasting, unit_part)
+            project_hidden(p, scratch, row_low, high - row_low, offset, lasting, unit_part)
             turn = rendezvous(p, rank, turn)
-        h, h_next = h_next, h

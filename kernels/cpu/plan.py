@@ -1,55 +1,75 @@
-"""A plan: what one compiled call is told, as named int64s; and how threads share its work."""
+"""A plan: what a compiled call is told, as named int64s, a row of them for each direction."""
 
+from functools import lru_cache
 from math import prod
 
 import numpy as np
-import torch
 
 ALIGNMENT = 64  # bytes, a cache line
+# The fields that forward and backward share: sizes; how threads divide the work; where the
+# sequence's rows are; the input and the weights; and weights in panels, or in tiles of all gates.
+COMMON = (
+    "T B I H S reverse parts unit_parts groups directions counters bounds sizes offsets zeros "
+    "block tile x w_ih b_ih w_hh b_hh w_hr w_ih_tiles b_ih_tiles w_hh_tiles b_hh_tiles "
+    "w_hr_panels "
+)
 
 
 def record(fields):
-    """The type of a plan with these fields."""
+    """The type of a plan's row with these fields."""
     return np.dtype([(name, np.int64) for name in fields.split()])
 
 
-class Plan:
-    """Tensors and arrays go in as their addresses (None as 0), and live as long as the plan."""
+class Layout:
+    """What the plans of all calls of one shape have in common.
 
-    def __init__(self, record, **fields):
-        self.alive = fields
-        values = [v if type(v) is int else _number(v) for v in map(fields.get, record.names)]
-        self.array = np.array(values, np.int64)
-        self.address = _number(self.array)
-
-
-def _number(value):
-    if isinstance(value, torch.Tensor):
-        return value.data_ptr()
-    if isinstance(value, np.ndarray):
-        return value.__array_interface__["data"][0]
-    return 0 if value is None else int(value)
-
-
-def scratch(like, **shapes):
-    """Addresses of uninitialised arrays of ``like``'s dtype, out of one allocation.
-
-    The allocation itself is there too, as ``memory``, for the plan to keep alive.
+    numbers: fields that are known from the shape; scratch: {field: shape} of arrays that live as
+    long as the call, one for each direction; the other fields are given to ``fill`` in the order of
+    ``given``, and what is in neither is 0.
     """
-    places, end = {}, 0
-    for name, shape in shapes.items():
-        places[name] = end
-        end += -(-prod(shape) * like.itemsize // ALIGNMENT) * ALIGNMENT
-    memory = like.new_empty(end // like.itemsize + ALIGNMENT // like.itemsize)
-    start = -(-memory.data_ptr() // ALIGNMENT) * ALIGNMENT
-    return {name: start + place for name, place in places.items()} | {"memory": memory}
+
+    def __init__(self, record, itemsize, directions, row_parts, numbers, scratch, given):
+        names, self.given = record.names, [record.names.index(name) for name in given]
+        fields = np.zeros((directions, len(names)), np.int64)
+        end = ALIGNMENT  # so that the first can begin at a multiple of it
+        for d in range(directions):
+            for name, value in numbers.items():
+                fields[d, names.index(name)] = value
+            fields[d, names.index("reverse")] = d
+            for name, shape in scratch.items():
+                fields[d, names.index(name)] = end
+                end += -(-prod(shape) * itemsize // ALIGNMENT) * ALIGNMENT
+        self.size = end // itemsize  # elements of scratch memory
+        # counters: a cache line each for the tickets, a meeting of all, and of each of the groups
+        self.line = ALIGNMENT // 8
+        self.counters = names.index("counters")
+        self.each = self.line * (2 + row_parts)
+        self.shape = fields.shape
+        self.places = [[names.index(name) for name in scratch]] if scratch else [[]]
+        self.template = np.concatenate(
+            [fields.ravel(), np.zeros(self.line + directions * self.each, np.int64)]
+        )
+
+    def fill(self, memory, rows):
+        """A new plan as an array; memory: the address of the scratch; rows: ``given`` of each."""
+        array = self.template.copy()
+        start = address(array)
+        D, width = self.shape
+        fields = array[: D * width].reshape(D, width)
+        fields[:, self.places[0]] += -(-memory // ALIGNMENT) * ALIGNMENT - ALIGNMENT
+        fields[:, self.given] = rows
+        first = -(-(start + 8 * D * width) // ALIGNMENT) * ALIGNMENT
+        for d in range(D):
+            fields[d, self.counters] = first + 8 * d * self.each
+        return array
 
 
-def counters(groups):
-    """Zeroed int64s, a cache line each: tickets, a meeting of all, and of each of the groups."""
-    return np.zeros(8 * (2 + groups), np.int64)
+def address(array):
+    """Of a NumPy array's first element."""
+    return array.__array_interface__["data"][0]
 
 
+@lru_cache(maxsize=1024)
 def team_grid(rows, tiles, threads, weight_bytes, cache_bytes):
     """(row parts, unit parts) for up to ``threads`` threads.
 

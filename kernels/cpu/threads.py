@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import cache
 from queue import SimpleQueue
 
+from .plan import address
+
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -44,9 +46,9 @@ class Team:
     def run(self, compiled, plan):
         """Run a compiled function on ``plan``, ``size`` times at once; return when all are done."""
         if self.size == 1:
-            compiled.ctypes(plan.address)
+            compiled.ctypes(address(plan))
         else:
-            self._start(compiled, plan.address, self.size)
+            self._start(compiled, address(plan), self.size)
 
 
 class Teams:

@@ -1,0 +1,35 @@
+"""Large arrays, on large pages where the kernel gives them.
+
+The C library hands a large array back to the kernel as soon as it is freed, and the next one comes
+as fresh pages: mapping them 4 KB at a time costs more than filling them (92 MB: 40 ms, and 8 ms on
+pages of 2 MB).
+"""
+
+import ctypes
+from functools import cache
+from math import prod
+
+PAGE = 2 * 2**20
+MADV_HUGEPAGE = 14  # Linux, <asm-generic/mman-common.h>
+
+
+@cache
+def _madvise():
+    """madvise(address, length, advice), or None where the platform has none."""
+    try:
+        function = ctypes.CDLL(None).madvise
+    except (AttributeError, OSError, TypeError):
+        return None
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return function
+
+
+def empty(like, *shape):
+    """An uninitialised tensor of ``like``'s dtype and device."""
+    tensor = like.new_empty(shape)
+    size = prod(shape) * like.itemsize
+    if size >= 2 * PAGE and (madvise := _madvise()):
+        start = -(-tensor.data_ptr() // PAGE) * PAGE
+        end = (tensor.data_ptr() + size) // PAGE * PAGE
+        madvise(start, end - start, MADV_HUGEPAGE)  # advice: where it is not taken, nothing is lost
+    return tensor
