@@ -8,18 +8,19 @@ and never exists as a whole: two blocks of it take turns. What the cell kept in 
 anew, a block at a time, where it was not kept.
 """
 
-from .blocks import meet_all, share, up
+from .blocks import even, meet_all, share, up
 from .forward import rendezvous, step_at
 from .plan import COMMON, record
 from .products import CHUNK, GROUP
-from .simd import integer
+from .simd import copy, integer
 
 # Specialised (see blocks.py); of the cell: states beside the hidden one, values kept, gradients of
 # gates, and where among these x's and h's begin.
-SIZE = LANES = PANEL = ROWS = 0
+SIZE = ITEM = LANES = PANEL = ROWS = STEP = 0
 GATES = EXTRA = KEPT = DGATES = FIRST_X = FIRST_H = 0
-load = store = load_each = store_each = gemm = multiply = pack = cell_backward = None
-accumulate = lay_down = matmul = None
+load = store = load_each = store_each = None
+item_load = item_store = item_load_each = item_store_each = None
+gemm = multiply = pack = cell_backward = accumulate = lay_down = matmul = None
 
 BACKWARD = record(
     COMMON + "loop_parts dy lddy dx add dh lddh dextra kept after extra_after h_first extra_first "
@@ -40,12 +41,11 @@ def pack_weights(p, rank):
         pack(p.w_hr, p.H, False, p.S, p.H, PANEL, PANEL, p.w_hr_panels, first, last)
 
 
-def copy_rows(source, target, ld, rows, low, high):
-    """Elements low .. high-1 of ``rows`` rows, copied."""
+def copy_rows(source, target, stride, rows, low, high):
+    """Bytes low .. high-1 of ``rows`` rows, copied."""
     for b in range(rows):
-        for v in range(low, high, LANES):
-            at = (b * ld + v) * SIZE
-            store(load(source + at, high - v), target + at, high - v)
+        at = b * stride + low
+        copy(source + at, target + at, high - low)
 
 
 def gather(p, s, slot, row_low, row_high, part):
@@ -59,18 +59,17 @@ def gather(p, s, slot, row_low, row_high, part):
         first, last = (joined, high) if joining else (row_low, joined)
         h, extra = p.h_first, p.extra_first
         if not joining:
-            h, extra = p.after + before * p.S * SIZE, p.extra_after + before * wide * SIZE
-        at = first * p.S * SIZE
+            h, extra = p.after + before * p.S * ITEM, p.extra_after + before * wide * SIZE
         low, stop = share(up(p.S, PANEL), part, p.unit_parts)
-        low, stop = low * PANEL, min(stop * PANEL, p.S)
-        copy_rows(h + at, p.hidden + slot * p.S * SIZE + at, p.S, last - first, low, stop)
+        low, stop = low * PANEL * ITEM, min(stop * PANEL, p.S) * ITEM
+        at, ld = first * p.S * ITEM, p.S * ITEM
+        copy_rows(h + at, p.hidden + slot * ld + at, ld, last - first, low, stop)
         low, stop = share(up(p.H, PANEL), part, p.unit_parts)
         for e in range(EXTRA):
             at = (first * wide + e * p.H) * SIZE
-            target = p.extra + slot * wide * SIZE + at
-            copy_rows(
-                extra + at, target, wide, last - first, low * PANEL, min(stop * PANEL, p.H)
-            )
+            target, ld = p.extra + slot * wide * SIZE + at, wide * SIZE
+            begin, end = low * PANEL * SIZE, min(stop * PANEL, p.H) * SIZE
+            copy_rows(extra + at, target, ld, last - first, begin, end)
 
 
 def differentiate(p, dh, lddh, first, last, offset, slot, unit, left):
@@ -85,15 +84,15 @@ def differentiate(p, dh, lddh, first, last, offset, slot, unit, left):
         extra_at = (mine * wide + unit) * SIZE
         d = load(dh, LANES)
         if not p.w_hr:
-            d = d + load(p.dy + (row * p.lddy + unit) * SIZE, left)
+            d = d + item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
         dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
-        kept = load_each(KEPT, p.kept + (row * KEPT * H + unit) * SIZE, H * SIZE, left)
-        hidden = load(p.hidden + (mine * S + unit) * SIZE, left)
+        kept = item_load_each(KEPT, p.kept + (row * KEPT * H + unit) * ITEM, H * ITEM, left)
+        hidden = item_load(p.hidden + (mine * S + unit) * ITEM, left)
         extra = load_each(EXTRA, p.extra + extra_at, H * SIZE, left)
-        after = load(p.after + (row * S + unit) * SIZE, left)
+        after = item_load(p.after + (row * S + unit) * ITEM, left)
         held = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
         dgates, dstates = cell_backward((d,) + dextra, kept, (hidden,) + extra, (after,) + held)
-        store_each(dgates, p.dgates + (mine * DGATES * H + unit) * SIZE, H * SIZE, left)
+        item_store_each(dgates, p.dgates + (mine * DGATES * H + unit) * ITEM, H * ITEM, left)
         store_each(dstates[1:], dextra_at, H * SIZE, left)
         if not p.w_hr:
             store(dstates[0], dh, LANES)
@@ -105,8 +104,8 @@ def gather_projected(p, first, last, offset, slot, low, high):
     for b in range(first, last):
         for u in range(low * PANEL, min(high * PANEL, p.S), LANES):
             dh = p.dh + (b * p.lddh + u) * SIZE
-            value = load(dh, LANES) + load(p.dy + ((offset + b) * p.lddy + u) * SIZE, p.S - u)
-            store(value, p.dp + ((slot + b) * p.S + u) * SIZE, p.S - u)
+            value = load(dh, LANES) + item_load(p.dy + ((offset + b) * p.lddy + u) * ITEM, p.S - u)
+            item_store(value, p.dp + ((slot + b) * p.S + u) * ITEM, p.S - u)
             store(load(p.zeros, LANES), dh, LANES)
 
 
@@ -127,8 +126,9 @@ def step(p, rank, turn, first, last, offset, slot, scratch):
             if p.w_hr:
                 dh, lddh = scratch, PANEL
                 gemm(
-                    end - r, p.S, p.dp + (slot + r) * p.S * SIZE, p.S * SIZE,
-                    p.w_hr_panels + panel * p.S * PANEL * SIZE, p.zeros, 0, dh, lddh * SIZE,
+                    end - r, p.S, p.dp + (slot + r) * p.S * ITEM, p.S * ITEM,
+                    p.w_hr_panels + panel * even(p.S, STEP) * PANEL * ITEM,
+                    p.zeros, 0, dh, lddh * SIZE,
                 )  # fmt: skip
             for v in range(0, min(PANEL, p.H - panel * PANEL), LANES):
                 unit, d = panel * PANEL + v, dh + v * SIZE
@@ -138,10 +138,10 @@ def step(p, rank, turn, first, last, offset, slot, scratch):
                     differentiate(p, d, lddh, r, end, offset, slot, unit, p.H - unit)
     turn = rendezvous(p, rank, turn)
     depth, ld = GATES * p.H, DGATES * p.H
-    dgates = p.dgates + ((slot + first) * ld + FIRST_H * p.H) * SIZE
+    dgates = p.dgates + ((slot + first) * ld + FIRST_H * p.H) * ITEM
     for panel in range(state_low, state_high):
         dh = p.dh + (first * p.lddh + panel * PANEL) * SIZE
-        panels = p.w_hh_panels + panel * depth * PANEL * SIZE
+        panels = p.w_hh_panels + panel * even(depth, STEP) * PANEL * ITEM
         multiply(last - first, depth, dgates, ld, panels, dh, p.lddh, dh, p.lddh)
     return turn
 
@@ -149,20 +149,20 @@ def step(p, rank, turn, first, last, offset, slot, scratch):
 def products(p, rank, fresh, first, rows, slot):
     """What the rows of a block add to the gradients of x and of the weights."""
     M, ld = GATES * p.H, DGATES * p.H
-    d_x = p.dgates + (slot * ld + FIRST_X * p.H) * SIZE
-    d_h = p.dgates + (slot * ld + FIRST_H * p.H) * SIZE
-    left = p.left + rank * (max(p.I, p.H) + 2 * LANES) * CHUNK * SIZE
-    packed = p.packed + rank * CHUNK * PANEL * SIZE
+    d_x = p.dgates + (slot * ld + FIRST_X * p.H) * ITEM
+    d_h = p.dgates + (slot * ld + FIRST_H * p.H) * ITEM
+    left = p.left + rank * (max(p.I, p.H) + 2 * LANES) * CHUNK * ITEM
+    packed = p.packed + rank * CHUNK * PANEL * ITEM
     if p.dx:
         low, high = share(rows, rank, p.parts)
-        dx = p.dx + (first + low) * p.I * SIZE
+        dx = p.dx + (first + low) * p.I * ITEM
         strip = p.strip + rank * GROUP * PANEL * SIZE
-        d = d_x + low * ld * SIZE
+        d = d_x + low * ld * ITEM
         matmul(high - low, M, d, ld, p.w_ih_panels, p.I, dx, p.add, p.zeros, strip)
     for d, ldd, wide, a, columns, strips, sums in (
-        (d_x, ld, M, p.x + first * p.I * SIZE, p.I if p.dw_ih else 0, p.strips_x, p.sums_x),
-        (d_h, ld, M, p.hidden + slot * p.S * SIZE, p.S if p.dw_hh else 0, p.strips_h, p.sums_h),
-        (p.dp + slot * p.S * SIZE, p.S, p.S, p.m + first * p.H * SIZE, p.H, p.strips_r, p.sums_r),
+        (d_x, ld, M, p.x + first * p.I * ITEM, p.I if p.dw_ih else 0, p.strips_x, p.sums_x),
+        (d_h, ld, M, p.hidden + slot * p.S * ITEM, p.S if p.dw_hh else 0, p.strips_h, p.sums_h),
+        (p.dp + slot * p.S * ITEM, p.S, p.S, p.m + first * p.H * ITEM, p.H, p.strips_r, p.sums_r),
     ):
         if sums:
             accumulate(

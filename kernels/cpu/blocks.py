@@ -3,6 +3,10 @@
 Like all compiled functions here they are specialised by rebinding their globals (compile.py): the
 vector operations and ``gemm`` for the registers at hand, and the sizes in capitals below.
 Addresses are in bytes, sizes and leading dimensions in elements.
+
+An element is SIZE bytes (``load``, ``store``) where sums are made and states are carried on, and
+ITEM bytes (``item_load``, ``item_store``) where there are many: rows of x, y and hidden states,
+what is kept, gradients of these, and panels. The two differ in bfloat16 only.
 """
 
 from numba import carray, njit
@@ -14,9 +18,10 @@ MEETING, GROUPS, LINE = 64, 128, 64
 # Rows of a panel at a time: the next rows of A find these 64 KB near, and sums are not so long that
 # they gather more rounding errors than torch's.
 DEEP = 256
-# Specialised: bytes of an element, elements of a register, columns of a panel, rows of a tile.
-SIZE = LANES = PANEL = ROWS = 0
-load = store = transpose = gemm = direction = RECORD = None
+# Specialised: bytes of an element, elements of a register, columns of a panel, rows of a tile, and
+# how much of K the microkernel takes in a step.
+SIZE = ITEM = LANES = PANEL = ROWS = STEP = 0
+load = store = load_rows = put_line = stand = gemm = direction = RECORD = None
 
 
 @njit(forceinline=True)
@@ -32,6 +37,12 @@ def up(count, block):
 
 
 @njit(forceinline=True)
+def even(depth, step):
+    """``depth`` in whole steps: how deep a panel is in memory."""
+    return up(depth, step) * step
+
+
+@njit(forceinline=True)
 def meet_all(p, turn):
     """Wait for every thread of the team; ``turn`` counts such meetings from 1."""
     if p.parts > 1:
@@ -42,14 +53,15 @@ def multiply(rows, depth, a, lda, panel, init, ldi, c, ldc):
     """c[:rows] = init + a @ panel, in even blocks of rows and even pieces of K."""
     blocks, pieces = up(rows, ROWS), up(depth, DEEP)
     for piece in range(pieces):
-        k, stop = share(depth, piece, pieces)
+        k, stop = share(up(depth, STEP), piece, pieces)
+        k, stop = k * STEP, min(stop * STEP, depth)
         if k:
             init, ldi = c, ldc
         for i in range(blocks):
             r, end = share(rows, i, blocks)
             gemm(
-                end - r, stop - k, a + (r * lda + k) * SIZE, lda * SIZE,
-                panel + k * PANEL * SIZE, init + r * ldi * SIZE, ldi * SIZE,
+                end - r, stop - k, a + (r * lda + k) * ITEM, lda * ITEM,
+                panel + k * PANEL * ITEM, init + r * ldi * SIZE, ldi * SIZE,
                 c + r * ldc * SIZE, ldc * SIZE,
             )  # fmt: skip
 
@@ -66,17 +78,26 @@ def pack(matrix, ld, by_rows, depth, columns, units, width, panels, first, last)
             column = panel * PANEL + v
             unit = column // width * units + column % units
             source = column % width // units * columns + unit
-            out = panels + (panel * depth * PANEL + v) * SIZE
+            out = panels + (panel * even(depth, STEP) * PANEL + v * STEP) * ITEM
             if by_rows:
-                for k in range(0, depth, LANES):
-                    transpose(
+                for k in range(0, depth, LANES * STEP):
+                    stand(
                         matrix + (source * ld + k) * SIZE, ld * SIZE, columns - unit, depth - k,
-                        out + k * PANEL * SIZE, PANEL * SIZE, LANES,
+                        out + k * PANEL * ITEM, STEP * PANEL * ITEM,
                     )  # fmt: skip
             else:
-                for k in range(depth):
-                    value = load(matrix + (k * ld + source) * SIZE, columns - unit)
-                    store(value, out + k * PANEL * SIZE, LANES)
+                for k in range(0, depth, STEP):
+                    at = matrix + (k * ld + source) * SIZE
+                    line = load_rows(STEP, at, ld * SIZE, depth - k, columns - unit)
+                    put_line(line, out + k * PANEL * ITEM)
+
+
+def spread(row, columns, units, width, tiles, first, last):
+    """``pack`` for one row that stays as it is: a bias."""
+    for v in range(first * PANEL, last * PANEL, LANES):
+        unit = v // width * units + v % units
+        value = load(row + (v % width // units * columns + unit) * SIZE, columns - unit)
+        store(value, tiles + v * SIZE, LANES)
 
 
 def every_direction(plans):

@@ -14,7 +14,7 @@ from . import compiled
 from .backward import BACKWARD
 from .forward import FORWARD
 from .memory import empty
-from .plan import Layout, address, team_grid
+from .plan import ALIGNMENT, Layout, address, team_grid
 from .products import CHUNK, GROUP
 from .threads import TEAM
 
@@ -25,7 +25,7 @@ FAR_ROWS = 256  # rows projected at a time where the weights do not
 
 
 class Shape(NamedTuple):
-    """All that the layout of a call depends on: dtype, steps, directions, and sizes."""
+    """All that the layout of a call depends on: x's dtype, steps, directions, and sizes."""
 
     dtype: torch.dtype
     T: int
@@ -50,15 +50,15 @@ class Shape(NamedTuple):
         return torch.get_num_threads() if work >= MIN_WORK else 1
 
     def record(self, cell):
-        """{name: (first element, elements)} of what one direction keeps for backward; its size."""
-        places, end = {}, 0
+        """{name: first byte} of what one direction keeps for backward; bytes of all of it."""
+        places, end, item = {}, 0, self.dtype.itemsize
         for name, width in (
-            ("after", self.S),
-            ("extra_after", (cell.states - 1) * self.H),
-            ("kept", cell.kept * self.H),
-            ("m", self.H * self.projected),
+            ("after", item * self.S),
+            ("extra_after", compiled.wide(self.dtype).itemsize * (cell.states - 1) * self.H),
+            ("kept", item * cell.kept * self.H),
+            ("m", item * self.H * self.projected),
         ):
-            places[name], end = end * self.dtype.itemsize, end + self.N * width
+            places[name], end = end, end + -(-self.N * width // ALIGNMENT) * ALIGNMENT
         return places, end
 
 
@@ -77,62 +77,66 @@ FORWARD_GIVEN = (
 def _forward_layout(cell, shape, keep, threads):
     dtype, T, B, N, D, I, H, S, projected = shape
     tile, single = compiled.tiles(cell.gates, dtype), compiled.tiles(1, dtype)
-    size, width = dtype.itemsize, tile.tiles(H) * tile.width
+    size, item = compiled.wide(dtype).itemsize, dtype.itemsize
+    width = tile.tiles(H) * tile.width
     block = max(1, min(T, _rows_at_a_time(I, width, size) // B))
     groups = _groups(D, threads)
     row_parts, unit_parts = team_grid(
-        B, tile.tiles(H), threads // groups, S * width * size, CACHE_BYTES
+        B, tile.tiles(H), threads // groups, S * width * item, CACHE_BYTES
     )
     numbers = {
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
         **_team(row_parts * unit_parts, unit_parts, groups, D, dtype),
     }  # fmt: skip
     scratch = {
-        "tile": (row_parts * unit_parts, tile.rows, tile.width),
-        "xgates": (row_parts, block * B, width),
-        "w_ih_tiles": (I, width),
-        "w_hh_tiles": (S, width),
-        "b_ih_tiles": (width,),
-        "b_hh_tiles": (width,),
+        "tile": (size, row_parts * unit_parts, tile.rows, tile.width),
+        "xgates": (size, row_parts, block * B, width),
+        "w_ih_tiles": (item, compiled.depth(I, dtype), width),
+        "w_hh_tiles": (item, compiled.depth(S, dtype), width),
+        "b_ih_tiles": (size, width),
+        "b_hh_tiles": (size, width),
     }
     given = FORWARD_GIVEN
     if projected:
-        scratch["w_hr_panels"] = (H, single.tiles(S) * single.width)
+        w_hr = (item, compiled.depth(H, dtype), single.tiles(S) * single.width)
+        scratch["w_hr_panels"] = w_hr
     if projected and not keep:
-        scratch["m"], given = (B, H), given[:-1]
-    return Layout(FORWARD, size, D, row_parts, numbers, scratch, given), row_parts
+        scratch["m"], given = (item, B, H), given[:-1]
+    return Layout(FORWARD, D, row_parts, numbers, scratch, given), row_parts
 
 
 def forward(cell, x, steps, directions, states, keep):
-    """One layer. x: contiguous. Returns the output, the final states, and what backward wants.
+    """One layer. x: contiguous; states and weights: of ``compiled.wide(x.dtype)``.
 
-    That is a tensor with a row for each direction, as ``Shape.record`` says (None unless ``keep``).
+    Returns the output in x's dtype, the final states in theirs, and what backward wants: that is a
+    tensor with a row for each direction, as ``Shape.record`` says (None unless ``keep``).
     """
     shape = Shape.of(cell, x, steps, directions, states)
-    D, S, size = shape.D, shape.S, x.itemsize
+    D, S, size, item = shape.D, shape.S, states[0].itemsize, x.itemsize
     directions = [[None if w is None else w.contiguous() for w in ws] for ws in directions]
-    first = [s.contiguous() for s in states]
+    hidden, *extras = (s.contiguous() for s in states)
+    first = [hidden.to(x.dtype), *extras]
     y = empty(x, shape.N, D * S)
-    finals = [torch.empty_like(first[0])]
-    for extra in first[1:]:  # updated in place where no step's is kept
+    finals = [torch.empty_like(hidden)]
+    for extra in extras:  # updated in place where no step's is kept
         finals.append(torch.empty_like(extra) if keep else extra.clone())
     kept, places = None, {}
     if keep:
         places, each = shape.record(cell)
-        kept = empty(x, D, each)
+        kept = empty(hidden, D, each // size)
     with TEAM.members(shape.threads(cell)) as team:
         layout, row_parts = _forward_layout(cell, shape, keep, team.size)
-        memory = empty(x, layout.size)
+        memory = empty(hidden, layout.size // size)
         bounds = steps.bounds(row_parts)
         rows = []
         for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
-            h0, *c0 = (s.data_ptr() + d * s.stride(0) * size for s in first)
+            h0, *c0 = (s.data_ptr() + d * s.stride(0) * s.itemsize for s in first)
             h_n, *c_n = (s.data_ptr() + d * s.stride(0) * size for s in finals)
             c0, c_n = (c0[0], c_n[0]) if c0 else (0, 0)
-            out = y.data_ptr() + d * S * size
+            out = y.data_ptr() + d * S * item
             row = [*steps.addresses, at(x), at(ih), at(b_ih), at(hh), at(b_hh), at(hr)]
             if keep:
-                base = kept.data_ptr() + d * each * size
+                base = kept.data_ptr() + d * each
                 row += [base + places["after"], S, h0, h_n, base + places["extra_after"], c0, c_n]
                 row += [out, D * S, base + places["kept"], base + places["m"]]
             else:
@@ -152,35 +156,36 @@ BACKWARD_GIVEN = (
 def _backward_layout(cell, shape, need_x, threads):
     dtype, T, B, N, D, I, H, S, projected = shape
     M, tile = cell.gates * H, compiled.tiles(1, dtype)
+    size, item = compiled.wide(dtype).itemsize, dtype.itemsize
     columns, wide = tile.tiles(S) * tile.width, tile.tiles(M) * tile.width
     block = max(1, min(T, CHUNK // B))
     capacity, groups = block * B, _groups(D, threads)
     parts = threads // groups
-    row_parts, unit_parts = team_grid(B, tile.tiles(S), parts, M * S * dtype.itemsize, CACHE_BYTES)
+    row_parts, unit_parts = team_grid(B, tile.tiles(S), parts, M * S * item, CACHE_BYTES)
     numbers = {
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
         "lddh": columns, "loop_parts": row_parts * unit_parts,
         **_team(parts, unit_parts, groups, D, dtype),
     }  # fmt: skip
     scratch = {
-        "tile": (parts, tile.rows, tile.width),
-        "dgates": (2, capacity, cell.dgates, H),
-        "hidden": (2, capacity, S),
-        "extra": (2, capacity, cell.states - 1, H),
-        "w_hh_panels": (M, columns),
-        "strips_x": (wide, I),
-        "strips_h": (wide, S),
-        "left": (parts, max(I, H) + 2 * tile.lanes, CHUNK),
-        "packed": (parts, CHUNK, tile.panel),
+        "tile": (size, parts, tile.rows, tile.width),
+        "dgates": (item, 2, capacity, cell.dgates, H),
+        "hidden": (item, 2, capacity, S),
+        "extra": (size, 2, capacity, cell.states - 1, H),
+        "w_hh_panels": (item, compiled.depth(M, dtype), columns),
+        "strips_x": (size, wide, I),
+        "strips_h": (size, wide, S),
+        "left": (item, parts, max(I, H) + 2 * tile.lanes, CHUNK),
+        "packed": (item, parts, CHUNK, tile.panel),
     }
     if need_x:
-        scratch["w_ih_panels"] = (M, tile.tiles(I) * tile.width)
-        scratch["strip"] = (parts, GROUP, tile.panel)
+        scratch["w_ih_panels"] = (item, compiled.depth(M, dtype), tile.tiles(I) * tile.width)
+        scratch["strip"] = (size, parts, GROUP, tile.panel)
     if projected:
-        scratch["dp"] = (2, capacity, S)
-        scratch["w_hr_panels"] = (S, tile.tiles(H) * tile.width)
-        scratch["strips_r"] = (columns, H)
-    layout = Layout(BACKWARD, dtype.itemsize, D, row_parts, numbers, scratch, BACKWARD_GIVEN)
+        scratch["dp"] = (item, 2, capacity, S)
+        scratch["w_hr_panels"] = (item, compiled.depth(S, dtype), tile.tiles(H) * tile.width)
+        scratch["strips_r"] = (size, columns, H)
+    layout = Layout(BACKWARD, D, row_parts, numbers, scratch, BACKWARD_GIVEN)
     return layout, row_parts, groups
 
 
@@ -191,42 +196,44 @@ def backward(cell, x, steps, directions, states, kept, grads, need_x, need_weigh
     their gradients, of which those are None that are not needed.
     """
     shape = Shape.of(cell, x, steps, directions, states)
-    D, S, M, size = shape.D, shape.S, cell.gates * shape.H, x.itemsize
+    hidden, *extras = states
+    states = [hidden.to(x.dtype), *extras]
+    D, S, M, size, item = shape.D, shape.S, cell.gates * shape.H, hidden.itemsize, x.itemsize
     dy, *dfinals = grads
     tile = compiled.tiles(1, x.dtype)
     dh = pad(dfinals[0], (0, tile.tiles(S) * tile.width - S))
     dextra = [dfinal.clone() for dfinal in dfinals[1:]]
-    sums = x.new_zeros(D, 3, tile.tiles(max(M, S)) * tile.width)
+    sums = hidden.new_zeros(D, 3, tile.tiles(max(M, S)) * tile.width)
     dweights = [
         Weights(
-            empty(x, M, shape.I) if need.ih else None,
-            empty(x, M, S) if need.hh else None,
+            empty(hidden, M, shape.I) if need.ih else None,
+            empty(hidden, M, S) if need.hh else None,
             sums[d, 0, :M] if need.b_ih else None,
             sums[d, 1, :M] if need.b_hh else None,
-            empty(x, S, shape.H) if need.hr else None,
+            empty(hidden, S, shape.H) if need.hr else None,
         )
         for d, need in enumerate(need_weights)
     ]
     places, each = shape.record(cell)
     with TEAM.members(shape.threads(cell)) as team:
         layout, row_parts, groups = _backward_layout(cell, shape, need_x, team.size)
-        memory, bounds = empty(x, layout.size), steps.bounds(row_parts)
+        memory, bounds = empty(hidden, layout.size // size), steps.bounds(row_parts)
         # directions that take turns add to the same dx
         dxs = [empty(x, *x.shape) for _ in range(groups)] if need_x else [None] * groups
         rows = []
         for d, (weights, need, dw) in enumerate(
             zip(directions, need_weights, dweights, strict=True)
         ):
-            base = kept.data_ptr() + d * each * size
+            base = kept.data_ptr() + d * each
             total = [sums.data_ptr() + (3 * d + i) * sums.stride(1) * size for i in range(3)]
             wanted = need.ih or need.b_ih, need.hh or need.b_hh, need.hr
             rows.append([
                 address(bounds), *steps.addresses, at(x), at(weights.ih), at(weights.hh),
-                at(weights.hr), at(dy) + d * S * size, D * S, at(dxs[d % groups]), d // groups,
+                at(weights.hr), at(dy) + d * S * item, D * S, at(dxs[d % groups]), d // groups,
                 at(dh) + d * dh.stride(0) * size,
                 at(dextra[0]) + d * dextra[0].stride(0) * size if dextra else 0,
                 *[base + places[name] for name in ("after", "extra_after", "kept", "m")],
-                *[at(t) + d * t.stride(0) * size for t in states], *[0] * (2 - len(states)),
+                *[at(t) + d * t.stride(0) * t.itemsize for t in states], *[0] * (2 - len(states)),
                 at(dw.ih), at(dw.hh), at(dw.hr),
                 *[t if w else 0 for t, w in zip(total, wanted, strict=True)],
             ])  # fmt: skip

@@ -12,13 +12,21 @@ from . import backward as backward_loop
 from . import blocks, products
 from . import forward as forward_loop
 from .activations import make_activations
+from .bfloat16 import Bfloat16, Pairs
 from .compile import rebind, specialise
+from .elements import Same, make_transpose, memory
 from .microkernel import make_gemm
-from .simd import VecType, memory
+from .panels import Singles, make_packing
+from .simd import VecType
 from .target import registers
 from .tiling import tiling
 
-ELEMENTS = {torch.float32: types.float32, torch.float64: types.float64}
+# What registers hold, for each dtype of a sequence in memory.
+ELEMENTS = {
+    torch.float32: types.float32,
+    torch.float64: types.float64,
+    torch.bfloat16: types.float32,
+}
 # What the compiled code depends on, as it was when it was imported.
 SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 
@@ -30,19 +38,39 @@ def tiles(gates, dtype):
     return tiling(gates, host.bits // ELEMENTS[dtype].bitwidth, host.count)
 
 
+def wide(dtype):
+    """The dtype of states, sums and weights where the sequence is of ``dtype``."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
+def depth(k, dtype):
+    """How deep the panels of a product over ``k`` are, in whole steps of the microkernel."""
+    return k + k % 2 if dtype == torch.bfloat16 else k
+
+
 @cache
 def zeros(dtype):
     """More zeros than any tile is wide, to start sums from; never written to."""
-    return torch.zeros(1024, dtype=dtype)
+    return torch.zeros(1024, dtype=wide(dtype))
 
 
 def _machine(dtype, tile):
     """Globals that say how this machine computes with ``dtype`` in tiles of ``tile``."""
     vec = VecType(ELEMENTS[dtype], tile.lanes)
+    same = items = Same(vec)
+    factors = Singles(vec)
+    if dtype == torch.bfloat16:
+        items, factors = Bfloat16(vec), Pairs(vec)
     return {
-        **memory(vec),
-        "gemm": make_gemm(vec, tile.vectors, tile.rows),
+        **memory(same),
+        **{f"item_{name}": function for name, function in memory(items).items()},
+        **make_packing(factors, same),
+        "transpose": make_transpose(same, same),
+        "item_transpose": make_transpose(items, items),
+        "gemm": make_gemm(factors, tile.vectors, tile.rows),
         "SIZE": vec.itemsize,
+        "ITEM": items.itemsize,
+        "STEP": factors.depth,
         "LANES": tile.lanes,
         "UNITS": tile.units,
         "WIDTH": tile.width,
@@ -101,5 +129,5 @@ def _compile(name, functions, record, tile, dtype, cell):
     names = _machine(dtype, tile) | _cell(cell, dtype) | {"RECORD": record}
     sources = [SOURCES, *(marshal.dumps(f.__code__) for f in (cell.forward, cell.backward))]
     label = f"{cell.name} {name} in {str(dtype).removeprefix('torch.')}"
-    functions = [blocks.multiply, blocks.pack, *functions, blocks.every_direction]
+    functions = [blocks.multiply, blocks.pack, blocks.spread, *functions, blocks.every_direction]
     return specialise(functions, names, label, sources, tile)

@@ -12,16 +12,17 @@ at a barrier in every step; those with different rows never meet.
 
 from numba import njit
 
-from .blocks import GROUPS, LINE, meet_all, share, up
+from .blocks import GROUPS, LINE, even, meet_all, share, up
 from .plan import COMMON, record
 from .simd import integer
 from .sync import barrier
 
 # Specialised (see blocks.py): the tiling of the gates, and the cell: its gates, the states beside
 # the hidden one, and how many values it keeps for backward.
-SIZE = LANES = PANEL = ROWS = UNITS = WIDTH = 0
+SIZE = ITEM = LANES = PANEL = ROWS = STEP = UNITS = WIDTH = 0
 GATES = EXTRA = KEPT = 0
-load = store = load_each = store_each = gemm = multiply = pack = cell_forward = None
+load = store = load_each = store_each = item_load = item_store = item_store_each = None
+gemm = multiply = pack = spread = cell_forward = None
 
 FORWARD = record(
     COMMON + "xgates trail ld_trail h_first h_last extra extra_first extra_last m y ldy keep kept"
@@ -52,8 +53,8 @@ def pack_gates(p, rank):
     pack(p.w_hh, p.S, True, p.S, p.H, UNITS, WIDTH, p.w_hh_tiles, first, last)
     b_ih, b_hh = (p.b_ih, p.b_hh) if p.b_ih else (p.zeros, p.zeros)
     columns = p.H if p.b_ih else 0  # without biases: all of it lies behind the last column
-    pack(b_ih, 0, False, 1, columns, UNITS, WIDTH, p.b_ih_tiles, first, last)
-    pack(b_hh, 0, False, 1, columns, UNITS, WIDTH, p.b_hh_tiles, first, last)
+    spread(b_ih, columns, UNITS, WIDTH, p.b_ih_tiles, first, last)
+    spread(b_hh, columns, UNITS, WIDTH, p.b_hh_tiles, first, last)
 
 
 def project_inputs(p, xgates, first, last, base, tile_low, tile_high):
@@ -61,8 +62,9 @@ def project_inputs(p, xgates, first, last, base, tile_low, tile_high):
     width = up(p.H, UNITS) * WIDTH
     for panel in range(tile_low * WIDTH // PANEL, tile_high * WIDTH // PANEL):
         multiply(
-            last - first, p.I, p.x + first * p.I * SIZE, p.I,
-            p.w_ih_tiles + panel * p.I * PANEL * SIZE, p.b_ih_tiles + panel * PANEL * SIZE, 0,
+            last - first, p.I, p.x + first * p.I * ITEM, p.I,
+            p.w_ih_tiles + panel * even(p.I, STEP) * PANEL * ITEM,
+            p.b_ih_tiles + panel * PANEL * SIZE, 0,
             xgates + ((first - base) * width + panel * PANEL) * SIZE, width,
         )  # fmt: skip
 
@@ -85,9 +87,9 @@ def project_block(p, xgates, s, steps, row_low, row_high, tile_low, tile_high):
 
 def put_hidden(p, value, b, row, unit, left, ends):
     """A register of new hidden state: to its trail, the output and, at a row's end, h_n."""
-    store(value, p.trail + (row * p.ld_trail + unit) * SIZE, left)
+    item_store(value, p.trail + (row * p.ld_trail + unit) * ITEM, left)
     if p.keep:
-        store(value, p.y + (row * p.ldy + unit) * SIZE, left)
+        item_store(value, p.y + (row * p.ldy + unit) * ITEM, left)
     if ends:
         store(value, p.h_last + (b * p.S + unit) * SIZE, left)
 
@@ -102,17 +104,17 @@ def apply_cell(p, h, ldh, extra, xgates, hgates, first, last, offset, lasting, u
     for b in range(first, last):
         xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
         hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
-        hidden = load(h + (b * ldh + unit) * SIZE, left)
+        hidden = item_load(h + (b * ldh + unit) * ITEM, left)
         held = load_each(EXTRA, extra + b * wide + unit * SIZE, H * SIZE, left)
         states, kept = cell_forward(xs, hs, (hidden,) + held)
         store_each(states[1:], p.extra + (start + b) * wide + unit * SIZE, H * SIZE, left)
         row = offset + b
         if p.keep:
-            store_each(kept, p.kept + (row * KEPT * H + unit) * SIZE, H * SIZE, left)
+            item_store_each(kept, p.kept + (row * KEPT * H + unit) * ITEM, H * ITEM, left)
             if b >= lasting:
                 store_each(states[1:], p.extra_last + b * wide + unit * SIZE, H * SIZE, left)
         if p.w_hr:
-            store(states[0], p.m + ((start + b) * H + unit) * SIZE, left)
+            item_store(states[0], p.m + ((start + b) * H + unit) * ITEM, left)
         else:
             put_hidden(p, states[0], b, row, unit, left, b >= lasting)
         xgates += xgates_step
@@ -126,9 +128,10 @@ def project_hidden(p, scratch, first, rows, offset, lasting, part):
     for panel in range(low, high):
         for i in range(blocks):
             r, end = share(rows, i, blocks)
-            m = p.m + (first + r + (offset if p.keep else 0)) * p.H * SIZE
+            m = p.m + (first + r + (offset if p.keep else 0)) * p.H * ITEM
             gemm(
-                end - r, p.H, m, p.H * SIZE, p.w_hr_panels + panel * p.H * PANEL * SIZE,
+                end - r, p.H, m, p.H * ITEM,
+                p.w_hr_panels + panel * even(p.H, STEP) * PANEL * ITEM,
                 p.zeros, 0, scratch, PANEL * SIZE,
             )  # fmt: skip
             for q in range(end - r):
@@ -149,8 +152,8 @@ def step(p, h, ldh, extra, xgates, scratch, tile, first, last, offset, lasting):
         for v in range(WIDTH // PANEL):
             panel = tile * (WIDTH // PANEL) + v
             gemm(
-                end - r, p.S, h + r * ldh * SIZE, ldh * SIZE,
-                p.w_hh_tiles + panel * p.S * PANEL * SIZE,
+                end - r, p.S, h + r * ldh * ITEM, ldh * ITEM,
+                p.w_hh_tiles + panel * even(p.S, STEP) * PANEL * ITEM,
                 p.b_hh_tiles + panel * PANEL * SIZE, 0,
                 scratch + v * PANEL * SIZE, WIDTH * SIZE,
             )  # fmt: skip
@@ -193,7 +196,7 @@ def direction(p, rank):
                 h, ldh, extra = p.h_first, p.S, p.extra_first
                 first, last = joined, high
                 if not joining:
-                    h, ldh = p.trail + before * p.ld_trail * SIZE, p.ld_trail
+                    h, ldh = p.trail + before * p.ld_trail * ITEM, p.ld_trail
                     extra = p.extra + (before * wide if p.keep else 0)
                     first, last = row_low, joined
                 step(p, h, ldh, extra, here, scratch, tile, first, last, offset, lasting)

@@ -4,13 +4,15 @@ A panel is ``vectors`` registers wide and K rows deep, stored row after row, so 
 the K loop loads ``vectors`` registers and broadcasts one element per row of A. Every element of C
 is summed over K in the same order whatever the number of rows, so a sample's result does not
 depend on the batch it is in.
+
+What a step is, ``factors`` say: one element of K (panels.py) or, in bfloat16.py, two.
 """
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import I64, call_intrinsic, pointer, splat
+from .simd import I64, pointer
 
 UNROLL = 4  # steps of K per turn of the loop
 
@@ -20,7 +22,7 @@ def max_rows(registers, vectors):
     return max(1, (registers - 1 - vectors) // vectors)
 
 
-def make_gemm(vec, vectors, rows_limit):
+def make_gemm(factors, vectors, rows_limit):
     """``gemm(rows, K, a, lda, panel, init, ldi, c, ldc)``: 1 .. rows_limit rows of a tile.
 
     Addresses and leading dimensions are in bytes. ``init`` is a matrix to add to: a bias (``ldi`` =
@@ -35,7 +37,7 @@ def make_gemm(vec, vectors, rows_limit):
             never = builder.append_basic_block("gemm.never")
             choice = builder.switch(rows, never)
             for r in range(1, rows_limit + 1):
-                kernel = _kernel(builder.module, vec, r, vectors)
+                kernel = _kernel(builder.module, factors, r, vectors)
                 block = builder.append_basic_block(f"gemm.{r}")
                 choice.add_case(I64(r), block)
                 with builder.goto_block(block):
@@ -51,9 +53,10 @@ def make_gemm(vec, vectors, rows_limit):
     return gemm
 
 
-def _kernel(module, vec, rows, vectors):
+def _kernel(module, factors, rows, vectors):
     """The LLVM function for one number of rows, emitted once per module."""
-    name = f"fastrnn_gemm_{rows}x{vectors}_v{vec.lanes}f{8 * vec.itemsize}"
+    vec = factors.vec
+    name = f"fastrnn_gemm_{rows}x{vectors}_v{vec.lanes}{factors.name}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 8), name)
@@ -70,14 +73,16 @@ def _kernel(module, vec, rows, vectors):
         return pointer(builder, builder.add(row, I64(v * width)), vec.llvm)
 
     sums = [vec.constant(0.0)] * len(tile)
-    row_pointers = [
-        pointer(builder, builder.add(a, builder.mul(lda, I64(r))), vec.llvm.element)
-        for r in range(rows)
-    ]
-    panel = pointer(builder, panel, vec.llvm)
-    whole = builder.sub(depth, builder.srem(depth, I64(UNROLL)))
-    for start, stop, unroll in ((I64(0), whole, UNROLL), (whole, depth, 1)):
-        sums = _k_loop(builder, vec, row_pointers, panel, sums, (start, stop, unroll))
+    lines = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
+    panel = pointer(builder, panel, factors.column)
+    steps = builder.sdiv(depth, I64(factors.depth))
+    whole = builder.sub(steps, builder.srem(steps, I64(UNROLL)))
+    loops = [(factors.element, I64(0), whole, UNROLL), (factors.element, whole, steps, 1)]
+    if factors.lone:
+        end = builder.add(steps, builder.srem(depth, I64(factors.depth)))
+        loops.append((factors.lone, steps, end, 1))
+    for loop in loops:
+        sums = _k_loop(builder, factors, lines, panel, sums, loop)
     for (r, v), value in zip(tile, sums, strict=True):
         first = builder.load(at(init, ldi, r, v), align=vec.itemsize)
         builder.store(builder.fadd(first, value), at(c, ldc, r, v), align=vec.itemsize)
@@ -85,33 +90,34 @@ def _kernel(module, vec, rows, vectors):
     return function
 
 
-def _k_loop(builder, vec, row_pointers, panel, sums, k_range):
+def _k_loop(builder, factors, lines, panel, sums, loop):
     """sums += A[:, start:stop] @ panel[start:stop], ``unroll`` steps a turn."""
-    start, stop, unroll = k_range
-    vectors = len(sums) // len(row_pointers)
+    element, start, stop, unroll = loop
+    vectors = len(sums) // len(lines)
     before = builder.block
     body, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
     builder.cbranch(builder.icmp_signed("<", start, stop), body, after)
     builder.position_at_end(body)
     k = builder.phi(I64)
     k.add_incoming(start, before)
-    running = [builder.phi(vec.llvm) for _ in sums]
+    running = [builder.phi(value.type) for value in sums]
     for phi, value in zip(running, sums, strict=True):
         phi.add_incoming(value, before)
     new = list(running)
     for u in range(unroll):
         now = builder.add(k, I64(u))
-        line = builder.mul(now, I64(vectors))
+        first = builder.mul(now, I64(vectors))
         columns = [
-            builder.load(builder.gep(panel, [builder.add(line, I64(v))]), align=vec.itemsize)
+            builder.load(builder.gep(panel, [builder.add(first, I64(v))]), align=factors.itemsize)
             for v in range(vectors)
         ]
-        for r, row in enumerate(row_pointers):
-            element = splat(builder, vec.llvm, builder.load(builder.gep(row, [now])))
+        offset = builder.mul(now, I64(factors.depth * factors.itemsize))
+        for r, line in enumerate(lines):
+            at = pointer(builder, builder.add(line, offset), element)
+            factor = factors.broadcast(builder, builder.load(at, align=factors.itemsize))
             for v, column in enumerate(columns):
                 i = r * vectors + v
-                name = f"llvm.fmuladd.v{vec.lanes}f{8 * vec.itemsize}"
-                new[i] = call_intrinsic(builder, name, vec.llvm, [element, column, new[i]])
+                new[i] = factors.multiply_add(builder, factor, column, new[i])
     following = builder.add(k, I64(unroll))
     k.add_incoming(following, body)
     for phi, value in zip(running, new, strict=True):
@@ -120,7 +126,7 @@ def _k_loop(builder, vec, row_pointers, panel, sums, k_range):
     builder.position_at_end(after)
     result = []
     for value, final in zip(sums, new, strict=True):
-        phi = builder.phi(vec.llvm)
+        phi = builder.phi(value.type)
         phi.add_incoming(value, before)
         phi.add_incoming(final, body)
         result.append(phi)

@@ -23,12 +23,12 @@ def record(fields):
 class Layout:
     """What the plans of all calls of one shape have in common.
 
-    numbers: fields that are known from the shape; scratch: {field: shape} of arrays that live as
-    long as the call, one for each direction; the other fields are given to ``fill`` in the order of
-    ``given``, and what is in neither is 0.
+    numbers: fields that are known from the shape; scratch: {field: (bytes of an element, *shape)}
+    of arrays that live as long as the call, one for each direction; the other fields are given to
+    ``fill`` in the order of ``given``, and what is in neither is 0.
     """
 
-    def __init__(self, record, itemsize, directions, row_parts, numbers, scratch, given):
+    def __init__(self, record, directions, row_parts, numbers, scratch, given):
         names, self.given = record.names, [record.names.index(name) for name in given]
         fields = np.zeros((directions, len(names)), np.int64)
         end = ALIGNMENT  # so that the first can begin at a multiple of it
@@ -38,8 +38,8 @@ class Layout:
             fields[d, names.index("reverse")] = d
             for name, shape in scratch.items():
                 fields[d, names.index(name)] = end
-                end += -(-prod(shape) * itemsize // ALIGNMENT) * ALIGNMENT
-        self.size = end // itemsize  # elements of scratch memory
+                end += -(-prod(shape) // ALIGNMENT) * ALIGNMENT
+        self.size = end  # bytes of scratch memory
         # counters: a cache line each for the tickets, a meeting of all, and of each of the groups
         self.line = ALIGNMENT // 8
         self.counters = names.index("counters")

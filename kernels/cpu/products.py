@@ -3,39 +3,40 @@
 Specialised as blocks.py says. d is (rows, M), one gradient a row; every product is one with d.
 """
 
-from .blocks import share, up
+from .blocks import even, share, up
 from .simd import zeros_like
 
 GROUP = 96  # rows of a product at a time
 CHUNK = 256  # rows of a sum over rows at a time
-SIZE = LANES = PANEL = 0
-load = store = transpose = multiply = None
+SIZE = ITEM = LANES = PANEL = STEP = 0
+load = store = transpose = put_line = multiply = None
+item_load = item_store = item_load_rows = item_transpose = None
 
 
 def matmul(rows, depth, d, ldd, panels, columns, c, add, zeros, strip):
     """c = d @ panels, or c += where ``add`` is 1; c (rows, columns) is dense."""
     for panel in range(up(columns, PANEL)):
-        b = panels + panel * depth * PANEL * SIZE
+        b = panels + panel * even(depth, STEP) * PANEL * ITEM
         wide = min(PANEL, columns - panel * PANEL)
         for first in range(0, rows, GROUP):
             count = min(GROUP, rows - first)
-            multiply(count, depth, d + first * ldd * SIZE, ldd, b, zeros, 0, strip, PANEL)
+            multiply(count, depth, d + first * ldd * ITEM, ldd, b, zeros, 0, strip, PANEL)
             for r in range(count):
                 for v in range(0, wide, LANES):
-                    at = c + ((first + r) * columns + panel * PANEL + v) * SIZE
+                    at = c + ((first + r) * columns + panel * PANEL + v) * ITEM
                     value = load(strip + (r * PANEL + v) * SIZE, LANES)
                     if add:
-                        value = value + load(at, wide - v)
-                    store(value, at, wide - v)
+                        value = value + item_load(at, wide - v)
+                    item_store(value, at, wide - v)
 
 
 def stand_up(matrix, rows, columns, out):
     """The transpose of ``rows`` rows of a dense matrix, one of its columns every CHUNK elements."""
     for column in range(0, columns, LANES):
         for k in range(0, rows, LANES):
-            transpose(
-                matrix + (k * columns + column) * SIZE, columns * SIZE, rows - k, columns - column,
-                out + (column * CHUNK + k) * SIZE, CHUNK * SIZE, LANES,
+            item_transpose(
+                matrix + (k * columns + column) * ITEM, columns * ITEM, rows - k, columns - column,
+                out + (column * CHUNK + k) * ITEM, CHUNK * ITEM, LANES,
             )  # fmt: skip
 
 
@@ -46,10 +47,11 @@ def pack_and_sum(d, ldd, rows, left, panel, sums):
     """
     for v in range(0, PANEL, LANES):
         total = zeros_like(load(sums + v * SIZE, LANES))
-        for k in range(rows):
-            value = load(d + (k * ldd + v) * SIZE, left - v)
-            total = total + value
-            store(value, panel + (k * PANEL + v) * SIZE, LANES)
+        for k in range(0, rows, STEP):
+            line = item_load_rows(STEP, d + (k * ldd + v) * ITEM, ldd * ITEM, rows - k, left - v)
+            for value in line:
+                total = total + value
+            put_line(line, panel + (k * PANEL + v * STEP) * ITEM)
         store(load(sums + v * SIZE, LANES) + total, sums + v * SIZE, LANES)
 
 
@@ -62,9 +64,9 @@ def accumulate(part, parts, fresh, rows, d, ldd, M, a, columns, zeros, left, pan
     low, high = share(up(M, PANEL), part, parts)
     for first in range(0, rows, CHUNK):
         depth = min(CHUNK, rows - first)
-        stand_up(a + first * columns * SIZE, depth, columns, left)
+        stand_up(a + first * columns * ITEM, depth, columns, left)
         for i in range(low, high):
-            at = d + (first * ldd + i * PANEL) * SIZE
+            at = d + (first * ldd + i * PANEL) * ITEM
             pack_and_sum(at, ldd, depth, M - i * PANEL, panel, sums + i * PANEL * SIZE)
             c = strips + i * columns * PANEL * SIZE
             init, ldi = (zeros, 0) if fresh and first == 0 else (c, PANEL)

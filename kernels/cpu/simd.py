@@ -2,7 +2,7 @@
 
 Numba leaves vectorisation to LLVM's guesswork. A cell is pointwise mathematics, so here it runs on
 whole registers instead: ``VecType`` lowers to an LLVM vector, ``+ - * /`` to one instruction each.
-Addresses are plain integers; a row's tail is loaded and stored under a mask.
+Addresses are plain integers; elements.py loads and stores.
 """
 
 import operator
@@ -195,6 +195,18 @@ def pointer(builder, address, pointee):
 
 
 @intrinsic
+def copy(typingctx, source, target, size):
+    """``size`` bytes from address ``source`` to ``target``."""
+
+    def codegen(context, builder, sig, args):
+        source, target = (pointer(builder, a, ir.IntType(8)) for a in args[:2])
+        cgutils.raw_memcpy(builder, target, source, args[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), codegen
+
+
+@intrinsic
 def integer(typingctx, address, index):
     """The ``index``-th int64 at ``address``."""
 
@@ -202,139 +214,3 @@ def integer(typingctx, address, index):
         return builder.load(builder.gep(pointer(builder, args[0], I64), [args[1]]))
 
     return types.int64(types.int64, types.int64), codegen
-
-
-def _mask(builder, vec, count):
-    """Lanes 0 .. count-1."""
-    lanes = ir.Constant(ir.VectorType(I64, vec.lanes), list(range(vec.lanes)))
-    return builder.icmp_signed("<", lanes, splat(builder, lanes.type, count))
-
-
-def _masked(builder, what, vec, result, args):
-    name = f"llvm.masked.{what}.v{vec.lanes}f{8 * vec.itemsize}.p0"
-    return call_intrinsic(builder, name, result, args)
-
-
-def _emit_load(builder, vec, address, count):
-    ptr = pointer(builder, address, vec.llvm)
-    slot = cgutils.alloca_once(builder, vec.llvm)
-    with builder.if_else(builder.icmp_signed(">=", count, I64(vec.lanes))) as (full, tail):
-        with full:
-            builder.store(builder.load(ptr, align=vec.itemsize), slot)
-        with tail:
-            args = [ptr, I32(vec.itemsize), _mask(builder, vec, count), vec.constant(0.0)]
-            builder.store(_masked(builder, "load", vec, vec.llvm, args), slot)
-    return builder.load(slot)
-
-
-def _emit_store(builder, vec, value, address, count):
-    ptr = pointer(builder, address, vec.llvm)
-    with builder.if_else(builder.icmp_signed(">=", count, I64(vec.lanes))) as (full, tail):
-        with full:
-            builder.store(value, ptr, align=vec.itemsize)
-        with tail:
-            args = [value, ptr, I32(vec.itemsize), _mask(builder, vec, count)]
-            _masked(builder, "store", vec, ir.VoidType(), args)
-
-
-def memory(vec):
-    """``load``, ``store``, ``load_each``, ``store_each``, ``transpose`` for registers of ``vec``.
-
-    All addresses are integers in bytes; ``count`` is how many elements of the row are left (a
-    number of at least ``lanes`` means a whole register).
-    """
-
-    @intrinsic
-    def load(typingctx, address, count):
-        def codegen(context, builder, sig, args):
-            return _emit_load(builder, vec, *args)
-
-        return vec(types.int64, types.int64), codegen
-
-    @intrinsic
-    def store(typingctx, value, address, count):
-        def codegen(context, builder, sig, args):
-            _emit_store(builder, vec, *args)
-            return context.get_dummy_value()
-
-        return types.void(vec, types.int64, types.int64), codegen
-
-    @intrinsic
-    def load_each(typingctx, number, address, stride, count):
-        """A tuple of ``number`` (a literal) registers, ``stride`` bytes apart."""
-        if not isinstance(number, types.IntegerLiteral):
-            return None
-
-        def codegen(context, builder, sig, args):
-            _, address, stride, count = args
-            values = []
-            for _ in range(number.literal_value):
-                values.append(_emit_load(builder, vec, address, count))
-                address = builder.add(address, stride)
-            return context.make_tuple(builder, sig.return_type, values)
-
-        result = types.BaseTuple.from_types((vec,) * number.literal_value)
-        return result(number, types.int64, types.int64, types.int64), codegen
-
-    @intrinsic
-    def store_each(typingctx, values, address, stride, count):
-        def codegen(context, builder, sig, args):
-            values, address, stride, count = args
-            for value in cgutils.unpack_tuple(builder, values):
-                _emit_store(builder, vec, value, address, count)
-                address = builder.add(address, stride)
-            return context.get_dummy_value()
-
-        return types.void(values, types.int64, types.int64, types.int64), codegen
-
-    @intrinsic
-    def transpose(typingctx, source, lds, rows, columns, out, ldo, width):
-        """Transpose a block of at most lanes x lanes: ``rows`` rows of ``columns`` elements.
-
-        Each of the out rows is stored ``width`` elements wide, zeros where rows end.
-        """
-
-        def codegen(context, builder, sig, args):
-            source, lds, rows, columns, out, ldo, width = args
-            lines = []
-            for i in range(vec.lanes):
-                here = builder.icmp_signed("<", I64(i), rows)
-                count = builder.select(here, columns, I64(0))
-                lines.append(_emit_load(builder, vec, source, count))
-                source = builder.add(source, lds)
-            for i, line in enumerate(_transposed(builder, lines)):
-                with builder.if_then(builder.icmp_signed("<", I64(i), columns)):
-                    _emit_store(builder, vec, line, out, width)
-                out = builder.add(out, ldo)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 7), codegen
-
-    return {
-        "load": load,
-        "store": store,
-        "load_each": load_each,
-        "store_each": store_each,
-        "transpose": transpose,
-    }
-
-
-def _transposed(builder, lines):
-    """A square block of registers transposed: ever larger sub-blocks change places."""
-    lanes = len(lines)
-    distance = 1
-    while distance < lanes:
-        for i in range(lanes):
-            if i & distance:
-                continue
-            a, b = lines[i], lines[i + distance]
-            low = [j + lanes - distance if j & distance else j for j in range(lanes)]
-            high = [j + lanes if j & distance else j + distance for j in range(lanes)]
-            lines[i] = _shuffle(builder, a, b, low)
-            lines[i + distance] = _shuffle(builder, a, b, high)
-        distance *= 2
-    return lines
-
-
-def _shuffle(builder, a, b, order):
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))

@@ -18,6 +18,7 @@ class Registers(NamedTuple):
     name: str
     bits: int
     count: int
+    bfloat16: bool = False  # whether there are products of bfloat16
 
 
 @cache
@@ -32,7 +33,7 @@ def registers():
     else:
         features = {f"+{name}" for name, on in binding.get_host_cpu_features().items() if on}
     if "+avx512f" in features:
-        return Registers("AVX-512", 512, 32)
+        return Registers("AVX-512", 512, 32, "+avx512bf16" in features)
     if {"+avx2", "+fma"} <= features:
         return Registers("AVX2", 256, 16)
     if platform.machine().lower() in ("aarch64", "arm64"):
