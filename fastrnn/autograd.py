@@ -61,7 +61,10 @@ def _differentiable(ctx, inputs, needed, grads):
         # views, so that a tensor that serves twice (tied weights) has a gradient for each place
         aliases = [t.view_as(t) if n else t for t, n in zip(inputs, needed, strict=True)]
         x, states, directions = _unflatten(ctx.cell, aliases)
-        y, finals = reference.layer(ctx.cell, x, ctx.steps, directions, states)
+        with torch.autocast("cpu", enabled=False):
+            wide = x.to(states[0].dtype)
+            y, finals = reference.layer(ctx.cell, wide, ctx.steps, directions, states)
+            y = y.to(x.dtype)
     wanted = [t for t, n in zip(aliases, needed, strict=True) if n]
     found = iter(
         torch.autograd.grad(

@@ -21,12 +21,7 @@ ENGINES = {
     "reference": "fastrnn.kernels.reference",
     "torch": None,
 }
-NUMBA_DTYPES = {
-    torch.float32: "float32 on CPU",
-    torch.float64: "float64 on CPU",
-    torch.bfloat16: "bfloat16 on CPU, computed in float32",
-    torch.float16: "float16 on CPU, computed in float32",
-}
+NUMBA_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _told = ContextVar("fastrnn_engine", default=None)
 
@@ -62,12 +57,35 @@ def _able(tensors):
     if first.device.type != "cpu":
         return Choice("torch", f"no engine of ours for {first.device.type} yet")
     if torch.is_autocast_enabled("cpu"):
-        return Choice("torch", "autocast is on: torch decides the dtypes")
+        return _under_autocast(tensors)
     if any(t.device != first.device or t.dtype != first.dtype for t in tensors):
         return Choice("torch", "devices or dtypes differ")
     if first.dtype not in NUMBA_DTYPES or any(t.layout != torch.strided for t in tensors):
         return Choice("torch", f"no engine of ours for {first.dtype}, {first.layout}")
-    return Choice("numba", NUMBA_DTYPES[first.dtype])
+    return Choice("numba", f"{_name(first.dtype)} on CPU{_computed_in(first.dtype)}")
+
+
+def _under_autocast(tensors):
+    """The best engine for tensors, the first of them on CPU, that torch would cast."""
+    to, castable = torch.get_autocast_dtype("cpu"), (torch.float32, torch.bfloat16)
+    if to != torch.bfloat16:
+        return Choice("torch", f"autocast to {_name(to)} is torch's")
+    plain = all(t.device.type == "cpu" and t.layout == torch.strided for t in tensors)
+    if not plain or any(t.dtype not in castable for t in tensors):
+        return Choice("torch", "autocast, and not every tensor is float32 or bfloat16 on CPU")
+    return Choice("numba", f"autocast to bfloat16 on CPU{_computed_in(to)}")
+
+
+def _computed_in(dtype):
+    """What to add where the CPU engine computes in another dtype than the tensors'."""
+    if dtype not in (torch.bfloat16, torch.float16):  # known without loading the engine
+        return ""
+    computed, _ = load("numba").dtypes(dtype)
+    return "" if computed == dtype else f", computed in {_name(computed)}"
+
+
+def _name(dtype):
+    return str(dtype).removeprefix("torch.")
 
 
 def load(name):

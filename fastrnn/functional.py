@@ -5,6 +5,9 @@ take, and return what those return. What no engine of ours serves, and what torc
 to torch's function: its result or its error is then the user's, to the letter.
 """
 
+import warnings
+from functools import cache
+
 import torch
 from torch import _VF
 from torch.nn.functional import dropout
@@ -14,8 +17,6 @@ from .autograd import run_layer
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
 from .kernels.weights import Weights
-
-HALF = (torch.bfloat16, torch.float16)
 
 
 def sequence(name, *arguments):
@@ -46,11 +47,15 @@ def sequence(name, *arguments):
     if not _agree(cell, rows, steps, directions, states, layers, D):
         return getattr(_VF, name)(*arguments)
     engine = backends.load(choice.name)
-    y, finals = _stack(engine, cell, rows, steps, directions, states, D, p if training else 0.0)
+    ragged = steps.N < steps.T * steps.B
+    dtype, dtypes = _dtypes(name, ragged, rows, states, directions[0])
+    y, finals = _stack(
+        engine, cell, rows, steps, directions, states, D, p if training else 0.0, dtype
+    )
     if not packed:
         y = y.view(steps.T, steps.B, -1)
         y = y.transpose(0, 1) if batch_first else y
-    return y, *finals
+    return tuple(t.to(d) for t, d in zip((y, *finals), dtypes, strict=True))
 
 
 def cell_step(name, *arguments):
@@ -66,10 +71,44 @@ def cell_step(name, *arguments):
         steps = layouts.dense(1, x.shape[0])
         if _agree(cell, x, steps, [weights], states, 1, 1):
             engine = backends.load(choice.name)
-            _, finals = _stack(engine, cell, x, steps, [weights], states, 1, 0.0)
-            finals = tuple(s.squeeze(0) for s in finals)
+            dtype, dtypes = _dtypes(name, True, x, states, weights)  # as for several lengths
+            _, finals = _stack(engine, cell, x, steps, [weights], states, 1, 0.0, dtype)
+            finals = tuple(s.squeeze(0).to(d) for s, d in zip(finals, dtypes[1:], strict=True))
             return finals[0] if cell.states == 1 else finals
     return getattr(_VF, f"{name}_cell")(*arguments)
+
+
+def _dtypes(name, ragged, x, states, weights):
+    """In what dtype to compute, and the dtypes of the output and of the final states."""
+    if not torch.is_autocast_enabled("cpu"):
+        return x.dtype, (x.dtype,) * (1 + len(states))
+    to, mkldnn = torch.get_autocast_dtype("cpu"), torch._C._get_mkldnn_enabled()
+    given = tuple(t.dtype for t in (x, *states, weights.ih))
+    return to, _autocast_dtypes(name, ragged, weights.hr is not None, given, to, mkldnn)
+
+
+@cache
+def _autocast_dtypes(name, ragged, projected, given, to, mkldnn):
+    """The dtypes of torch's results under autocast: no rule tells them, so torch is asked.
+
+    given: of x, the states and the weights; ragged: whether sequences have several lengths. Its
+    choice depends on these, and on where autocast goes ``to`` and whether oneDNN is allowed.
+    """
+    gates, H, S = CELLS[name].gates, 2, 1 if projected else 2
+    x, *hx, weight = given
+    shapes = [(gates * H, 1), (gates * H, S), (S, H)][: 3 if projected else 2]
+    weights = [torch.zeros(shape, dtype=weight) for shape in shapes]
+    hx = [torch.zeros(1, 2, width, dtype=d) for width, d in zip((S, H), hx, strict=False)]
+    hx = hx[0] if len(hx) == 1 else hx
+    x = torch.zeros(*((3, 1) if ragged else (1, 2, 1)), dtype=x)
+    function = getattr(torch._VF, name)
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        if ragged:
+            sizes = torch.tensor([2, 1])
+            results = function(x, sizes, hx, weights, False, 1, 0.0, False, False)
+        else:
+            results = function(x, hx, weights, False, 1, 0.0, False, False, False)
+    return tuple(result.dtype for result in results)
 
 
 def _directions(weights, bias, count):
@@ -106,12 +145,17 @@ def _agree(cell, x, steps, directions, states, layers, D):
     return True
 
 
-def _stack(engine, cell, x, steps, directions, states, D, p):
-    """Layer after layer. x: (N, I); states: a (layers * D, B, H or P) tensor for each state."""
-    dtype = x.dtype
-    if dtype in HALF and engine is not backends.load("reference"):
-        x, *states = (t.float() for t in (x, *states))
-        directions = [Weights(*(t if t is None else t.float() for t in w)) for w in directions]
+def _stack(engine, cell, x, steps, directions, states, D, p, dtype):
+    """Layer after layer, computed in ``dtype``, or in what ``engine`` computes that in.
+
+    x: (N, I); states: a (layers * D, B, H or P) tensor for each state.
+    """
+    if engine is not backends.load("reference"):
+        of_x, of_others = engine.dtypes(dtype)
+        x, states = x.to(of_x), [s.to(of_others) for s in states]
+        directions = [
+            Weights(*(w if w is None else w.to(of_others) for w in ws)) for ws in directions
+        ]
     finals = []
     for first in range(0, len(directions), D):
         if first and p:
@@ -123,4 +167,4 @@ def _stack(engine, cell, x, steps, directions, states, D, p):
         finals.append(final)
     if len(finals) > 1:
         finals = [tuple(torch.cat(final) for final in zip(*finals, strict=True))]
-    return x.to(dtype), tuple(s.to(dtype) for s in finals[0])
+    return x, finals[0]
