@@ -9,6 +9,7 @@ anew, a block at a time, where it was not kept.
 """
 
 from .blocks import meet_all, share, up
+from .compile import inlined
 from .forward import rendezvous, step_at
 from .plan import COMMON, record
 from .products import CHUNK, GROUP
@@ -73,31 +74,31 @@ def gather(p, s, slot, row_low, row_high, part):
             )
 
 
-def differentiate(p, dh, lddh, first, last, offset, slot, unit, left):
-    """The cell's derivative on a register of units from ``unit``, ``left`` or more, of some rows.
+@inlined
+def differentiate(p, dh, b, row, slot, unit, left):
+    """The cell's derivative on a register of units, ``left`` or more, of one row.
 
-    dh: the recurrent gradient of the first row; ``slot``: where in the block row 0 is.
+    dh: the row's recurrent gradient, at ``unit``; ``slot``: its place in the block.
     """
     H, S, wide = p.H, p.S, EXTRA * p.H
-    for b in range(first, last):
-        row, mine = offset + b, slot + b
-        dextra_at = p.dextra + (b * wide + unit) * SIZE
-        extra_at = (mine * wide + unit) * SIZE
-        d = load(dh, LANES)
-        if not p.w_hr:
-            d = d + load(p.dy + (row * p.lddy + unit) * SIZE, left)
-        dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
-        kept = load_each(KEPT, p.kept + (row * KEPT * H + unit) * SIZE, H * SIZE, left)
-        hidden = load(p.hidden + (mine * S + unit) * SIZE, left)
-        extra = load_each(EXTRA, p.extra + extra_at, H * SIZE, left)
-        after = load(p.after + (row * S + unit) * SIZE, left)
-        held = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
-        dgates, dstates = cell_backward((d,) + dextra, kept, (hidden,) + extra, (after,) + held)
-        store_each(dgates, p.dgates + (mine * DGATES * H + unit) * SIZE, H * SIZE, left)
-        store_each(dstates[1:], dextra_at, H * SIZE, left)
-        if not p.w_hr:
-            store(dstates[0], dh, LANES)
-        dh += lddh * SIZE
+    dextra_at = p.dextra + (b * wide + unit) * SIZE
+    d = load(dh, LANES)
+    if not p.w_hr:
+        d = d + load(p.dy + (row * p.lddy + unit) * SIZE, left)
+    dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
+    kept = load_each(
+        KEPT, p.kept + KEPT * (row * H + unit) * SIZE, min(left, LANES) * SIZE, left
+    )
+    hidden = load(p.hidden + (slot * S + unit) * SIZE, left)
+    extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
+    after = load(p.after + (row * S + unit) * SIZE, left)
+    extra_after = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
+    before, after = (hidden,) + extra, (after,) + extra_after
+    dgates, dstates = cell_backward((d,) + dextra, kept, before, after)
+    store_each(dgates, p.dgates + (slot * DGATES * H + unit) * SIZE, H * SIZE, left)
+    store_each(dstates[1:], dextra_at, H * SIZE, left)
+    if not p.w_hr:
+        store(dstates[0], dh, LANES)
 
 
 def gather_projected(p, first, last, offset, slot, low, high):
@@ -130,12 +131,14 @@ def step(p, rank, turn, first, last, offset, slot, scratch):
                     end - r, p.S, p.dp + (slot + r) * p.S * SIZE, p.S * SIZE,
                     p.w_hr_panels + panel * p.S * PANEL * SIZE, p.zeros, 0, dh, lddh * SIZE,
                 )  # fmt: skip
-            for v in range(0, min(PANEL, p.H - panel * PANEL), LANES):
-                unit, d = panel * PANEL + v, dh + v * SIZE
-                if p.H - unit >= LANES:  # as in forward
-                    differentiate(p, d, lddh, r, end, offset, slot, unit, LANES)
-                else:
-                    differentiate(p, d, lddh, r, end, offset, slot, unit, p.H - unit)
+            for b in range(r, end):
+                at, row = dh + (b - r) * lddh * SIZE, offset + b
+                for v in range(0, min(PANEL, p.H - panel * PANEL), LANES):
+                    unit, left = panel * PANEL + v, p.H - panel * PANEL - v
+                    if left >= LANES:  # as in forward
+                        differentiate(p, at + v * SIZE, b, row, slot + b, unit, LANES)
+                    else:
+                        differentiate(p, at + v * SIZE, b, row, slot + b, unit, left)
     turn = rendezvous(p, rank, turn)
     depth, ld = GATES * p.H, DGATES * p.H
     dgates = p.dgates + ((slot + first) * ld + FIRST_H * p.H) * SIZE
