@@ -9,6 +9,7 @@ anew, a block at a time, where it was not kept.
 """
 
 from .blocks import even, meet_all, share, up
+from .compile import inlined
 from .forward import rendezvous, step_at
 from .plan import COMMON, record
 from .products import CHUNK, GROUP
@@ -72,31 +73,30 @@ def gather(p, s, slot, row_low, row_high, part):
             copy_rows(extra + at, target, ld, last - first, begin, end)
 
 
-def differentiate(p, dh, lddh, first, last, offset, slot, unit, left):
-    """The cell's derivative on a register of units from ``unit``, ``left`` or more, of some rows.
+@inlined
+def differentiate(p, dh, b, row, slot, unit, left):
+    """The cell's derivative on a register of units, ``left`` or more, of one row.
 
-    dh: the recurrent gradient of the first row; ``slot``: where in the block row 0 is.
+    dh: the row's recurrent gradient, at ``unit``; ``slot``: its place in the block.
     """
     H, S, wide = p.H, p.S, EXTRA * p.H
-    for b in range(first, last):
-        row, mine = offset + b, slot + b
-        dextra_at = p.dextra + (b * wide + unit) * SIZE
-        extra_at = (mine * wide + unit) * SIZE
-        d = load(dh, LANES)
-        if not p.w_hr:
-            d = d + item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
-        dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
-        kept = item_load_each(KEPT, p.kept + (row * KEPT * H + unit) * ITEM, H * ITEM, left)
-        hidden = item_load(p.hidden + (mine * S + unit) * ITEM, left)
-        extra = load_each(EXTRA, p.extra + extra_at, H * SIZE, left)
-        after = item_load(p.after + (row * S + unit) * ITEM, left)
-        held = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
-        dgates, dstates = cell_backward((d,) + dextra, kept, (hidden,) + extra, (after,) + held)
-        item_store_each(dgates, p.dgates + (mine * DGATES * H + unit) * ITEM, H * ITEM, left)
-        store_each(dstates[1:], dextra_at, H * SIZE, left)
-        if not p.w_hr:
-            store(dstates[0], dh, LANES)
-        dh += lddh * SIZE
+    dextra_at = p.dextra + (b * wide + unit) * SIZE
+    d = load(dh, LANES)
+    if not p.w_hr:
+        d = d + item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
+    dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
+    kept_at = p.kept + KEPT * (row * H + unit) * ITEM
+    kept = item_load_each(KEPT, kept_at, min(left, LANES) * ITEM, left)
+    hidden = item_load(p.hidden + (slot * S + unit) * ITEM, left)
+    extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
+    after = item_load(p.after + (row * S + unit) * ITEM, left)
+    extra_after = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
+    before, after = (hidden,) + extra, (after,) + extra_after
+    dgates, dstates = cell_backward((d,) + dextra, kept, before, after)
+    item_store_each(dgates, p.dgates + (slot * DGATES * H + unit) * ITEM, H * ITEM, left)
+    store_each(dstates[1:], dextra_at, H * SIZE, left)
+    if not p.w_hr:
+        store(dstates[0], dh, LANES)
 
 
 def gather_projected(p, first, last, offset, slot, low, high):
@@ -130,12 +130,14 @@ def step(p, rank, turn, first, last, offset, slot, scratch):
                     p.w_hr_panels + panel * even(p.S, STEP) * PANEL * ITEM,
                     p.zeros, 0, dh, lddh * SIZE,
                 )  # fmt: skip
-            for v in range(0, min(PANEL, p.H - panel * PANEL), LANES):
-                unit, d = panel * PANEL + v, dh + v * SIZE
-                if p.H - unit >= LANES:  # as in forward
-                    differentiate(p, d, lddh, r, end, offset, slot, unit, LANES)
-                else:
-                    differentiate(p, d, lddh, r, end, offset, slot, unit, p.H - unit)
+            for b in range(r, end):
+                at, row = dh + (b - r) * lddh * SIZE, offset + b
+                for v in range(0, min(PANEL, p.H - panel * PANEL), LANES):
+                    unit, left = panel * PANEL + v, p.H - panel * PANEL - v
+                    if left >= LANES:  # as in forward
+                        differentiate(p, at + v * SIZE, b, row, slot + b, unit, LANES)
+                    else:
+                        differentiate(p, at + v * SIZE, b, row, slot + b, unit, left)
     turn = rendezvous(p, rank, turn)
     depth, ld = GATES * p.H, DGATES * p.H
     dgates = p.dgates + ((slot + first) * ld + FIRST_H * p.H) * ITEM

@@ -31,6 +31,12 @@ def rebind(function, names):
     )
 
 
+def inlined(function):
+    """Have ``specialise`` inline the function wherever it is called: constants fold into it."""
+    function.inlined = True
+    return function
+
+
 def specialise(functions, names, label, sources, tile):
     """The last of ``functions`` as a C function of a plan's address (Numba's CFunc).
 
@@ -48,7 +54,9 @@ def specialise(functions, names, label, sources, tile):
         return bound
 
     for function in functions[:-1]:
-        names[function.__name__] = numba.njit(error_model="numpy")(own(function))
+        inline = getattr(function, "inlined", False)
+        compiled = numba.njit(error_model="numpy", forceinline=inline)(own(function))
+        names[function.__name__] = compiled
     folder = cache_root() / fingerprint
     if not any(folder.rglob("*.nbi")):
         print(f"fastrnn: compiling {label} for this CPU, once", file=sys.stderr)

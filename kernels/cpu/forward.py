@@ -13,6 +13,7 @@ at a barrier in every step; those with different rows never meet.
 from numba import njit
 
 from .blocks import GROUPS, LINE, even, meet_all, share, up
+from .compile import inlined
 from .plan import COMMON, record
 from .simd import integer
 from .sync import barrier
@@ -85,6 +86,7 @@ def project_block(p, xgates, s, steps, row_low, row_high, tile_low, tile_high):
     return base
 
 
+@inlined
 def put_hidden(p, value, b, row, unit, left, ends):
     """A register of new hidden state: to its trail, the output and, at a row's end, h_n."""
     item_store(value, p.trail + (row * p.ld_trail + unit) * ITEM, left)
@@ -94,31 +96,29 @@ def put_hidden(p, value, b, row, unit, left, ends):
         store(value, p.h_last + (b * p.S + unit) * SIZE, left)
 
 
-def apply_cell(p, h, ldh, extra, xgates, hgates, first, last, offset, lasting, unit, left):
-    """The cell on a register of units from ``unit``, ``left`` or more, of the rows first .. last-1.
+@inlined
+def apply_cell(p, hidden, extra, xgates, hgates, b, row, unit, left, ends):
+    """The cell on a register of units, ``left`` or more, of one row.
 
-    h, extra: where row 0's previous states are; xgates, hgates: the first row's pre-activations.
+    hidden, extra: where its previous states are; xgates, hgates: its pre-activations.
     """
     H, wide = p.H, EXTRA * p.H * SIZE  # a row of extra states
-    xgates_step, start = up(H, UNITS) * WIDTH * SIZE, offset if p.keep else 0
-    for b in range(first, last):
-        xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
-        hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
-        hidden = item_load(h + (b * ldh + unit) * ITEM, left)
-        held = load_each(EXTRA, extra + b * wide + unit * SIZE, H * SIZE, left)
-        states, kept = cell_forward(xs, hs, (hidden,) + held)
-        store_each(states[1:], p.extra + (start + b) * wide + unit * SIZE, H * SIZE, left)
-        row = offset + b
-        if p.keep:
-            item_store_each(kept, p.kept + (row * KEPT * H + unit) * ITEM, H * ITEM, left)
-            if b >= lasting:
-                store_each(states[1:], p.extra_last + b * wide + unit * SIZE, H * SIZE, left)
-        if p.w_hr:
-            item_store(states[0], p.m + ((start + b) * H + unit) * ITEM, left)
-        else:
-            put_hidden(p, states[0], b, row, unit, left, b >= lasting)
-        xgates += xgates_step
-        hgates += WIDTH * SIZE
+    xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
+    hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
+    before = (item_load(hidden, left),) + load_each(EXTRA, extra, H * SIZE, left)
+    states, kept = cell_forward(xs, hs, before)
+    at = (row if p.keep else b) * wide + unit * SIZE
+    store_each(states[1:], p.extra + at, H * SIZE, left)
+    if p.keep:
+        # the values of a register of units side by side: backward reads them in one run
+        kept_at = p.kept + KEPT * (row * H + unit) * ITEM
+        item_store_each(kept, kept_at, min(left, LANES) * ITEM, left)
+        if ends:
+            store_each(states[1:], p.extra_last + b * wide + unit * SIZE, H * SIZE, left)
+    if p.w_hr:
+        item_store(states[0], p.m + ((row if p.keep else b) * H + unit) * ITEM, left)
+    else:
+        put_hidden(p, states[0], b, row, unit, left, ends)
 
 
 def project_hidden(p, scratch, first, rows, offset, lasting, part):
@@ -157,14 +157,17 @@ def step(p, h, ldh, extra, xgates, scratch, tile, first, last, offset, lasting):
                 p.b_hh_tiles + panel * PANEL * SIZE, 0,
                 scratch + v * PANEL * SIZE, WIDTH * SIZE,
             )  # fmt: skip
-        mine = xgates + (r * width + tile * WIDTH) * SIZE
-        for v in range(0, min(UNITS, p.H - tile * UNITS), LANES):
-            unit, x, hg = tile * UNITS + v, mine + v * SIZE, scratch + v * SIZE
-            left = p.H - unit
-            if left >= LANES:  # said apart, so that whole registers are compiled without masks
-                apply_cell(p, h, ldh, extra, x, hg, r, end, offset, lasting, unit, LANES)
-            else:
-                apply_cell(p, h, ldh, extra, x, hg, r, end, offset, lasting, unit, left)
+        for b in range(r, end):
+            x, hg = xgates + (b * width + tile * WIDTH) * SIZE, scratch + (b - r) * WIDTH * SIZE
+            for v in range(0, min(UNITS, p.H - tile * UNITS), LANES):
+                unit, left, ends = tile * UNITS + v, p.H - tile * UNITS - v, b >= lasting
+                hidden = h + (b * ldh + unit) * ITEM
+                c = extra + (b * EXTRA * p.H + unit) * SIZE
+                at, row = v * SIZE, offset + b
+                if left >= LANES:  # said apart, so that whole registers are compiled without masks
+                    apply_cell(p, hidden, c, x + at, hg + at, b, row, unit, LANES, ends)
+                else:
+                    apply_cell(p, hidden, c, x + at, hg + at, b, row, unit, left, ends)
 
 
 def direction(p, rank):
