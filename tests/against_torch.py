@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 import fastrnn
 from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.cpu.target import registers
 
 # The largest error allowed, relative to the largest magnitude of the tensor at hand.
 TOLERANCE = {
@@ -19,8 +20,9 @@ TOLERANCE = {
     torch.float64: 1e-10,
     # a rounding is 6e-8; the same loss leaves 6e-4 of room, of which a third is granted
     torch.float32: 2e-4,
-    # computed in float32, so one rounding on the way out: half a unit of 8 bits
-    torch.bfloat16: 4e-3,
+    # computed in float32: one rounding on the way out, half a unit of 8 bits; or else with x,
+    # weights and states of 8 bits: five such roundings
+    torch.bfloat16: 2e-2 if registers().bfloat16 else 4e-3,
     # likewise, of 11 bits
     torch.float16: 5e-4,
 }
@@ -36,7 +38,10 @@ KINDS = tuple(CELLS)
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 CELL_OR_LAYER = pytest.mark.parametrize("cell", [False, True], ids=["layer", "cell"])
 FLOATS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-HALVES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "f16"])
+# Of two bytes, and computed in float32; where bfloat16 is not, test_autocast.py is about it.
+HALVES = pytest.mark.parametrize(
+    "dtype", [torch.float16, *[torch.bfloat16] * (not registers().bfloat16)], ids=str
+)
 
 
 def build(library, kind, *sizes, cell=False, **options):

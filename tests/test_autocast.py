@@ -129,11 +129,11 @@ def test_sizes(kind, I, H, B, auto, calls):
     expected = outputs_and_gradients(theirs, exact)
     found = outputs_and_gradients(ours, inputs, under(auto))
     for name, value in found.items():
-        # x, weights and states have 8 bits: five roundings of 4e-3, of sums of terms of size 1;
-        # where ReLU's derivative jumps, of whole terms
+        if kind == "rnn_relu" and name.startswith("d "):
+            continue  # its derivative jumps: see assert_no_worse_than_torch
+        # x, weights and states have 8 bits: five roundings of 4e-3, of sums of terms of size 1
         scale = max(1.0, expected[name].abs().max())
-        allowed = 0.2 if kind == "rnn_relu" else 2e-2
-        assert (value - expected[name]).abs().max() < allowed * scale, name
+        assert (value - expected[name]).abs().max() < 2e-2 * scale, name
     assert calls.keys() == {"forward", "backward"}
 
 

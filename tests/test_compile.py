@@ -24,7 +24,8 @@ from fastrnn.kernels.cpu.target import registers
 
 assert registers().bits == {bits}, registers()
 with spying() as calls:
-    for dtype in (torch.float32, torch.float64):
+    dtypes = [torch.float32, torch.float64, *[torch.bfloat16] * (not registers().bfloat16)]
+    for dtype in dtypes:
         for kind in KINDS:
             for H in (1, 17, 33):
                 ours, theirs = twins(kind, 9, H, dtype=dtype, bidirectional=True)

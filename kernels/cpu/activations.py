@@ -43,7 +43,12 @@ def horner(coefficients):
     return polynomial
 
 
-def _sigmoid(shift, terms, limit):
+@njit(forceinline=True)
+def exactly(a, b):
+    return a / b
+
+
+def _sigmoid(shift, terms, limit, divide=exactly):
     """``shift`` rounds to an integer what is added to it; ``limit`` keeps 2**n a normal number."""
     power = horner([math.log(2) ** k / math.factorial(k) for k in range(terms + 1)])
 
@@ -52,12 +57,13 @@ def _sigmoid(shift, terms, limit):
         held = clamp(x, -limit, limit)
         shifted = held * -LOG2_E_HIGH + shift
         f = scale_and_add(held, -LOG2_E_HIGH, shift - shifted) - held * LOG2_E_LOW
-        return zero_below(x, -limit, 1.0 / (1.0 + add_to_exponent(power(f), shifted)))
+        one = zeros_like(x) + 1.0
+        return zero_below(x, -limit, divide(one, one + add_to_exponent(power(f), shifted)))
 
     return sigmoid
 
 
-def _tanh(shift, terms, ln2_high, ln2_low):
+def _tanh(shift, terms, ln2_high, ln2_low, divide=exactly):
     """``terms`` of the series; ln 2 in two pieces, n times the first of which is exact."""
     series = horner([1 / math.factorial(k) for k in range(2, terms + 1)])
 
@@ -69,14 +75,21 @@ def _tanh(shift, terms, ln2_high, ln2_low):
         r = scale_and_add(n, -ln2_low, scale_and_add(n, -ln2_high, doubled))
         s = add_to_exponent(zeros_like(x) + 1.0, shifted)
         e = s * (series(r) * r * r + r) + (s - 1.0)
-        return e / (e + 2.0)
+        return divide(e, e + 2.0)
 
     return tanh
 
 
-def make_activations(dtype):
-    """The operations a cell uses, as Numba functions on registers of ``dtype``."""
-    if dtype == types.float32:
+def make_activations(dtype, roughly=None):
+    """The operations a cell uses, as Numba functions on registers of ``dtype``.
+
+    ``roughly``: a division that will do, as for results that are rounded to bfloat16's 8 bits.
+    """
+    if roughly:
+        # the series end before 0.347**6 / 6! = 2e-6, a thousandth of such a rounding
+        sigmoid = _sigmoid(1.5 * 2.0**23, 5, 87.0, roughly)
+        tanh = _tanh(1.5 * 2.0**23, 5, 0.693359375, -2.12194440054690583e-4, roughly)
+    elif dtype == types.float32:
         # both series end before 0.347**8 / 8! = 5e-9, a twelfth of a rounding
         sigmoid = _sigmoid(1.5 * 2.0**23, 7, 87.0)
         tanh = _tanh(1.5 * 2.0**23, 7, 0.693359375, -2.12194440054690583e-4)

@@ -8,6 +8,7 @@ The instructions take denormal numbers (below 1e-38) for zero.
 """
 
 from llvmlite import ir
+from numba.extending import intrinsic
 
 from .elements import emit_load
 from .simd import I32, VecType, call_intrinsic, splat
@@ -28,6 +29,20 @@ class BFloat(ir.Type):
 
     def __hash__(self):
         return hash(BFloat)
+
+
+@intrinsic
+def divide_roughly(typingctx, a, b):
+    """a / b to 14 bits (AVX-512): what is then rounded to 8 does not notice."""
+
+    def codegen(context, builder, sig, args):
+        vec, (a, b) = sig.return_type, args
+        all_lanes = ir.Constant(ir.IntType(vec.lanes), -1)
+        name = f"llvm.x86.avx512.rcp14.ps.{32 * vec.lanes}"
+        inverse = call_intrinsic(builder, name, vec.llvm, [b, vec.constant(0.0), all_lanes])
+        return builder.fmul(a, inverse)
+
+    return a(a, b), codegen
 
 
 class Bfloat16:

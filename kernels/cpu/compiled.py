@@ -12,7 +12,7 @@ from . import backward as backward_loop
 from . import blocks, products
 from . import forward as forward_loop
 from .activations import make_activations
-from .bfloat16 import Bfloat16, Pairs
+from .bfloat16 import Bfloat16, Pairs, divide_roughly
 from .compile import rebind, specialise
 from .elements import Same, make_transpose, memory
 from .microkernel import make_gemm
@@ -81,7 +81,8 @@ def _machine(dtype, tile):
 
 def _cell(cell, dtype):
     """Globals that say what the cell is."""
-    operations = make_activations(ELEMENTS[dtype])
+    roughly = divide_roughly if dtype == torch.bfloat16 else None
+    operations = make_activations(ELEMENTS[dtype], roughly)
     return {
         "cell_forward": numba.njit(forceinline=True)(rebind(cell.forward, operations)),
         "cell_backward": numba.njit(forceinline=True)(rebind(cell.backward, operations)),
