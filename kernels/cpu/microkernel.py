@@ -81,8 +81,11 @@ def _kernel(module, factors, rows, vectors, line):
     a_rows = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
     panel = pointer(builder, panel, factors.column)
     steps = builder.sdiv(depth, I64(factors.depth))
-    whole = builder.sub(steps, builder.srem(steps, I64(UNROLL)))
-    loops = [(factors.element, I64(0), whole, UNROLL), (factors.element, whole, steps, 1)]
+    unroll = UNROLL if vectors == line else 1  # half the time to compile
+    whole = builder.sub(steps, builder.srem(steps, I64(unroll)))
+    loops = [(factors.element, I64(0), whole, unroll)]
+    if unroll > 1:
+        loops.append((factors.element, whole, steps, 1))
     if factors.lone:
         end = builder.add(steps, builder.srem(depth, I64(factors.depth)))
         loops.append((factors.lone, steps, end, 1))
