@@ -8,7 +8,7 @@ and never exists as a whole: two blocks of it take turns. What the cell kept in 
 anew, a block at a time, where it was not kept.
 """
 
-from .blocks import even, meet_all, share, up
+from .blocks import even, filled, meet_all, share, up
 from .compile import inlined
 from .forward import rendezvous, step_at
 from .plan import COMMON, record
@@ -126,7 +126,8 @@ def step(p, rank, turn, first, last, offset, slot, scratch):
             if p.w_hr:
                 dh, lddh = scratch, PANEL
                 gemm(
-                    end - r, p.S, p.dp + (slot + r) * p.S * ITEM, p.S * ITEM,
+                    end - r, filled(p.H, panel, PANEL, LANES), p.S,
+                    p.dp + (slot + r) * p.S * ITEM, p.S * ITEM,
                     p.w_hr_panels + panel * even(p.S, STEP) * PANEL * ITEM,
                     p.zeros, 0, dh, lddh * SIZE,
                 )  # fmt: skip
@@ -144,7 +145,8 @@ def step(p, rank, turn, first, last, offset, slot, scratch):
     for panel in range(state_low, state_high):
         dh = p.dh + (first * p.lddh + panel * PANEL) * SIZE
         panels = p.w_hh_panels + panel * even(depth, STEP) * PANEL * ITEM
-        multiply(last - first, depth, dgates, ld, panels, dh, p.lddh, dh, p.lddh)
+        wide = filled(p.S, panel, PANEL, LANES)
+        multiply(last - first, wide, depth, dgates, ld, panels, dh, p.lddh, dh, p.lddh)
     return turn
 
 

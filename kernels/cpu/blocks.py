@@ -49,8 +49,17 @@ def meet_all(p, turn):
         barrier(p.counters + MEETING, p.parts, turn)
 
 
-def multiply(rows, depth, a, lda, panel, init, ldi, c, ldc):
-    """c[:rows] = init + a @ panel, in even blocks of rows and even pieces of K."""
+@njit(forceinline=True)
+def filled(columns, panel, width, lanes):
+    """How many registers of a panel, ``width`` columns wide, hold some of the ``columns``."""
+    return up(min(width, columns - panel * width), lanes)
+
+
+def multiply(rows, width, depth, a, lda, panel, init, ldi, c, ldc):
+    """c[:rows] = init + a @ panel, in even blocks of rows and even pieces of K.
+
+    ``width``: registers of the panel that are wanted.
+    """
     blocks, pieces = up(rows, ROWS), up(depth, DEEP)
     for piece in range(pieces):
         k, stop = share(up(depth, STEP), piece, pieces)
@@ -60,7 +69,7 @@ def multiply(rows, depth, a, lda, panel, init, ldi, c, ldc):
         for i in range(blocks):
             r, end = share(rows, i, blocks)
             gemm(
-                end - r, stop - k, a + (r * lda + k) * ITEM, lda * ITEM,
+                end - r, width, stop - k, a + (r * lda + k) * ITEM, lda * ITEM,
                 panel + k * PANEL * ITEM, init + r * ldi * SIZE, ldi * SIZE,
                 c + r * ldc * SIZE, ldc * SIZE,
             )  # fmt: skip

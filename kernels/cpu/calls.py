@@ -76,7 +76,7 @@ FORWARD_GIVEN = (
 @lru_cache(maxsize=256)
 def _forward_layout(cell, shape, keep, threads):
     dtype, T, B, N, D, I, H, S, projected = shape
-    tile, single = compiled.tiles(cell.gates, dtype), compiled.tiles(1, dtype)
+    tile = compiled.tiles(cell.gates, dtype)
     size, item = compiled.wide(dtype).itemsize, dtype.itemsize
     width = tile.tiles(H) * tile.width
     block = max(1, min(T, _rows_at_a_time(I, width, size) // B))
@@ -98,7 +98,7 @@ def _forward_layout(cell, shape, keep, threads):
     }
     given = FORWARD_GIVEN
     if projected:
-        w_hr = (item, compiled.depth(H, dtype), single.tiles(S) * single.width)
+        w_hr = (item, compiled.depth(H, dtype), tile.padded(S))
         scratch["w_hr_panels"] = w_hr
     if projected and not keep:
         scratch["m"], given = (item, B, H), given[:-1]
@@ -155,20 +155,20 @@ BACKWARD_GIVEN = (
 @lru_cache(maxsize=256)
 def _backward_layout(cell, shape, need_x, threads):
     dtype, T, B, N, D, I, H, S, projected = shape
-    M, tile = cell.gates * H, compiled.tiles(1, dtype)
+    M, tile = cell.gates * H, compiled.tiles(cell.gates, dtype)
     size, item = compiled.wide(dtype).itemsize, dtype.itemsize
-    columns, wide = tile.tiles(S) * tile.width, tile.tiles(M) * tile.width
+    columns, wide = tile.padded(S), tile.padded(M)
     block = max(1, min(T, CHUNK // B))
     capacity, groups = block * B, _groups(D, threads)
     parts = threads // groups
-    row_parts, unit_parts = team_grid(B, tile.tiles(S), parts, M * S * item, CACHE_BYTES)
+    row_parts, unit_parts = team_grid(B, tile.panels(S), parts, M * S * item, CACHE_BYTES)
     numbers = {
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
         "lddh": columns, "loop_parts": row_parts * unit_parts,
         **_team(parts, unit_parts, groups, D, dtype),
     }  # fmt: skip
     scratch = {
-        "tile": (size, parts, tile.rows, tile.width),
+        "tile": (size, parts, tile.rows, tile.panel),
         "dgates": (item, 2, capacity, cell.dgates, H),
         "hidden": (item, 2, capacity, S),
         "extra": (size, 2, capacity, cell.states - 1, H),
@@ -179,11 +179,11 @@ def _backward_layout(cell, shape, need_x, threads):
         "packed": (item, parts, CHUNK, tile.panel),
     }
     if need_x:
-        scratch["w_ih_panels"] = (item, compiled.depth(M, dtype), tile.tiles(I) * tile.width)
+        scratch["w_ih_panels"] = (item, compiled.depth(M, dtype), tile.padded(I))
         scratch["strip"] = (size, parts, GROUP, tile.panel)
     if projected:
         scratch["dp"] = (item, 2, capacity, S)
-        scratch["w_hr_panels"] = (item, compiled.depth(S, dtype), tile.tiles(H) * tile.width)
+        scratch["w_hr_panels"] = (item, compiled.depth(S, dtype), tile.padded(H))
         scratch["strips_r"] = (size, columns, H)
     layout = Layout(BACKWARD, D, row_parts, numbers, scratch, BACKWARD_GIVEN)
     return layout, row_parts, groups
@@ -200,10 +200,10 @@ def backward(cell, x, steps, directions, states, kept, grads, need_x, need_weigh
     states = [hidden.to(x.dtype), *extras]
     D, S, M, size, item = shape.D, shape.S, cell.gates * shape.H, hidden.itemsize, x.itemsize
     dy, *dfinals = grads
-    tile = compiled.tiles(1, x.dtype)
-    dh = pad(dfinals[0], (0, tile.tiles(S) * tile.width - S))
+    tile = compiled.tiles(cell.gates, x.dtype)
+    dh = pad(dfinals[0], (0, tile.padded(S) - S))
     dextra = [dfinal.clone() for dfinal in dfinals[1:]]
-    sums = hidden.new_zeros(D, 3, tile.tiles(max(M, S)) * tile.width)
+    sums = hidden.new_zeros(D, 3, tile.padded(max(M, S)))
     dweights = [
         Weights(
             empty(hidden, M, shape.I) if need.ih else None,

@@ -120,7 +120,7 @@ def backward(cell, dtype):
         + [products.lay_down, loop.pack_weights, loop.differentiate, loop.gather_projected]
         + [loop.copy_rows, loop.gather, loop.step, loop.products, loop.direction],
         loop.BACKWARD,
-        tiles(1, dtype),
+        tiles(cell.gates, dtype),
         dtype,
         cell,
     )

@@ -12,7 +12,7 @@ at a barrier in every step; those with different rows never meet.
 
 from numba import njit
 
-from .blocks import GROUPS, LINE, even, meet_all, share, up
+from .blocks import GROUPS, LINE, even, filled, meet_all, share, up
 from .compile import inlined
 from .plan import COMMON, record
 from .simd import integer
@@ -61,9 +61,10 @@ def pack_gates(p, rank):
 def project_inputs(p, xgates, first, last, base, tile_low, tile_high):
     """xgates[row - base] = W_ih x[row] + b_ih for rows first .. last-1 and the given tiles."""
     width = up(p.H, UNITS) * WIDTH
+    columns = p.H if GATES == 1 else width
     for panel in range(tile_low * WIDTH // PANEL, tile_high * WIDTH // PANEL):
         multiply(
-            last - first, p.I, p.x + first * p.I * ITEM, p.I,
+            last - first, filled(columns, panel, PANEL, LANES), p.I, p.x + first * p.I * ITEM, p.I,
             p.w_ih_tiles + panel * even(p.I, STEP) * PANEL * ITEM,
             p.b_ih_tiles + panel * PANEL * SIZE, 0,
             xgates + ((first - base) * width + panel * PANEL) * SIZE, width,
@@ -130,7 +131,7 @@ def project_hidden(p, scratch, first, rows, offset, lasting, part):
             r, end = share(rows, i, blocks)
             m = p.m + (first + r + (offset if p.keep else 0)) * p.H * ITEM
             gemm(
-                end - r, p.H, m, p.H * ITEM,
+                end - r, filled(p.S, panel, PANEL, LANES), p.H, m, p.H * ITEM,
                 p.w_hr_panels + panel * even(p.H, STEP) * PANEL * ITEM,
                 p.zeros, 0, scratch, PANEL * SIZE,
             )  # fmt: skip
@@ -145,6 +146,7 @@ def project_hidden(p, scratch, first, rows, offset, lasting, part):
 def step(p, h, ldh, extra, xgates, scratch, tile, first, last, offset, lasting):
     """One step on one tile of units, for the rows first .. last-1 (h, extra, xgates: row 0's)."""
     width = up(p.H, UNITS) * WIDTH
+    columns = p.H if GATES == 1 else width
     blocks = up(last - first, ROWS)
     for i in range(blocks):
         r, end = share(last - first, i, blocks)
@@ -152,7 +154,7 @@ def step(p, h, ldh, extra, xgates, scratch, tile, first, last, offset, lasting):
         for v in range(WIDTH // PANEL):
             panel = tile * (WIDTH // PANEL) + v
             gemm(
-                end - r, p.S, h + r * ldh * ITEM, ldh * ITEM,
+                end - r, filled(columns, panel, PANEL, LANES), p.S, h + r * ldh * ITEM, ldh * ITEM,
                 p.w_hh_tiles + panel * even(p.S, STEP) * PANEL * ITEM,
                 p.b_hh_tiles + panel * PANEL * SIZE, 0,
                 scratch + v * PANEL * SIZE, WIDTH * SIZE,

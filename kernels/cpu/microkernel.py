@@ -8,6 +8,8 @@ depend on the batch it is in.
 What a step is, ``factors`` say: one element of K (panels.py) or, in bfloat16.py, two.
 """
 
+from itertools import product
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -23,23 +25,26 @@ def max_rows(registers, vectors):
 
 
 def make_gemm(factors, vectors, rows_limit):
-    """``gemm(rows, K, a, lda, panel, init, ldi, c, ldc)``: 1 .. rows_limit rows of a tile.
+    """``gemm(rows, width, K, a, lda, panel, init, ldi, c, ldc)``: a tile of 1 .. rows_limit rows.
+
+    Of the panel's ``vectors`` registers only the first ``width`` are multiplied: it may be the last.
 
     Addresses and leading dimensions are in bytes. ``init`` is a matrix to add to: a bias (``ldi`` =
     0), or C itself. It is added last: sums over K that start from it would round at its size.
     """
 
     @intrinsic
-    def gemm(typingctx, rows, depth, a, lda, panel, init, ldi, c, ldc):
+    def gemm(typingctx, rows, width, depth, a, lda, panel, init, ldi, c, ldc):
         def codegen(context, builder, sig, args):
-            rows, *rest = args
+            rows, width, *rest = args
             done = builder.append_basic_block("gemm.done")
             never = builder.append_basic_block("gemm.never")
-            choice = builder.switch(rows, never)
-            for r in range(1, rows_limit + 1):
-                kernel = _kernel(builder.module, factors, r, vectors)
-                block = builder.append_basic_block(f"gemm.{r}")
-                choice.add_case(I64(r), block)
+            which = builder.add(builder.mul(rows, I64(vectors + 1)), width)
+            choice = builder.switch(which, never)
+            for r, v in product(range(1, rows_limit + 1), range(1, vectors + 1)):
+                kernel = _kernel(builder.module, factors, r, v, vectors)
+                block = builder.append_basic_block(f"gemm.{r}x{v}")
+                choice.add_case(I64(r * (vectors + 1) + v), block)
                 with builder.goto_block(block):
                     builder.call(kernel, rest)
                     builder.branch(done)
@@ -48,15 +53,15 @@ def make_gemm(factors, vectors, rows_limit):
             builder.position_at_end(done)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 9), codegen
+        return types.void(*[types.int64] * 10), codegen
 
     return gemm
 
 
-def _kernel(module, factors, rows, vectors):
-    """The LLVM function for one number of rows, emitted once per module."""
+def _kernel(module, factors, rows, vectors, line):
+    """The LLVM function for ``rows`` x ``vectors``, of ``line``, registers; once per module."""
     vec = factors.vec
-    name = f"fastrnn_gemm_{rows}x{vectors}_v{vec.lanes}{factors.name}"
+    name = f"fastrnn_gemm_{rows}x{vectors}of{line}_v{vec.lanes}{factors.name}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 8), name)
@@ -73,16 +78,19 @@ def _kernel(module, factors, rows, vectors):
         return pointer(builder, builder.add(row, I64(v * width)), vec.llvm)
 
     sums = [vec.constant(0.0)] * len(tile)
-    lines = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
+    a_rows = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
     panel = pointer(builder, panel, factors.column)
     steps = builder.sdiv(depth, I64(factors.depth))
-    whole = builder.sub(steps, builder.srem(steps, I64(UNROLL)))
-    loops = [(factors.element, I64(0), whole, UNROLL), (factors.element, whole, steps, 1)]
+    unroll = UNROLL if vectors == line else 1  # half the time to compile
+    whole = builder.sub(steps, builder.srem(steps, I64(unroll)))
+    loops = [(factors.element, I64(0), whole, unroll)]
+    if unroll > 1:
+        loops.append((factors.element, whole, steps, 1))
     if factors.lone:
         end = builder.add(steps, builder.srem(depth, I64(factors.depth)))
         loops.append((factors.lone, steps, end, 1))
     for loop in loops:
-        sums = _k_loop(builder, factors, lines, panel, sums, loop)
+        sums = _k_loop(builder, factors, a_rows, panel, line, sums, loop)
     for (r, v), value in zip(tile, sums, strict=True):
         first = builder.load(at(init, ldi, r, v), align=vec.itemsize)
         builder.store(builder.fadd(first, value), at(c, ldc, r, v), align=vec.itemsize)
@@ -90,10 +98,10 @@ def _kernel(module, factors, rows, vectors):
     return function
 
 
-def _k_loop(builder, factors, lines, panel, sums, loop):
+def _k_loop(builder, factors, a_rows, panel, line, sums, loop):
     """sums += A[:, start:stop] @ panel[start:stop], ``unroll`` steps a turn."""
     element, start, stop, unroll = loop
-    vectors = len(sums) // len(lines)
+    vectors = len(sums) // len(a_rows)
     before = builder.block
     body, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
     builder.cbranch(builder.icmp_signed("<", start, stop), body, after)
@@ -106,14 +114,14 @@ def _k_loop(builder, factors, lines, panel, sums, loop):
     new = list(running)
     for u in range(unroll):
         now = builder.add(k, I64(u))
-        first = builder.mul(now, I64(vectors))
+        first = builder.mul(now, I64(line))
         columns = [
             builder.load(builder.gep(panel, [builder.add(first, I64(v))]), align=factors.itemsize)
             for v in range(vectors)
         ]
         offset = builder.mul(now, I64(factors.depth * factors.itemsize))
-        for r, line in enumerate(lines):
-            at = pointer(builder, builder.add(line, offset), element)
+        for r, row in enumerate(a_rows):
+            at = pointer(builder, builder.add(row, offset), element)
             factor = factors.broadcast(builder, builder.load(at, align=factors.itemsize))
             for v, column in enumerate(columns):
                 i = r * vectors + v

@@ -3,7 +3,7 @@
 Specialised as blocks.py says. d is (rows, M), one gradient a row; every product is one with d.
 """
 
-from .blocks import even, share, up
+from .blocks import even, filled, share, up
 from .simd import zeros_like
 
 GROUP = 96  # rows of a product at a time
@@ -20,7 +20,8 @@ def matmul(rows, depth, d, ldd, panels, columns, c, add, zeros, strip):
         wide = min(PANEL, columns - panel * PANEL)
         for first in range(0, rows, GROUP):
             count = min(GROUP, rows - first)
-            multiply(count, depth, d + first * ldd * ITEM, ldd, b, zeros, 0, strip, PANEL)
+            here = d + first * ldd * ITEM
+            multiply(count, up(wide, LANES), depth, here, ldd, b, zeros, 0, strip, PANEL)
             for r in range(count):
                 for v in range(0, wide, LANES):
                     at = c + ((first + r) * columns + panel * PANEL + v) * ITEM
@@ -70,7 +71,8 @@ def accumulate(part, parts, fresh, rows, d, ldd, M, a, columns, zeros, left, pan
             pack_and_sum(at, ldd, depth, M - i * PANEL, panel, sums + i * PANEL * SIZE)
             c = strips + i * columns * PANEL * SIZE
             init, ldi = (zeros, 0) if fresh and first == 0 else (c, PANEL)
-            multiply(columns, depth, left, CHUNK, panel, init, ldi, c, PANEL)
+            wide = filled(M, i, PANEL, LANES)
+            multiply(columns, wide, depth, left, CHUNK, panel, init, ldi, c, PANEL)
 
 
 def lay_down(part, parts, M, strips, rows, out):

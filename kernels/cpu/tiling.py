@@ -31,6 +31,14 @@ class Tiling:
         """How many blocks of ``units`` hold ``columns`` columns of a group."""
         return -(-columns // self.units)
 
+    def panels(self, columns):
+        """How many panels hold ``columns`` columns."""
+        return -(-columns // self.panel)
+
+    def padded(self, columns):
+        """``columns`` in whole panels."""
+        return self.panels(columns) * self.panel
+
 
 def tiling(gates, lanes, registers):
     """The tiling for ``gates`` gates. With few registers, narrower panels leave room for rows."""
