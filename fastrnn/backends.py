@@ -33,10 +33,13 @@ class Choice(NamedTuple):
     reason: str
 
 
-def explain(*tensors):
-    """The Choice for a layer on these tensors (input, states, weights; None where absent)."""
+def explain(*tensors, step=False):
+    """The Choice for a layer on these tensors (input, states, weights; None where absent).
+
+    ``step``: for a cell, which takes one step.
+    """
     tensors = [t for t in tensors if t is not None]
-    able = _able(tensors)
+    able = _able(tensors, step)
     told = _told.get()
     if told is None:
         return able
@@ -45,7 +48,7 @@ def explain(*tensors):
     return Choice(told, "asked for by fastrnn.backends.use")
 
 
-def _able(tensors):
+def _able(tensors, step):
     """The best engine for the tensors."""
     first = tensors[0]
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
@@ -57,7 +60,7 @@ def _able(tensors):
     if first.device.type != "cpu":
         return Choice("torch", f"no engine of ours for {first.device.type} yet")
     if torch.is_autocast_enabled("cpu"):
-        return _under_autocast(tensors)
+        return _under_autocast(tensors, step)
     if any(t.device != first.device or t.dtype != first.dtype for t in tensors):
         return Choice("torch", "devices or dtypes differ")
     if first.dtype not in NUMBA_DTYPES or any(t.layout != torch.strided for t in tensors):
@@ -65,7 +68,7 @@ def _able(tensors):
     return Choice("numba", f"{_name(first.dtype)} on CPU{_computed_in(first.dtype)}")
 
 
-def _under_autocast(tensors):
+def _under_autocast(tensors, step):
     """The best engine for tensors, the first of them on CPU, that torch would cast."""
     to, castable = torch.get_autocast_dtype("cpu"), (torch.float32, torch.bfloat16)
     if to != torch.bfloat16:
@@ -73,6 +76,8 @@ def _under_autocast(tensors):
     plain = all(t.device.type == "cpu" and t.layout == torch.strided for t in tensors)
     if not plain or any(t.dtype not in castable for t in tensors):
         return Choice("torch", "autocast, and not every tensor is float32 or bfloat16 on CPU")
+    if step:
+        return Choice("torch", "autocast of one step: torch remembers the weights it has cast")
     return Choice("numba", f"autocast to bfloat16 on CPU{_computed_in(to)}")
 
 

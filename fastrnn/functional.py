@@ -66,7 +66,7 @@ def cell_step(name, *arguments):
     cell = CELLS[name]
     states = (hx,) if cell.states == 1 else tuple(hx)
     tensors = (x, *states, ih, hh, b_ih, b_hh)
-    choice = backends.explain(*tensors)
+    choice = backends.explain(*tensors, step=True)
     weights = Weights(ih, hh, b_ih, b_hh, None)
     states = tuple(s.unsqueeze(0) for s in states)
     if choice.name != "torch" and x.numel():

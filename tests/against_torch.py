@@ -8,7 +8,7 @@ ours computes in: so an error of torch's own float32 kernels is never taken for 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import fastrnn
 from fastrnn.kernels.cells import CELLS
@@ -36,6 +36,7 @@ COUNTERPARTS = {
 KINDS = tuple(CELLS)
 
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+BFLOAT16_PRODUCTS = pytest.mark.skipif(not registers().bfloat16, reason="needs AVX512-BF16")
 CELL_OR_LAYER = pytest.mark.parametrize("cell", [False, True], ids=["layer", "cell"])
 FLOATS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 # Of two bytes, and computed in float32; where bfloat16 is not, test_autocast.py is about it.
@@ -94,6 +95,27 @@ def make_inputs(module, T, B, states=True):
 def plain_call(module, x, *states):
     """The module's own call: no state, one state or a pair of them."""
     return module(x, states[0] if len(states) == 1 else states or None)
+
+
+def packing(lengths):
+    """A call that packs x first. Lengths that do not fall go with enforce_sorted=False."""
+    falling = sorted(lengths, reverse=True) == lengths
+
+    def call(module, x, *states):
+        rows = pack_padded_sequence(x, lengths, module.batch_first, enforce_sorted=falling)
+        return plain_call(module, rows, *states)
+
+    return call
+
+
+def under_autocast(enabled, call=plain_call):
+    """``call``, under autocast to bfloat16 or expressly not."""
+
+    def cast_call(module, *inputs):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            return call(module, *inputs)
+
+    return cast_call
 
 
 def name_outputs(module, result):

@@ -10,13 +10,14 @@ from against_torch import (
     build,
     compare,
     make_inputs,
+    packing,
     plain_call,
     twins,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import fastrnn
 
@@ -28,17 +29,6 @@ LENGTHS = {
     "unsorted": [2, 9, 1, 7, 9, 3],
     "many": [31, *range(1, 30), 30, 12],
 }
-
-
-def packing(lengths, batch_first=False):
-    """A call that packs x first. Lengths that do not fall go with enforce_sorted=False."""
-    falling = sorted(lengths, reverse=True) == lengths
-
-    def call(module, x, *states):
-        rows = pack_padded_sequence(x, lengths, batch_first, enforce_sorted=falling)
-        return plain_call(module, rows, *states)
-
-    return call
 
 
 @EVERY_KIND
@@ -59,7 +49,7 @@ def test_packed(kind, lengths, states, dtype, calls):
 def test_packed_with_options(lengths, options, calls):
     ours, theirs = twins("lstm", 5, 17, bidirectional=True, **options)
     inputs = make_inputs(ours, max(lengths), len(lengths))
-    compare(ours, theirs, inputs, call=packing(lengths, ours.batch_first))
+    compare(ours, theirs, inputs, call=packing(lengths))
     assert calls == {"forward": 2, "backward": 1}
 
 

@@ -19,8 +19,6 @@ I16 = ir.IntType(16)
 class BFloat(ir.Type):
     """LLVM's ``bfloat``, which llvmlite does not know."""
 
-    null = "0.0"
-
     def __str__(self):
         return "bfloat"
 
@@ -81,11 +79,9 @@ class Pairs:
         return call_intrinsic(builder, name, self.vec.llvm, [total, broadcast, column])
 
     def line(self, builder, values):
-        first, second = (
-            builder.bitcast(builder.fptrunc(v, Bfloat16(self.vec).llvm), _integers(self.vec))
-            for v in values
-        )
-        low, high = (builder.zext(v, self.pairs) for v in (first, second))
+        halves = ir.VectorType(I16, self.vec.lanes)
+        rounded = (builder.fptrunc(value, Bfloat16(self.vec).llvm) for value in values)
+        low, high = (builder.zext(builder.bitcast(v, halves), self.pairs) for v in rounded)
         high = builder.shl(high, ir.Constant(self.pairs, [16] * self.vec.lanes))
         return builder.or_(low, high)
 
@@ -93,7 +89,3 @@ class Pairs:
         wide = VecType(self.vec.dtype, 2 * self.vec.lanes)
         value = emit_load(builder, type(elements)(wide), address, count)
         return builder.bitcast(builder.fptrunc(value, self.column), self.pairs)
-
-
-def _integers(vec):
-    return ir.VectorType(I16, vec.lanes)
