@@ -44,7 +44,12 @@ class Layer(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
         if torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads)):
-            return None, None, None, *_differentiable(ctx, inputs, needed, grads)
+            def again(*tensors):
+                x, states, directions = _unflatten(cell, tensors)
+                y, finals = reference.layer(cell, x, ctx.steps, directions, states)
+                return y, *finals
+
+            return None, None, None, *differentiable(again, inputs, needed, grads)
         x, _, directions = _unflatten(cell, inputs)
         per_direction = len(kept) // len(directions)
         kept = [kept[i : i + per_direction] for i in range(0, len(kept), per_direction)]
@@ -56,18 +61,15 @@ class Layer(torch.autograd.Function):
         return None, None, None, *(g if n else None for g, n in zip(flat, needed, strict=True))
 
 
-def _differentiable(ctx, inputs, needed, grads):
-    """The gradients again, as a function that autograd can follow: through the reference engine."""
+def differentiable(function, inputs, needed, grads):
+    """The gradients of function(*inputs), plain PyTorch, in a way that autograd can follow."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         # views, so that a tensor that serves twice (tied weights) has a gradient for each place
         aliases = [t.view_as(t) if n else t for t, n in zip(inputs, needed, strict=True)]
-        x, states, directions = _unflatten(ctx.cell, aliases)
-        y, finals = reference.layer(ctx.cell, x, ctx.steps, directions, states)
+        outputs = function(*aliases)
     wanted = [t for t, n in zip(aliases, needed, strict=True) if n]
     found = iter(
-        torch.autograd.grad(
-            (y, *finals), wanted, grads, create_graph=differentiable, allow_unused=True
-        )
+        torch.autograd.grad(outputs, wanted, grads, create_graph=differentiable, allow_unused=True)
     )
     return [next(found) if n else None for n in needed]

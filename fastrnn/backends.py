@@ -10,6 +10,7 @@ Engines: "numba" (CPU, fused), "reference" (plain PyTorch, differentiable any nu
 
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib import import_module
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ ENGINES = {
     "reference": "fastrnn.kernels.reference",
     "torch": None,
 }
+STEPS = {"numba": "fastrnn.kernels.cpu.step"}  # for one step of a cell
 NUMBA_DTYPES = {
     torch.float32: "float32 on CPU",
     torch.float64: "float64 on CPU",
@@ -38,9 +40,12 @@ class Choice(NamedTuple):
     reason: str
 
 
+_SERVED = {dtype: Choice("numba", reason) for dtype, reason in NUMBA_DTYPES.items()}
+_TRANSFORMED = Choice("reference", "torch.func or forward-mode AD is active")
+
+
 def explain(*tensors):
     """The Choice for a layer on these tensors (input, states, weights; None where absent)."""
-    tensors = [t for t in tensors if t is not None]
     able = _able(tensors)
     told = _told.get()
     if told is None:
@@ -52,9 +57,23 @@ def explain(*tensors):
 
 def _able(tensors):
     """The best engine for the tensors."""
-    first = tensors[0]
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return Choice("reference", "torch.func or forward-mode AD is active")
+        return _TRANSFORMED
+    if torch._C._is_tracing() or torch.is_autocast_enabled("cpu"):
+        return _unserved(tensors)
+    dtype = tensors[0].dtype
+    for t in tensors:
+        if t is not None and not (
+            type(t) in _PLAIN and t.is_cpu and t.dtype is dtype and t.layout is torch.strided
+        ):
+            return _unserved(tensors)
+    return _SERVED.get(dtype) or _unserved(tensors)
+
+
+def _unserved(tensors):
+    """Why it is torch that serves them."""
+    tensors = [t for t in tensors if t is not None]
+    first = tensors[0]
     if any(type(t) not in _PLAIN for t in tensors):
         return Choice("torch", "not every tensor is a plain torch.Tensor")
     if torch.jit.is_tracing():
@@ -65,15 +84,19 @@ def _able(tensors):
         return Choice("torch", "autocast is on: torch decides the dtypes")
     if any(t.device != first.device or t.dtype != first.dtype for t in tensors):
         return Choice("torch", "devices or dtypes differ")
-    if first.dtype not in NUMBA_DTYPES or any(t.layout != torch.strided for t in tensors):
-        return Choice("torch", f"no engine of ours for {first.dtype}, {first.layout}")
-    return Choice("numba", NUMBA_DTYPES[first.dtype])
+    return Choice("torch", f"no engine of ours for {first.dtype}, {first.layout}")
 
 
 def load(name):
     """The engine's module (None for torch's own kernels)."""
     path = ENGINES[name]
     return path and import_module(path)
+
+
+@cache
+def load_step(name):
+    """The engine's module for one step of a cell."""
+    return import_module(STEPS[name])
 
 
 @contextmanager

@@ -29,10 +29,10 @@ class Cell:
         x, h: tuples of ``gates`` pre-activations, W_ih x + b_ih and W_hh h + b_hh, kept apart, in
         the order of torch's weight rows; states: the hidden state first. ``kept`` is what backward
         wants to see again.
-    backward(dstates, kept, states) -> (dgates, dstates)
-        dstates: gradients of the new states; states: the previous ones. ``dgates`` holds the
-        gradients of the pre-activations, each once; the returned dstates are what reaches the
-        previous states pointwise, without the gates.
+    backward(dstates, kept, before, after) -> (dgates, dstates)
+        dstates: gradients of the new states; before, after: the previous and the new ones (the
+        engine has both anyway). ``dgates`` holds the gradients of the pre-activations, each once;
+        the returned dstates are what reaches the previous states pointwise, without the gates.
     """
 
     name: str

@@ -17,10 +17,10 @@ def forward(x, h, states):
     return (n + z * (state - n),), (r, z, n, hn)
 
 
-def backward(dstates, kept, states):
+def backward(dstates, kept, before, after):
     (d,) = dstates
     r, z, n, hn = kept
-    (state,) = states
+    (state,) = before
     dn = d - d * z
     dxn = dn - dn * n * n
     dhn = dxn * r

@@ -17,11 +17,11 @@ def forward(x, h, states):
     return (o * tanh(c), c), (i, f, g, o)
 
 
-def backward(dstates, kept, states):
+def backward(dstates, kept, before, after):
     dh, dc = dstates
     i, f, g, o = kept
-    _, c = states
-    tanh_c = tanh(f * c + i * g)
+    (_, c), (_, c_new) = before, after
+    tanh_c = tanh(c_new)
     dc = dc + dh * (o - o * tanh_c * tanh_c)
     di, df, dg, do = dc * g, dc * c, dc * i, dh * tanh_c
     # sigmoid' = s - s * s, tanh' = 1 - t * t
