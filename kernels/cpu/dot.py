@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .microkernel import choose, k_loop, kernel_function
+from .microkernel import choose, joined, k_loop, k_step, kernel_function
 from .simd import I32, I64, VecType, emit_load, mask, masked, pointer, shuffle
 
 ROWS = 3  # of activations in a tile: 11 loads for 24 multiplications where there are 32 registers
@@ -49,7 +49,8 @@ def _kernel(module, vec, rows, count):
     if builder is None:
         return function
     *products, left, bias, bias2, out, ldo = function.args
-    sums = [vec.constant(0.0)] * (rows * count)
+    function.attributes.add("optsize")  # unrolled further, the loop would outgrow the registers
+    sums = [vec.constant(0.0)] * (rows * count)  # those of a row of w side by side
     for depth, a, lda, w, ldw in (products[:5], products[5:]):
         a_rows = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
         w_rows = []
@@ -61,7 +62,7 @@ def _kernel(module, vec, rows, count):
     narrow = VecType(vec.dtype, count)
     biases = [emit_load(builder, narrow, address, left) for address in (bias, bias2)]
     for r in range(rows):
-        value = _add_up(builder, sums[r * count : (r + 1) * count])
+        value = _add_up(builder, sums[r::rows])
         for b in biases:
             value = builder.fadd(value, b)
         to = pointer(builder, builder.add(out, builder.mul(ldo, I64(r))), narrow.llvm)
@@ -71,11 +72,10 @@ def _kernel(module, vec, rows, count):
 
 
 def _accumulate(builder, vec, a_rows, w_rows, sums, depth):
-    """sums[r, i] += a[r] * w[i], a register along K at a time and what is left under a mask."""
+    """sums[i, r] += w[i] * a[r], a register along K at a time and what is left under a mask."""
     width = vec.lanes * vec.itemsize
-    whole = builder.sdiv(depth, I64(vec.lanes))
-    all_of_it = builder.sdiv(builder.add(depth, I64(vec.lanes - 1)), I64(vec.lanes))
-    tail = mask(builder, vec, builder.srem(depth, I64(vec.lanes)))
+    whole, left = builder.sdiv(depth, I64(vec.lanes)), builder.srem(depth, I64(vec.lanes))
+    tail = mask(builder, vec, left)
 
     def at(row, k):
         return pointer(builder, builder.add(row, builder.mul(k, I64(width))), vec.llvm)
@@ -87,11 +87,19 @@ def _accumulate(builder, vec, a_rows, w_rows, sums, depth):
         args = [at(row, k), I32(vec.itemsize), tail, vec.constant(0.0)]
         return masked(builder, "load", vec, vec.llvm, args)
 
-    for start, stop, read in ((I64(0), whole, load), (whole, all_of_it, load_tail)):
-        left = len(a_rows), lambda r, k, read=read: read(a_rows[r], k)
-        right = len(w_rows), lambda i, k, read=read: read(w_rows[i], k)
-        sums = k_loop(builder, vec, left, right, sums, (start, stop, 1))
-    return sums
+    def sides(read):
+        return (
+            (len(w_rows), lambda i, k: read(w_rows[i], k)),
+            (len(a_rows), lambda r, k: read(a_rows[r], k)),
+        )
+
+    sums = k_loop(builder, vec, *sides(load), sums, (I64(0), whole, 1))
+    before = builder.block
+    there = builder.icmp_signed(">", left, I64(0))
+    with builder.if_then(there):
+        more = k_step(builder, vec, *sides(load_tail), sums, whole)
+        inside = builder.block
+    return [joined(builder, (s, before), (m, inside)) for s, m in zip(sums, more, strict=True)]
 
 
 def _add_up(builder, sums):

@@ -109,7 +109,7 @@ def k_loop(builder, vec, left, right, sums, k_range):
 
     left: (rows, element); right: (vectors, column), functions that load a register each.
     """
-    (rows, element), (vectors, column), (start, stop, unroll) = left, right, k_range
+    start, stop, unroll = k_range
     before = builder.block
     body, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
     builder.cbranch(builder.icmp_signed("<", start, stop), body, after)
@@ -121,24 +121,35 @@ def k_loop(builder, vec, left, right, sums, k_range):
         phi.add_incoming(value, before)
     new = list(running)
     for u in range(unroll):
-        now = builder.add(k, I64(u))
-        columns = [column(v, now) for v in range(vectors)]
-        for r in range(rows):
-            value = element(r, now)
-            for v in range(vectors):
-                i = r * vectors + v
-                name = f"llvm.fmuladd.v{vec.lanes}f{8 * vec.itemsize}"
-                new[i] = call_intrinsic(builder, name, vec.llvm, [value, columns[v], new[i]])
+        new = k_step(builder, vec, left, right, new, builder.add(k, I64(u)))
     following = builder.add(k, I64(unroll))
     k.add_incoming(following, body)
     for phi, value in zip(running, new, strict=True):
         phi.add_incoming(value, body)
     builder.cbranch(builder.icmp_signed("<", following, stop), body, after)
     builder.position_at_end(after)
-    result = []
-    for value, final in zip(sums, new, strict=True):
-        phi = builder.phi(vec.llvm)
-        phi.add_incoming(value, before)
-        phi.add_incoming(final, body)
-        result.append(phi)
-    return result
+    return [
+        joined(builder, (value, before), (final, body))
+        for value, final in zip(sums, new, strict=True)
+    ]
+
+
+def k_step(builder, vec, left, right, sums, k):
+    """One step of ``k_loop``."""
+    (rows, element), (vectors, column) = left, right
+    sums, name = list(sums), f"llvm.fmuladd.v{vec.lanes}f{8 * vec.itemsize}"
+    columns = [column(v, k) for v in range(vectors)]
+    for r in range(rows):
+        value = element(r, k)
+        for v in range(vectors):
+            i = r * vectors + v
+            sums[i] = call_intrinsic(builder, name, vec.llvm, [value, columns[v], sums[i]])
+    return sums
+
+
+def joined(builder, *ways):
+    """A value that depends on the way here: (value, block) of each."""
+    phi = builder.phi(ways[0][0].type)
+    for value, block in ways:
+        phi.add_incoming(value, block)
+    return phi

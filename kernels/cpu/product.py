@@ -45,6 +45,7 @@ def _kernel(module, vec, rows, vectors, partial):
     if builder is None:
         return function
     depth, a, a_row, a_k, b, b_k, init, ldi, c, ldc, count = function.args
+    function.attributes.add("optsize")  # unrolled further, the loop would outgrow the registers
     load, store = _access(builder, vec, mask(builder, vec, count) if partial else None)
     a_rows = [builder.add(a, builder.mul(a_row, I64(r))) for r in range(rows)]
 

@@ -204,7 +204,8 @@ def on_stack(size):
     @intrinsic
     def stack(typingctx):
         def codegen(context, builder, sig, args):
-            memory = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(8), size))
+            with builder.goto_entry_block():  # Numba's own helper would fill it with zeros
+                memory = builder.alloca(ir.ArrayType(ir.IntType(8), size))
             memory.align = 64  # a cache line
             return builder.ptrtoint(memory, I64)
 
