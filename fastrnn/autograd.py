@@ -62,12 +62,16 @@ class Layer(torch.autograd.Function):
 
 
 def differentiable(function, inputs, needed, grads):
-    """The gradients of function(*inputs), plain PyTorch, in a way that autograd can follow."""
+    """The gradients of function(*inputs), plain PyTorch, in a way that autograd can follow.
+
+    ``grads``: those of its outputs, None for an output that is None.
+    """
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         # views, so that a tensor that serves twice (tied weights) has a gradient for each place
         aliases = [t.view_as(t) if n else t for t, n in zip(inputs, needed, strict=True)]
-        outputs = function(*aliases)
+        outputs = [y for y in function(*aliases) if y is not None]
+    grads = [g for g in grads if g is not None]
     wanted = [t for t, n in zip(aliases, needed, strict=True) if n]
     found = iter(
         torch.autograd.grad(outputs, wanted, grads, create_graph=differentiable, allow_unused=True)

@@ -22,14 +22,14 @@ ENGINES = {
     "reference": "fastrnn.kernels.reference",
     "torch": None,
 }
-STEPS = {"numba": "fastrnn.kernels.cpu.step"}  # for one step of a cell
 NUMBA_DTYPES = {
     torch.float32: "float32 on CPU",
     torch.float64: "float64 on CPU",
     torch.bfloat16: "bfloat16 on CPU, computed in float32",
     torch.float16: "float16 on CPU, computed in float32",
 }
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_STRIDED = torch.strided
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
 _told = ContextVar("fastrnn_engine", default=None)
 
 
@@ -64,7 +64,7 @@ def _able(tensors):
     dtype = tensors[0].dtype
     for t in tensors:
         if t is not None and not (
-            type(t) in _PLAIN and t.is_cpu and t.dtype is dtype and t.layout is torch.strided
+            type(t) in _PLAIN and t.is_cpu and t.dtype is dtype and t.layout is _STRIDED
         ):
             return _unserved(tensors)
     return _SERVED.get(dtype) or _unserved(tensors)
@@ -94,9 +94,9 @@ def load(name):
 
 
 @cache
-def load_step(name):
-    """The engine's module for one step of a cell."""
-    return import_module(STEPS[name])
+def load_step():
+    """The numba engine's module for one step of a cell."""
+    return import_module("fastrnn.kernels.cpu.step")
 
 
 @contextmanager

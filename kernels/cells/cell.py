@@ -21,7 +21,7 @@ def zero_unless_positive(gradient, x):
     return torch.where(x <= 0, zeros_like(gradient), gradient)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One kind of recurrent cell.
 
