@@ -44,6 +44,7 @@ class Layer(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
         if torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads)):
+
             def again(*tensors):
                 x, states, directions = _unflatten(cell, tensors)
                 y, finals = reference.layer(cell, x, ctx.steps, directions, states)

@@ -35,15 +35,13 @@ def _agree(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
     if x.dim() != 2 or w_hh.dim() != 2 or not x.numel():
         return False
     (B, I), (M, H) = x.shape, w_hh.shape
+    if cell.gates * H != M or w_ih.shape != (M, I) or h is None or h.shape != (B, H):
+        return False
+    if cell.states == 2 and (c is None or c.shape != (B, H)):
+        return False
     if b_ih is None or b_hh is None:
-        biases = b_ih is b_hh
-    else:
-        biases = b_ih.shape == b_hh.shape == (M,)
-    if not biases or M != cell.gates * H or w_ih.shape != (M, I):
-        return False
-    if h is None or h.shape != (B, H):
-        return False
-    return cell.states == 1 or (c is not None and c.shape == (B, H))
+        return b_ih is b_hh
+    return b_ih.shape == b_hh.shape == (M,)
 
 
 def _reference(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):

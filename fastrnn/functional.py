@@ -1,7 +1,8 @@
 """A whole stack of layers: directions, dropout between layers, packed sequences, half precision.
 
-``sequence`` takes what torch's own ``_VF.lstm`` and its kin take, and returns what those return. What no engine of ours serves, and what torch would refuse, goes
-to torch's function: its result or its error is then the user's, to the letter.
+``sequence`` takes what torch's own ``_VF.lstm`` and its kin take, and returns what those return.
+What no engine of ours serves, and what torch would refuse, goes to torch's function: its result or
+its error is then the user's, to the letter.
 """
 
 import torch

@@ -50,7 +50,7 @@ def threads(request):
 
 @contextmanager
 def spying():
-    """Counts which engine runs: "forward" and "backward" are the fused ones, of each layer or step."""
+    """Counts which engine runs: "forward" and "backward" are the fused ones, layers or steps."""
     calls = Counter()
 
     def counted(name, function):

@@ -11,8 +11,6 @@ from numba.extending import intrinsic
 from .microkernel import choose, k_loop, kernel_function
 from .simd import I32, I64, mask, masked, pointer, splat
 
-UNROLL = 2  # steps of K per turn of the loop
-
 
 def make_product(vec, vectors, rows, wide):
     """``product(tile, K, a, a_row, a_k, b, b_k, init, ldi, c, ldc, count)``.
@@ -57,12 +55,11 @@ def _kernel(module, vec, rows, vectors, partial):
         return load(builder.add(b, builder.mul(b_k, k)), v)
 
     sums = [vec.constant(0.0)] * (rows * vectors)
-    whole = builder.sub(depth, builder.srem(depth, I64(UNROLL)))
-    for k_range in ((I64(0), whole, UNROLL), (whole, depth, 1)):
-        sums = k_loop(builder, vec, (rows, element), (vectors, column), sums, k_range)
+    sums = k_loop(builder, vec, (rows, element), (vectors, column), sums, (I64(0), depth, 1))
     for r in range(rows):
         first, to = (
-            builder.add(base, builder.mul(stride, I64(r))) for base, stride in ((init, ldi), (c, ldc))
+            builder.add(base, builder.mul(stride, I64(r)))
+            for base, stride in ((init, ldi), (c, ldc))
         )
         for v in range(vectors):
             store(builder.fadd(load(first, v), sums[r * vectors + v]), to, v)

@@ -13,7 +13,7 @@ from .simd import zeros_like
 from .sync import ticket
 
 # Specialised: bytes of an element, elements of a register; how dot and product are tiled; the cell,
-# with whether a gate's two parts stand apart (APART, each and at all) and backward's order of gates.
+# with whether a gate's two parts stand apart, and in which order backward has them (pick_x and _h).
 SIZE = LANES = DOT_ROWS = DOT_COUNT = PANEL = ROWS = WIDE = 0
 GATES = EXTRA = STATES = KEPT = SLOTS = 0
 APART = ()
@@ -176,7 +176,7 @@ def to_weights(p, rank, dgates, a, columns, out):
     M = GATES * p.H
     low, high = share(M, rank, p.parts)
     multiply(
-        high - low, p.B, dgates + low * SIZE, 1, M, a, columns, 0, columns, p.zeros, False,
+        high - low, p.B, dgates + low * SIZE, 1, M, a, columns, 0, columns, p.zeros, 0,
         out + low * columns * SIZE, columns,
     )  # fmt: skip
 
@@ -196,9 +196,9 @@ def backward(plan):
             sum_rows(p, p.dgates_h, block * LANES, p.db_hh)
     meet_all(p, 1)
     if p.dx:
-        to_inputs(p, rank, p.dgates_x, p.w_ih, p.I, False, p.dx)
+        to_inputs(p, rank, p.dgates_x, p.w_ih, p.I, 0, p.dx)
     if p.dh:
-        to_inputs(p, rank, p.dgates_h, p.w_hh, p.H, True, p.dh)
+        to_inputs(p, rank, p.dgates_h, p.w_hh, p.H, 1, p.dh)
     if p.dw_ih:
         to_weights(p, rank, p.dgates_x, p.x, p.I, p.dw_ih)
     if p.dw_hh:
