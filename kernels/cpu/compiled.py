@@ -14,9 +14,10 @@ from . import forward as forward_loop
 from .activations import make_activations
 from .compile import rebind, specialise
 from .dot import ROWS, make_dot, weight_rows
+from .emit import on_stack, pick
 from .microkernel import make_gemm
 from .product import make_product
-from .simd import VecType, memory, on_stack, pick
+from .simd import VecType, memory
 from .target import registers
 from .tiling import tiling
 

@@ -11,8 +11,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .microkernel import choose, joined, k_loop, k_step, kernel_function
-from .simd import I32, I64, VecType, emit_load, mask, masked, pointer, shuffle
+from .emit import choose, joined, k_loop, k_step, kernel_function, load, mask, store
+from .simd import I32, I64, VecType
 
 ROWS = 3  # of activations in a tile: 11 loads for 24 multiplications where there are 32 registers
 
@@ -60,13 +60,13 @@ def _kernel(module, vec, rows, count):
             w_rows.append(builder.add(w, builder.mul(ldw, row)))
         sums = _accumulate(builder, vec, a_rows, w_rows, sums, depth)
     narrow = VecType(vec.dtype, count)
-    biases = [emit_load(builder, narrow, address, left) for address in (bias, bias2)]
+    there = mask(builder, narrow, left)
+    biases = [load(builder, narrow, address, there) for address in (bias, bias2)]
     for r in range(rows):
         value = _add_up(builder, sums[r::rows])
         for b in biases:
             value = builder.fadd(value, b)
-        to = pointer(builder, builder.add(out, builder.mul(ldo, I64(r))), narrow.llvm)
-        builder.store(value, to, align=vec.itemsize)
+        store(builder, narrow, value, builder.add(out, builder.mul(ldo, I64(r))))
     builder.ret_void()
     return function
 
@@ -77,27 +77,20 @@ def _accumulate(builder, vec, a_rows, w_rows, sums, depth):
     whole, left = builder.sdiv(depth, I64(vec.lanes)), builder.srem(depth, I64(vec.lanes))
     tail = mask(builder, vec, left)
 
+    def sides(lanes):
+        """What k_loop multiplies: the registers at step k of each row, under a mask if any."""
+        return [
+            (len(rows), lambda i, k, rows=rows: load(builder, vec, at(rows[i], k), lanes))
+            for rows in (w_rows, a_rows)
+        ]
+
     def at(row, k):
-        return pointer(builder, builder.add(row, builder.mul(k, I64(width))), vec.llvm)
+        return builder.add(row, builder.mul(k, I64(width)))
 
-    def load(row, k):
-        return builder.load(at(row, k), align=vec.itemsize)
-
-    def load_tail(row, k):
-        args = [at(row, k), I32(vec.itemsize), tail, vec.constant(0.0)]
-        return masked(builder, "load", vec, vec.llvm, args)
-
-    def sides(read):
-        return (
-            (len(w_rows), lambda i, k: read(w_rows[i], k)),
-            (len(a_rows), lambda r, k: read(a_rows[r], k)),
-        )
-
-    sums = k_loop(builder, vec, *sides(load), sums, (I64(0), whole, 1))
+    sums = k_loop(builder, vec, *sides(None), sums, (I64(0), whole, 1))
     before = builder.block
-    there = builder.icmp_signed(">", left, I64(0))
-    with builder.if_then(there):
-        more = k_step(builder, vec, *sides(load_tail), sums, whole)
+    with builder.if_then(builder.icmp_signed(">", left, I64(0))):
+        more = k_step(builder, vec, *sides(tail), sums, whole)
         inside = builder.block
     return [joined(builder, (s, before), (m, inside)) for s, m in zip(sums, more, strict=True)]
 
@@ -109,14 +102,18 @@ def _add_up(builder, sums):
         low = [j ^ distance | lanes if j & distance else j for j in range(lanes)]
         high = [j | lanes if j & distance else j ^ distance for j in range(lanes)]
         sums = [
-            builder.fadd(shuffle(builder, a, b, low), shuffle(builder, a, b, high))
+            builder.fadd(_shuffle(builder, a, b, low), _shuffle(builder, a, b, high))
             for a, b in zip(sums[::2], sums[1::2], strict=True)
         ]
         distance *= 2
     (total,) = sums
     undefined = ir.Constant(total.type, ir.Undefined)
     while distance < lanes:
-        other = shuffle(builder, total, undefined, [j ^ distance for j in range(lanes)])
+        other = _shuffle(builder, total, undefined, [j ^ distance for j in range(lanes)])
         total = builder.fadd(total, other)
         distance *= 2
-    return shuffle(builder, total, undefined, list(range(count)))
+    return _shuffle(builder, total, undefined, list(range(count)))
+
+
+def _shuffle(builder, a, b, order):
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))

@@ -30,7 +30,20 @@ def make_gemm(vec, vectors, rows_limit):
     @intrinsic
     def gemm(typingctx, rows, depth, a, lda, panel, init, ldi, c, ldc):
         def codegen(context, builder, sig, args):
-            choose(builder, rows_limit, lambda r: _kernel(builder.module, vec, r, vectors), args)
+            rows, *rest = args
+            done = builder.append_basic_block("gemm.done")
+            never = builder.append_basic_block("gemm.never")
+            choice = builder.switch(rows, never)
+            for r in range(1, rows_limit + 1):
+                kernel = _kernel(builder.module, vec, r, vectors)
+                block = builder.append_basic_block(f"gemm.{r}")
+                choice.add_case(I64(r), block)
+                with builder.goto_block(block):
+                    builder.call(kernel, rest)
+                    builder.branch(done)
+            with builder.goto_block(never):
+                builder.branch(done)
+            builder.position_at_end(done)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 9), codegen
@@ -38,41 +51,17 @@ def make_gemm(vec, vectors, rows_limit):
     return gemm
 
 
-def choose(builder, limit, kernel, args):
-    """Call kernel(i) on args[1:], where i is args[0]; nothing unless 1 <= i <= ``limit``."""
-    number, *rest = args
-    done = builder.append_basic_block("choose.done")
-    never = builder.append_basic_block("choose.never")
-    choice = builder.switch(number, never)
-    for i in range(1, limit + 1):
-        block = builder.append_basic_block(f"choose.{i}")
-        choice.add_case(I64(i), block)
-        with builder.goto_block(block):
-            builder.call(kernel(i), rest)
-            builder.branch(done)
-    with builder.goto_block(never):
-        builder.branch(done)
-    builder.position_at_end(done)
-
-
-def kernel_function(module, name, arguments):
-    """(an LLVM function of that many int64s, a builder for its body; None if it is there)."""
-    if name in module.globals:
-        return module.globals[name], None
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * arguments), name)
-    function.linkage = "linkonce_odr"
-    function.attributes.add("noinline")
-    function.attributes.add("nounwind")
-    return function, ir.IRBuilder(function.append_basic_block("entry"))
-
-
 def _kernel(module, vec, rows, vectors):
     """The LLVM function for one number of rows, emitted once per module."""
     name = f"fastrnn_gemm_{rows}x{vectors}_v{vec.lanes}f{8 * vec.itemsize}"
-    function, builder = kernel_function(module, name, 8)
-    if builder is None:
-        return function
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 8), name)
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    function.attributes.add("nounwind")
     depth, a, lda, panel, init, ldi, c, ldc = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
     tile = [(r, v) for r in range(rows) for v in range(vectors)]
     width = vec.lanes * vec.itemsize
 
@@ -86,17 +75,9 @@ def _kernel(module, vec, rows, vectors):
         for r in range(rows)
     ]
     panel = pointer(builder, panel, vec.llvm)
-
-    def element(r, k):
-        return splat(builder, vec.llvm, builder.load(builder.gep(row_pointers[r], [k])))
-
-    def column(v, k):
-        place = builder.add(builder.mul(k, I64(vectors)), I64(v))
-        return builder.load(builder.gep(panel, [place]), align=vec.itemsize)
-
     whole = builder.sub(depth, builder.srem(depth, I64(UNROLL)))
     for start, stop, unroll in ((I64(0), whole, UNROLL), (whole, depth, 1)):
-        sums = k_loop(builder, vec, (rows, element), (vectors, column), sums, (start, stop, unroll))
+        sums = _k_loop(builder, vec, row_pointers, panel, sums, (start, stop, unroll))
     for (r, v), value in zip(tile, sums, strict=True):
         first = builder.load(at(init, ldi, r, v), align=vec.itemsize)
         builder.store(builder.fadd(first, value), at(c, ldc, r, v), align=vec.itemsize)
@@ -104,12 +85,10 @@ def _kernel(module, vec, rows, vectors):
     return function
 
 
-def k_loop(builder, vec, left, right, sums, k_range):
-    """sums[r, v] += element(r, k) * column(v, k) for k in start .. stop, ``unroll`` steps a turn.
-
-    left: (rows, element); right: (vectors, column), functions that load a register each.
-    """
+def _k_loop(builder, vec, row_pointers, panel, sums, k_range):
+    """sums += A[:, start:stop] @ panel[start:stop], ``unroll`` steps a turn."""
     start, stop, unroll = k_range
+    vectors = len(sums) // len(row_pointers)
     before = builder.block
     body, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
     builder.cbranch(builder.icmp_signed("<", start, stop), body, after)
@@ -121,35 +100,28 @@ def k_loop(builder, vec, left, right, sums, k_range):
         phi.add_incoming(value, before)
     new = list(running)
     for u in range(unroll):
-        new = k_step(builder, vec, left, right, new, builder.add(k, I64(u)))
+        now = builder.add(k, I64(u))
+        line = builder.mul(now, I64(vectors))
+        columns = [
+            builder.load(builder.gep(panel, [builder.add(line, I64(v))]), align=vec.itemsize)
+            for v in range(vectors)
+        ]
+        for r, row in enumerate(row_pointers):
+            element = splat(builder, vec.llvm, builder.load(builder.gep(row, [now])))
+            for v, column in enumerate(columns):
+                i = r * vectors + v
+                name = f"llvm.fmuladd.v{vec.lanes}f{8 * vec.itemsize}"
+                new[i] = call_intrinsic(builder, name, vec.llvm, [element, column, new[i]])
     following = builder.add(k, I64(unroll))
     k.add_incoming(following, body)
     for phi, value in zip(running, new, strict=True):
         phi.add_incoming(value, body)
     builder.cbranch(builder.icmp_signed("<", following, stop), body, after)
     builder.position_at_end(after)
-    return [
-        joined(builder, (value, before), (final, body))
-        for value, final in zip(sums, new, strict=True)
-    ]
-
-
-def k_step(builder, vec, left, right, sums, k):
-    """One step of ``k_loop``."""
-    (rows, element), (vectors, column) = left, right
-    sums, name = list(sums), f"llvm.fmuladd.v{vec.lanes}f{8 * vec.itemsize}"
-    columns = [column(v, k) for v in range(vectors)]
-    for r in range(rows):
-        value = element(r, k)
-        for v in range(vectors):
-            i = r * vectors + v
-            sums[i] = call_intrinsic(builder, name, vec.llvm, [value, columns[v], sums[i]])
-    return sums
-
-
-def joined(builder, *ways):
-    """A value that depends on the way here: (value, block) of each."""
-    phi = builder.phi(ways[0][0].type)
-    for value, block in ways:
-        phi.add_incoming(value, block)
-    return phi
+    result = []
+    for value, final in zip(sums, new, strict=True):
+        phi = builder.phi(vec.llvm)
+        phi.add_incoming(value, before)
+        phi.add_incoming(final, body)
+        result.append(phi)
+    return result

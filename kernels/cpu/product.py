@@ -4,12 +4,11 @@ The microkernel's loop, but with a stride for everything, and a mask for B's las
 where an operand is not read often enough for packing it to pay: in a single step of a cell.
 """
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .microkernel import choose, k_loop, kernel_function
-from .simd import I32, I64, mask, masked, pointer, splat
+from .emit import choose, k_loop, kernel_function, load, mask, store
+from .simd import I64, pointer, splat
 
 
 def make_product(vec, vectors, rows, wide):
@@ -44,46 +43,27 @@ def _kernel(module, vec, rows, vectors, partial):
         return function
     depth, a, a_row, a_k, b, b_k, init, ldi, c, ldc, count = function.args
     function.attributes.add("optsize")  # unrolled further, the loop would outgrow the registers
-    load, store = _access(builder, vec, mask(builder, vec, count) if partial else None)
+    lanes = mask(builder, vec, count) if partial else None
     a_rows = [builder.add(a, builder.mul(a_row, I64(r))) for r in range(rows)]
 
     def element(r, k):
         place = builder.add(a_rows[r], builder.mul(a_k, k))
         return splat(builder, vec.llvm, builder.load(pointer(builder, place, vec.llvm.element)))
 
+    def at(base, stride, i, v):
+        """The address of the v-th register of a row."""
+        row = builder.add(base, builder.mul(stride, i))
+        return builder.add(row, I64(v * vec.lanes * vec.itemsize))
+
     def column(v, k):
-        return load(builder.add(b, builder.mul(b_k, k)), v)
+        return load(builder, vec, at(b, b_k, k, v), lanes)
 
     sums = [vec.constant(0.0)] * (rows * vectors)
     sums = k_loop(builder, vec, (rows, element), (vectors, column), sums, (I64(0), depth, 1))
     for r in range(rows):
-        first, to = (
-            builder.add(base, builder.mul(stride, I64(r)))
-            for base, stride in ((init, ldi), (c, ldc))
-        )
         for v in range(vectors):
-            store(builder.fadd(load(first, v), sums[r * vectors + v]), to, v)
+            first = load(builder, vec, at(init, ldi, I64(r), v), lanes)
+            value = builder.fadd(first, sums[r * vectors + v])
+            store(builder, vec, value, at(c, ldc, I64(r), v), lanes)
     builder.ret_void()
     return function
-
-
-def _access(builder, vec, lanes):
-    """(load, store) for the v-th register behind an address; ``lanes``: a mask, or None."""
-
-    def at(address, v):
-        return pointer(builder, builder.add(address, I64(v * vec.lanes * vec.itemsize)), vec.llvm)
-
-    def load(address, v):
-        if lanes is None:
-            return builder.load(at(address, v), align=vec.itemsize)
-        args = [at(address, v), I32(vec.itemsize), lanes, vec.constant(0.0)]
-        return masked(builder, "load", vec, vec.llvm, args)
-
-    def store(value, address, v):
-        if lanes is None:
-            builder.store(value, at(address, v), align=vec.itemsize)
-        else:
-            args = [value, at(address, v), I32(vec.itemsize), lanes]
-            masked(builder, "store", vec, ir.VoidType(), args)
-
-    return load, store

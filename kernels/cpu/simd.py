@@ -184,36 +184,6 @@ def add_to_exponent(typingctx, x, shifted):
     return x(x, shifted), codegen
 
 
-def pick(order):
-    """A function of a tuple of registers: those at the places in ``order``, as a tuple."""
-
-    @intrinsic
-    def picked(typingctx, values):
-        def codegen(context, builder, sig, args):
-            values = cgutils.unpack_tuple(builder, args[0])
-            return context.make_tuple(builder, sig.return_type, [values[i] for i in order])
-
-        return types.BaseTuple.from_types([values[i] for i in order])(values), codegen
-
-    return picked
-
-
-def on_stack(size):
-    """A function that returns the address of ``size`` bytes of its caller's, as long as it runs."""
-
-    @intrinsic
-    def stack(typingctx):
-        def codegen(context, builder, sig, args):
-            with builder.goto_entry_block():  # Numba's own helper would fill it with zeros
-                memory = builder.alloca(ir.ArrayType(ir.IntType(8), size))
-            memory.align = 64  # a cache line
-            return builder.ptrtoint(memory, I64)
-
-        return types.int64(), codegen
-
-    return stack
-
-
 def call_intrinsic(builder, name, result, args):
     """Call an LLVM intrinsic, declared by hand: llvmlite's helper knows only typed pointers."""
     signature = ir.FunctionType(result, [a.type for a in args])
@@ -234,37 +204,37 @@ def integer(typingctx, address, index):
     return types.int64(types.int64, types.int64), codegen
 
 
-def mask(builder, vec, count):
+def _mask(builder, vec, count):
     """Lanes 0 .. count-1."""
     lanes = ir.Constant(ir.VectorType(I64, vec.lanes), list(range(vec.lanes)))
     return builder.icmp_signed("<", lanes, splat(builder, lanes.type, count))
 
 
-def masked(builder, what, vec, result, args):
+def _masked(builder, what, vec, result, args):
     name = f"llvm.masked.{what}.v{vec.lanes}f{8 * vec.itemsize}.p0"
     return call_intrinsic(builder, name, result, args)
 
 
-def emit_load(builder, vec, address, count):
+def _emit_load(builder, vec, address, count):
     ptr = pointer(builder, address, vec.llvm)
     slot = cgutils.alloca_once(builder, vec.llvm)
     with builder.if_else(builder.icmp_signed(">=", count, I64(vec.lanes))) as (full, tail):
         with full:
             builder.store(builder.load(ptr, align=vec.itemsize), slot)
         with tail:
-            args = [ptr, I32(vec.itemsize), mask(builder, vec, count), vec.constant(0.0)]
-            builder.store(masked(builder, "load", vec, vec.llvm, args), slot)
+            args = [ptr, I32(vec.itemsize), _mask(builder, vec, count), vec.constant(0.0)]
+            builder.store(_masked(builder, "load", vec, vec.llvm, args), slot)
     return builder.load(slot)
 
 
-def emit_store(builder, vec, value, address, count):
+def _emit_store(builder, vec, value, address, count):
     ptr = pointer(builder, address, vec.llvm)
     with builder.if_else(builder.icmp_signed(">=", count, I64(vec.lanes))) as (full, tail):
         with full:
             builder.store(value, ptr, align=vec.itemsize)
         with tail:
-            args = [value, ptr, I32(vec.itemsize), mask(builder, vec, count)]
-            masked(builder, "store", vec, ir.VoidType(), args)
+            args = [value, ptr, I32(vec.itemsize), _mask(builder, vec, count)]
+            _masked(builder, "store", vec, ir.VoidType(), args)
 
 
 def memory(vec):
@@ -277,14 +247,14 @@ def memory(vec):
     @intrinsic
     def load(typingctx, address, count):
         def codegen(context, builder, sig, args):
-            return emit_load(builder, vec, *args)
+            return _emit_load(builder, vec, *args)
 
         return vec(types.int64, types.int64), codegen
 
     @intrinsic
     def store(typingctx, value, address, count):
         def codegen(context, builder, sig, args):
-            emit_store(builder, vec, *args)
+            _emit_store(builder, vec, *args)
             return context.get_dummy_value()
 
         return types.void(vec, types.int64, types.int64), codegen
@@ -299,7 +269,7 @@ def memory(vec):
             _, address, stride, count = args
             values = []
             for _ in range(number.literal_value):
-                values.append(emit_load(builder, vec, address, count))
+                values.append(_emit_load(builder, vec, address, count))
                 address = builder.add(address, stride)
             return context.make_tuple(builder, sig.return_type, values)
 
@@ -311,7 +281,7 @@ def memory(vec):
         def codegen(context, builder, sig, args):
             values, address, stride, count = args
             for value in cgutils.unpack_tuple(builder, values):
-                emit_store(builder, vec, value, address, count)
+                _emit_store(builder, vec, value, address, count)
                 address = builder.add(address, stride)
             return context.get_dummy_value()
 
@@ -330,11 +300,11 @@ def memory(vec):
             for i in range(vec.lanes):
                 here = builder.icmp_signed("<", I64(i), rows)
                 count = builder.select(here, columns, I64(0))
-                lines.append(emit_load(builder, vec, source, count))
+                lines.append(_emit_load(builder, vec, source, count))
                 source = builder.add(source, lds)
             for i, line in enumerate(_transposed(builder, lines)):
                 with builder.if_then(builder.icmp_signed("<", I64(i), columns)):
-                    emit_store(builder, vec, line, out, width)
+                    _emit_store(builder, vec, line, out, width)
                 out = builder.add(out, ldo)
             return context.get_dummy_value()
 
@@ -360,11 +330,11 @@ def _transposed(builder, lines):
             a, b = lines[i], lines[i + distance]
             low = [j + lanes - distance if j & distance else j for j in range(lanes)]
             high = [j + lanes if j & distance else j + distance for j in range(lanes)]
-            lines[i] = shuffle(builder, a, b, low)
-            lines[i + distance] = shuffle(builder, a, b, high)
+            lines[i] = _shuffle(builder, a, b, low)
+            lines[i + distance] = _shuffle(builder, a, b, high)
         distance *= 2
     return lines
 
 
-def shuffle(builder, a, b, order):
+def _shuffle(builder, a, b, order):
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))
