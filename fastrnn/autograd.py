@@ -50,7 +50,15 @@ class Layer(torch.autograd.Function):
         needed = ctx.needs_input_grad[LEADING:]
         # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
         if torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads)):
-            return *[None] * LEADING, *_differentiable(ctx, inputs, needed, grads)
+
+            def again(*tensors):
+                x, states, directions = _unflatten(cell, tensors)
+                with torch.autocast("cpu", enabled=False):
+                    wide = x.to(states[0].dtype)
+                    y, finals = reference.layer(cell, wide, ctx.steps, directions, states)
+                return y.to(x.dtype), *finals
+
+            return *[None] * LEADING, *differentiable(again, inputs, needed, grads)
         x, states, directions = _unflatten(cell, inputs)
         _, _, need_weights = _unflatten(cell, needed)
         dx, dstates, dweights = ctx.engine.gradients(
@@ -60,21 +68,19 @@ class Layer(torch.autograd.Function):
         return *[None] * LEADING, *(g if n else None for g, n in zip(flat, needed, strict=True))
 
 
-def _differentiable(ctx, inputs, needed, grads):
-    """The gradients again, as a function that autograd can follow: through the reference engine."""
+def differentiable(function, inputs, needed, grads):
+    """The gradients of function(*inputs), plain PyTorch, in a way that autograd can follow.
+
+    ``grads``: those of its outputs, None for an output that is None.
+    """
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         # views, so that a tensor that serves twice (tied weights) has a gradient for each place
         aliases = [t.view_as(t) if n else t for t, n in zip(inputs, needed, strict=True)]
-        x, states, directions = _unflatten(ctx.cell, aliases)
-        with torch.autocast("cpu", enabled=False):
-            wide = x.to(states[0].dtype)
-            y, finals = reference.layer(ctx.cell, wide, ctx.steps, directions, states)
-            y = y.to(x.dtype)
+        outputs = [y for y in function(*aliases) if y is not None]
+    grads = [g for g in grads if g is not None]
     wanted = [t for t, n in zip(aliases, needed, strict=True) if n]
     found = iter(
-        torch.autograd.grad(
-            (y, *finals), wanted, grads, create_graph=differentiable, allow_unused=True
-        )
+        torch.autograd.grad(outputs, wanted, grads, create_graph=differentiable, allow_unused=True)
     )
     return [next(found) if n else None for n in needed]

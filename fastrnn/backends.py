@@ -10,6 +10,7 @@ Engines: "numba" (CPU, fused), "reference" (plain PyTorch, differentiable any nu
 
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib import import_module
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ ENGINES = {
     "torch": None,
 }
 NUMBA_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_STRIDED = torch.strided
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
 _told = ContextVar("fastrnn_engine", default=None)
 
 
@@ -33,12 +35,14 @@ class Choice(NamedTuple):
     reason: str
 
 
+_TRANSFORMED = Choice("reference", "torch.func or forward-mode AD is active")
+
+
 def explain(*tensors, step=False):
     """The Choice for a layer on these tensors (input, states, weights; None where absent).
 
     ``step``: for a cell, which takes one step.
     """
-    tensors = [t for t in tensors if t is not None]
     able = _able(tensors, step)
     told = _told.get()
     if told is None:
@@ -50,9 +54,23 @@ def explain(*tensors, step=False):
 
 def _able(tensors, step):
     """The best engine for the tensors."""
-    first = tensors[0]
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return Choice("reference", "torch.func or forward-mode AD is active")
+        return _TRANSFORMED
+    if torch._C._is_tracing() or torch.is_autocast_enabled("cpu"):
+        return _unserved(tensors, step)
+    dtype = tensors[0].dtype
+    for t in tensors:
+        if t is not None and not (
+            type(t) in _PLAIN and t.is_cpu and t.dtype is dtype and t.layout is _STRIDED
+        ):
+            return _unserved(tensors, step)
+    return _served(dtype, step) or _unserved(tensors, step)
+
+
+def _unserved(tensors, step):
+    """The Choice for tensors that are not served as they are: mostly torch, and why."""
+    tensors = [t for t in tensors if t is not None]
+    first = tensors[0]
     if any(type(t) not in _PLAIN for t in tensors):
         return Choice("torch", "not every tensor is a plain torch.Tensor")
     if torch.jit.is_tracing():
@@ -63,9 +81,7 @@ def _able(tensors, step):
         return _under_autocast(tensors, step)
     if any(t.device != first.device or t.dtype != first.dtype for t in tensors):
         return Choice("torch", "devices or dtypes differ")
-    if first.dtype not in NUMBA_DTYPES or any(t.layout != torch.strided for t in tensors):
-        return Choice("torch", f"no engine of ours for {first.dtype}, {first.layout}")
-    return Choice("numba", f"{_name(first.dtype)} on CPU{_computed_in(first.dtype)}")
+    return Choice("torch", f"no engine of ours for {first.dtype}, {first.layout}")
 
 
 def _under_autocast(tensors, step):
@@ -78,14 +94,22 @@ def _under_autocast(tensors, step):
         return Choice("torch", "autocast, and not every tensor is float32 or bfloat16 on CPU")
     if step:
         return Choice("torch", "autocast of one step: torch remembers the weights it has cast")
-    return Choice("numba", f"autocast to bfloat16 on CPU{_computed_in(to)}")
+    return Choice("numba", f"autocast to bfloat16 on CPU{_computed_in(to, step)}")
 
 
-def _computed_in(dtype):
+@cache
+def _served(dtype, step):
+    """The Choice for tensors of ``dtype`` on CPU."""
+    if dtype not in NUMBA_DTYPES:
+        return None
+    return Choice("numba", f"{_name(dtype)} on CPU{_computed_in(dtype, step)}")
+
+
+def _computed_in(dtype, step):
     """What to add where the CPU engine computes in another dtype than the tensors'."""
     if dtype not in (torch.bfloat16, torch.float16):  # known without loading the engine
         return ""
-    computed, _ = load("numba").dtypes(dtype)
+    computed = torch.float32 if step else load("numba").dtypes(dtype)[0]
     return "" if computed == dtype else f", computed in {_name(computed)}"
 
 
@@ -97,6 +121,12 @@ def load(name):
     """The engine's module (None for torch's own kernels)."""
     path = ENGINES[name]
     return path and import_module(path)
+
+
+@cache
+def load_step():
+    """The numba engine's module for one step of a cell."""
+    return import_module("fastrnn.kernels.cpu.step")
 
 
 @contextmanager

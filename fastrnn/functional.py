@@ -1,8 +1,8 @@
 """A whole stack of layers: directions, dropout between layers, packed sequences, half precision.
 
-``sequence`` and ``cell_step`` take what torch's own ``_VF.lstm``, ``_VF.lstm_cell`` and their kin
-take, and return what those return. What no engine of ours serves, and what torch would refuse, goes
-to torch's function: its result or its error is then the user's, to the letter.
+``sequence`` takes what torch's own ``_VF.lstm`` and its kin take, and returns what those return.
+What no engine of ours serves, and what torch would refuse, goes to torch's function: its result or
+its error is then the user's, to the letter.
 """
 
 import warnings
@@ -58,26 +58,6 @@ def sequence(name, *arguments, keep=Keep.ALL):
         y = y.view(steps.T, steps.B, -1)
         y = y.transpose(0, 1) if batch_first else y
     return tuple(t.to(d) for t, d in zip((y, *finals), dtypes, strict=True))
-
-
-def cell_step(name, *arguments):
-    """torch._VF.<name>_cell: (input, hx, weight_ih, weight_hh, bias_ih, bias_hh)."""
-    x, hx, ih, hh, b_ih, b_hh = arguments
-    cell = CELLS[name]
-    states = (hx,) if cell.states == 1 else tuple(hx)
-    tensors = (x, *states, ih, hh, b_ih, b_hh)
-    choice = backends.explain(*tensors, step=True)
-    weights = Weights(ih, hh, b_ih, b_hh, None)
-    states = tuple(s.unsqueeze(0) for s in states)
-    if choice.name != "torch" and x.numel():
-        steps = layouts.dense(1, x.shape[0])
-        if _agree(cell, x, steps, [weights], states, 1, 1):
-            engine = backends.load(choice.name)
-            dtype, dtypes = _dtypes(name, True, x, states, weights)  # as for several lengths
-            _, finals = _stack(engine, cell, x, steps, [weights], states, 1, 0.0, dtype, Keep.ALL)
-            finals = tuple(s.squeeze(0).to(d) for s, d in zip(finals, dtypes[1:], strict=True))
-            return finals[0] if cell.states == 1 else finals
-    return getattr(_VF, f"{name}_cell")(*arguments)
 
 
 def _dtypes(name, ragged, x, states, weights):

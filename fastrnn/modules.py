@@ -12,7 +12,8 @@ from types import FunctionType, SimpleNamespace
 import torch
 from torch import nn
 
-from .functional import cell_step, sequence
+from .cell_step import cell_step
+from .functional import sequence
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
 

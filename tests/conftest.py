@@ -14,10 +14,10 @@ import hypothesis
 import pytest
 import torch
 
-from fastrnn import functional
+from fastrnn import cell_step, functional
 from fastrnn.kernels import reference
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.cpu import engine
+from fastrnn.kernels.cpu import engine, step
 from fastrnn.kernels.cpu import threads as teams
 
 # The same examples in every run; HYPOTHESIS_PROFILE=explore draws new ones, and more of them.
@@ -50,7 +50,7 @@ def threads(request):
 
 @contextmanager
 def spying():
-    """Counts which engine runs: "forward" and "backward" are the fused ones, layer by layer."""
+    """Counts which engine runs: "forward" and "backward" are the fused ones, layers or steps."""
     calls = Counter()
 
     def counted(name, function):
@@ -63,10 +63,13 @@ def spying():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "layer", counted("forward", engine.layer))
         patch.setattr(engine, "gradients", counted("backward", engine.gradients))
+        patch.setattr(step, "forward", counted("forward", step.forward))
+        patch.setattr(step, "gradients", counted("backward", step.gradients))
         patch.setattr(reference, "layer", counted("reference", reference.layer))
         names = [name + suffix for name in CELLS for suffix in ("", "_cell")]
         torchs = {name: counted("torch", getattr(torch._VF, name)) for name in names}
-        patch.setattr(functional, "_VF", SimpleNamespace(**torchs))
+        for module in (functional, cell_step):
+            patch.setattr(module, "_VF", SimpleNamespace(**torchs))
         yield calls
 
 

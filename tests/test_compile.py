@@ -34,6 +34,20 @@ with spying() as calls:
         compare(ours, theirs, make_inputs(ours, 6, 13))
 assert calls.keys() == {{"forward", "backward"}}
 """
+COMPARE_STEPS = """
+import torch
+from against_torch import KINDS, compare, make_inputs, twins
+from conftest import spying
+from fastrnn.kernels.cpu.target import registers
+
+assert registers().bits == {bits}, registers()
+with spying() as calls:
+    for kind, dtype in [(kind, torch.float32) for kind in KINDS] + [("gru", torch.float64)]:
+        for B, I, H in ((1, 5, 1), (1, 300, 70), (7, 3, 17), (66, 70, 133)):
+            ours, theirs = twins(kind, I, H, cell=True, dtype=dtype)
+            compare(ours, theirs, make_inputs(ours, 1, B))
+assert calls.keys() == {{"forward", "backward"}}
+"""
 FIRST_CALL = """
 import torch, fastrnn
 
@@ -47,12 +61,13 @@ with torch.no_grad():
     platform.machine() not in ("x86_64", "AMD64"), reason="these are x86's registers"
 )
 @pytest.mark.parametrize(("name", "features", "bits"), TARGETS.values(), ids=TARGETS)
-def test_narrower_registers(name, features, bits):
+@pytest.mark.parametrize("script", [COMPARE_ALL, COMPARE_STEPS], ids=["layers", "steps"])
+def test_narrower_registers(name, features, bits, script):
     """Every cell, forward and backward, as another CPU would run it."""
     if registers().bits < bits:
         pytest.skip(f"{cpu_name()} has no {bits}-bit registers to run this on")
     environment = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
-    run_python(COMPARE_ALL.format(bits=bits), **environment)
+    run_python(script.format(bits=bits), **environment)
 
 
 def test_this_machines_registers():

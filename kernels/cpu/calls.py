@@ -55,13 +55,12 @@ def forward(cell, x, steps, directions, states, keep):
             else:
                 row += [out, D * S, h0, h_n, c_n, c_n, c_n, out, D * S, 0, 0]
             rows.append([address(bounds), *row][: len(layout.given)])
-        team.run(compiled.forward(cell, x.dtype), layout.fill(memory.data_ptr(), rows))
+        plan = layout.fill(memory.data_ptr(), rows)
+        team.run(compiled.forward(cell, x.dtype), address(plan))
     return y, finals, kept
 
 
-def backward(
-    cell, x, steps, directions, ordered, states, keep, kept, grads, need_x, need_weights
-):
+def backward(cell, x, steps, directions, ordered, states, keep, kept, grads, need_x, need_weights):
     """The gradients of x (None if not needed), of the states, and of each direction's weights.
 
     All tensors are contiguous. ``ordered`` are the weights with their gates in the order of dgates,
@@ -112,7 +111,8 @@ def backward(
                 base + places["kept"],
             ]  # fmt: skip
             rows.append(row[: len(layout.given)])
-        team.run(compiled.backward(cell, x.dtype), layout.fill(memory.data_ptr(), rows))
+        plan = layout.fill(memory.data_ptr(), rows)
+        team.run(compiled.backward(cell, x.dtype), address(plan))
     if need_x and groups == 2:
         dxs[0].add_(dxs[1])
     return dxs[0], [dh[..., :S], *dextra], dweights

@@ -9,14 +9,17 @@ import torch
 from numba import types
 
 from . import backward as backward_loop
-from . import blocks, products
+from . import blocks, products, step_loops
 from . import forward as forward_loop
 from .activations import make_activations
 from .bfloat16 import Bfloat16, Pairs, divide_roughly
 from .compile import rebind, specialise
+from .dot import ROWS, make_dot, weight_rows
 from .elements import Same, make_transpose, memory
+from .emit import on_stack, pick
 from .microkernel import make_gemm
 from .panels import Singles, make_packing
+from .product import make_product
 from .simd import VecType
 from .target import registers
 from .tiling import tiling
@@ -117,9 +120,10 @@ def backward(cell, dtype):
     return _compile(
         "backward",
         [forward_loop.pack_gates, forward_loop.project_inputs, forward_loop.recurrent_gates]
-        + [loop.recall, loop.recompute, products.matmul, products.stand_up, products.pack_and_sum, products.accumulate]
-        + [products.lay_down, loop.pack_weights, loop.differentiate, loop.gather_projected]
-        + [loop.copy_rows, loop.gather, loop.step, loop.products, loop.direction],
+        + [products.matmul, products.stand_up, products.pack_and_sum, products.accumulate]
+        + [products.lay_down, loop.pack_weights, loop.recall, loop.recompute, loop.copy_rows]
+        + [loop.gather, loop.differentiate, loop.gather_projected, loop.step, loop.products]
+        + [loop.direction],
         loop.BACKWARD,
         tiles(cell.gates, dtype),
         dtype,
@@ -133,3 +137,50 @@ def _compile(name, functions, record, tile, dtype, cell):
     label = f"{cell.name} {name} in {str(dtype).removeprefix('torch.')}"
     functions = [blocks.multiply, blocks.pack, blocks.spread, *functions, blocks.every_direction]
     return specialise(functions, names, label, sources, tile)
+
+
+@cache
+def step_forward(cell, dtype):
+    """One step of the cell on weights as they lie."""
+    loop = step_loops
+    return _compile_step(
+        [loop.bias_at, loop.preactivations, loop.apply_cell, loop.forward], cell, dtype
+    )
+
+
+@cache
+def step_backward(cell, dtype):
+    """One step's gradients."""
+    loop = step_loops
+    functions = [loop.differentiate, loop.sum_rows, loop.multiply, loop.to_inputs]
+    return _compile_step([*functions, loop.to_weights, loop.backward], cell, dtype)
+
+
+def _compile_step(functions, cell, dtype):
+    host, tile = registers(), tiles(1, dtype)
+    vec, wide = VecType(ELEMENTS[dtype], tile.lanes), host.count // 2
+    count = weight_rows(tile.lanes, host.count)
+    apart = tuple(x != h for x, h in zip(cell.dx, cell.dh, strict=True))
+    slots = cell.gates * (1 + any(apart))
+    names = {
+        **memory(Same(vec)),
+        **_cell(cell, dtype),
+        "dot": make_dot(vec, count),
+        "product": make_product(vec, tile.vectors, tile.rows, wide),
+        "stack": on_stack(step_loops.CHUNK * slots * tile.lanes * vec.itemsize),
+        "pick_x": pick(cell.dx),
+        "pick_h": pick(cell.dh),
+        "SIZE": vec.itemsize,
+        "LANES": tile.lanes,
+        "DOT_ROWS": ROWS,
+        "DOT_COUNT": count,
+        "PANEL": tile.panel,
+        "ROWS": tile.rows,
+        "WIDE": wide * tile.lanes,
+        "STATES": cell.states,
+        "SLOTS": slots,
+        "APART": apart,
+    }
+    sources = [SOURCES, *(marshal.dumps(f.__code__) for f in (cell.forward, cell.backward))]
+    label = f"{cell.name} step {functions[-1].__name__} in {str(dtype).removeprefix('torch.')}"
+    return specialise(functions, names, label, sources, (tile, count, wide))

@@ -62,12 +62,12 @@ class Shape(NamedTuple):
 FORWARD_GIVEN = (
     "bounds sizes offsets x w_ih b_ih w_hh b_hh w_hr trail ld_trail h_first h_last extra "
     "extra_first extra_last y ldy kept m"
-).split()
+)
 
 
 @lru_cache(maxsize=256)
 def forward_layout(cell, shape, keep, threads):
-    dtype, T, B, N, D, I, H, S, projected = shape
+    dtype, T, B, _, D, I, H, S, projected = shape
     tile = compiled.tiles(cell.gates, dtype)
     size, item = compiled.wide(dtype).itemsize, dtype.itemsize
     width = tile.tiles(H) * tile.width
@@ -84,7 +84,7 @@ def forward_layout(cell, shape, keep, threads):
         "tile": (size, row_parts * unit_parts, tile.rows, tile.width),
         **_gate_tiles(shape, tile, size, item, row_parts, block * B),
     }
-    given = FORWARD_GIVEN
+    given = FORWARD_GIVEN.split()
     if projected:
         scratch["w_hr_panels"] = (item, compiled.depth(H, dtype), tile.padded(S))
     if projected and not keep:
@@ -95,12 +95,12 @@ def forward_layout(cell, shape, keep, threads):
 BACKWARD_GIVEN = (
     "bounds sizes offsets x w_ih w_hh w_hr b_ih b_hh v_ih v_hh dy lddy dx add dh dextra after "
     "extra_after m h_first extra_first dw_ih dw_hh dw_hr sums_x sums_h sums_r kept"
-).split()
+)
 
 
 @lru_cache(maxsize=256)
 def backward_layout(cell, shape, keep, need_x, threads):
-    dtype, T, B, N, D, I, H, S, projected = shape
+    dtype, T, B, _, D, I, H, S, projected = shape
     M, tile = cell.gates * H, compiled.tiles(cell.gates, dtype)
     size, item = compiled.wide(dtype).itemsize, dtype.itemsize
     columns, wide = tile.padded(S), tile.padded(M)
@@ -131,7 +131,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
         scratch["dp"] = (item, 2, capacity, S)
         scratch["w_hr_panels"] = (item, compiled.depth(S, dtype), tile.padded(H))
         scratch["strips_r"] = (size, columns, H)
-    given = BACKWARD_GIVEN
+    given = BACKWARD_GIVEN.split()
     if keep == Keep.STATES:
         numbers["recompute"], given = 1, given[:-1]
         scratch |= {

@@ -27,7 +27,8 @@ def max_rows(registers, vectors):
 def make_gemm(factors, vectors, rows_limit):
     """``gemm(rows, width, K, a, lda, panel, init, ldi, c, ldc)``: a tile of 1 .. rows_limit rows.
 
-    Of the panel's ``vectors`` registers only the first ``width`` are multiplied: it may be the last.
+    Of the panel's ``vectors`` registers only the first ``width`` are multiplied: the last panel may
+    have no more columns.
 
     Addresses and leading dimensions are in bytes. ``init`` is a matrix to add to: a bias (``ldi`` =
     0), or C itself. It is added last: sums over K that start from it would round at its size.

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from functools import cache
 from queue import SimpleQueue
 
-from .plan import address
-
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -44,11 +42,11 @@ class Team:
         self.size, self._start = size, start
 
     def run(self, compiled, plan):
-        """Run a compiled function on ``plan``, ``size`` times at once; return when all are done."""
+        """Run a compiled function on the plan at an address, ``size`` times at once, to the end."""
         if self.size == 1:
-            compiled.ctypes(address(plan))
+            compiled.ctypes(plan)
         else:
-            self._start(compiled, address(plan), self.size)
+            self._start(compiled, plan, self.size)
 
 
 class Teams:

@@ -1,0 +1,90 @@
+"""One step of a cell, as the cell modules take it.
+
+``cell_step`` takes what torch's own ``_VF.lstm_cell`` and its kin take, and returns what those
+return. As in functional.py, what no engine of ours serves, and what torch would refuse, goes to
+torch's function. A step at batch 1 takes microseconds, which is why it has an autograd function of
+its own, with nothing in it that only sequences need.
+"""
+
+import torch
+from torch import _VF
+from torch._C._functorch import is_legacy_batchedtensor
+
+from . import backends
+from .autograd import differentiable
+from .kernels import reference
+from .kernels import steps as layouts
+from .kernels.cells import CELLS
+from .kernels.weights import Weights
+
+
+def cell_step(name, x, hx, w_ih, w_hh, b_ih, b_hh):
+    """torch._VF.<name>_cell."""
+    cell = CELLS[name]
+    h, c = (hx, None) if cell.states == 1 else hx if len(hx) == 2 else (None, None)
+    engine = backends.explain(x, h, c, w_ih, w_hh, b_ih, b_hh, step=True).name
+    if engine == "torch" or not _agree(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
+        return getattr(_VF, f"{name}_cell")(x, hx, w_ih, w_hh, b_ih, b_hh)
+    compute = _reference if engine == "reference" else _fused
+    h_new, c_new = compute(cell, x, h, c, w_ih, w_hh, b_ih, b_hh)
+    return h_new if c is None else (h_new, c_new)
+
+
+def _agree(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
+    """Whether all shapes fit together, and leave something to compute."""
+    if x.dim() != 2 or w_hh.dim() != 2 or not x.numel():
+        return False
+    (B, I), (M, H) = x.shape, w_hh.shape
+    if cell.gates * H != M or w_ih.shape != (M, I) or h is None or h.shape != (B, H):
+        return False
+    if cell.states == 2 and (c is None or c.shape != (B, H)):
+        return False
+    if b_ih is None or b_hh is None:
+        return b_ih is b_hh
+    return b_ih.shape == b_hh.shape == (M,)
+
+
+def _reference(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
+    """(h, c) after the step, through what autograd can follow any number of times."""
+    states = [s.unsqueeze(0) for s in (h, c) if s is not None]
+    weights = Weights(w_ih, w_hh, b_ih, b_hh, None)
+    _, new = reference.layer(cell, x, layouts.dense(1, x.shape[0]), [weights], states)
+    return new[0].squeeze(0), new[1].squeeze(0) if cell.states == 2 else None
+
+
+def _fused(cell, *tensors):
+    """(h, c) after the step; half precision is computed in float32."""
+    dtype = tensors[0].dtype
+    if dtype.itemsize == 2:
+        h, c = _fused(cell, *(t if t is None else t.float() for t in tensors))
+        return h.to(dtype), c if c is None else c.to(dtype)
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                return Step.apply(cell, *tensors)
+    return backends.load_step().forward(cell, *tensors, False)[:2]
+
+
+class Step(torch.autograd.Function):
+    """apply(cell, x, h, c, w_ih, w_hh, b_ih, b_hh) -> (h, c); None where there is no c."""
+
+    @staticmethod
+    def forward(ctx, cell, *tensors):
+        h_new, c_new, kept = backends.load_step().forward(cell, *tensors, True)
+        ctx.cell = cell
+        ctx.save_for_backward(*tensors, kept)
+        return h_new, c_new
+
+    @staticmethod
+    def backward(ctx, dh, dc):
+        cell, needed = ctx.cell, ctx.needs_input_grad[1:]
+        x, h, c, w_ih, w_hh, b_ih, b_hh, kept = ctx.saved_tensors
+        # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
+        batched = is_legacy_batchedtensor(dh) or (dc is not None and is_legacy_batchedtensor(dc))
+        if not batched and not torch.is_grad_enabled():
+            engine = backends.load_step()
+            return None, *engine.gradients(cell, x, h, c, w_ih, w_hh, kept, dh, dc, needed)
+        inputs = (x, h, c, w_ih, w_hh, b_ih, b_hh)
+        return None, *differentiable(
+            lambda *tensors: _reference(cell, *tensors), inputs, needed, (dh, dc)
+        )

@@ -1,0 +1,148 @@
+"""Pieces that dot.py and product.py emit their kernels from: LLVM functions of int64s, a loop over
+K with its sums in registers, masked access; and what else a single step needs of registers.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .simd import I32, I64, call_intrinsic, pointer, splat
+
+
+def choose(builder, limit, kernel, args):
+    """Call kernel(i) on args[1:], where i is args[0]; nothing unless 1 <= i <= ``limit``."""
+    number, *rest = args
+    done = builder.append_basic_block("choose.done")
+    never = builder.append_basic_block("choose.never")
+    choice = builder.switch(number, never)
+    for i in range(1, limit + 1):
+        block = builder.append_basic_block(f"choose.{i}")
+        choice.add_case(I64(i), block)
+        with builder.goto_block(block):
+            builder.call(kernel(i), rest)
+            builder.branch(done)
+    with builder.goto_block(never):
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+def kernel_function(module, name, arguments):
+    """(an LLVM function of that many int64s, a builder for its body; None if it is there)."""
+    if name in module.globals:
+        return module.globals[name], None
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * arguments), name)
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    function.attributes.add("nounwind")
+    return function, ir.IRBuilder(function.append_basic_block("entry"))
+
+
+def k_loop(builder, vec, left, right, sums, k_range):
+    """sums[r, v] += element(r, k) * column(v, k) for k in start .. stop, ``unroll`` steps a turn.
+
+    left: (rows, element); right: (vectors, column), functions that load a register each.
+    """
+    start, stop, unroll = k_range
+    before = builder.block
+    body, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
+    builder.cbranch(builder.icmp_signed("<", start, stop), body, after)
+    builder.position_at_end(body)
+    k = builder.phi(I64)
+    k.add_incoming(start, before)
+    running = [builder.phi(vec.llvm) for _ in sums]
+    for phi, value in zip(running, sums, strict=True):
+        phi.add_incoming(value, before)
+    new = list(running)
+    for u in range(unroll):
+        new = k_step(builder, vec, left, right, new, builder.add(k, I64(u)))
+    following = builder.add(k, I64(unroll))
+    k.add_incoming(following, body)
+    for phi, value in zip(running, new, strict=True):
+        phi.add_incoming(value, body)
+    builder.cbranch(builder.icmp_signed("<", following, stop), body, after)
+    builder.position_at_end(after)
+    return [
+        joined(builder, (value, before), (final, body))
+        for value, final in zip(sums, new, strict=True)
+    ]
+
+
+def k_step(builder, vec, left, right, sums, k):
+    """One step of ``k_loop``."""
+    (rows, element), (vectors, column) = left, right
+    sums, name = list(sums), f"llvm.fmuladd.v{vec.lanes}f{8 * vec.itemsize}"
+    columns = [column(v, k) for v in range(vectors)]
+    for r in range(rows):
+        value = element(r, k)
+        for v in range(vectors):
+            i = r * vectors + v
+            sums[i] = call_intrinsic(builder, name, vec.llvm, [value, columns[v], sums[i]])
+    return sums
+
+
+def joined(builder, *ways):
+    """A value that depends on the way here: (value, block) of each."""
+    phi = builder.phi(ways[0][0].type)
+    for value, block in ways:
+        phi.add_incoming(value, block)
+    return phi
+
+
+def mask(builder, vec, count):
+    """Lanes 0 .. count-1."""
+    lanes = ir.Constant(ir.VectorType(I64, vec.lanes), list(range(vec.lanes)))
+    return builder.icmp_signed("<", lanes, splat(builder, lanes.type, count))
+
+
+def load(builder, vec, address, lanes=None):
+    """A register from an address; only the ``lanes`` of a mask, zeros elsewhere."""
+    ptr = pointer(builder, address, vec.llvm)
+    if lanes is None:
+        return builder.load(ptr, align=vec.itemsize)
+    args = [ptr, I32(vec.itemsize), lanes, vec.constant(0.0)]
+    return call_intrinsic(builder, _masked("load", vec), vec.llvm, args)
+
+
+def store(builder, vec, value, address, lanes=None):
+    """A register to an address; only the ``lanes`` of a mask."""
+    ptr = pointer(builder, address, vec.llvm)
+    if lanes is None:
+        builder.store(value, ptr, align=vec.itemsize)
+    else:
+        args = [value, ptr, I32(vec.itemsize), lanes]
+        call_intrinsic(builder, _masked("store", vec), ir.VoidType(), args)
+
+
+def _masked(what, vec):
+    return f"llvm.masked.{what}.v{vec.lanes}f{8 * vec.itemsize}.p0"
+
+
+def pick(order):
+    """A function of a tuple of registers: those at the places in ``order``, as a tuple."""
+
+    @intrinsic
+    def picked(typingctx, values):
+        def codegen(context, builder, sig, args):
+            values = cgutils.unpack_tuple(builder, args[0])
+            return context.make_tuple(builder, sig.return_type, [values[i] for i in order])
+
+        return types.BaseTuple.from_types([values[i] for i in order])(values), codegen
+
+    return picked
+
+
+def on_stack(size):
+    """A function that returns the address of ``size`` bytes of its caller's, as long as it runs."""
+
+    @intrinsic
+    def stack(typingctx):
+        def codegen(context, builder, sig, args):
+            with builder.goto_entry_block():  # Numba's own helper would fill it with zeros
+                memory = builder.alloca(ir.ArrayType(ir.IntType(8), size))
+            memory.align = 64  # a cache line
+            return builder.ptrtoint(memory, I64)
+
+        return types.int64(), codegen
+
+    return stack
