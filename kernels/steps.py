@@ -22,6 +22,12 @@ class Steps:
         """The steps, in the order in which a direction takes them."""
         return range(self.T - 1, -1, -1) if reverse else range(self.T)
 
+    def last(self, rows, reverse):
+        """The step of a direction from which on there are at most ``rows`` rows."""
+        if reverse:
+            return self.T - int(np.searchsorted(self.offsets + self.sizes, rows, side="right"))
+        return int(np.searchsorted(self.offsets, self.N - rows))
+
     def bounds(self, parts):
         """(parts + 1,) where the sequences of each part begin: each has as many rows in all."""
         if parts not in self._bounds:

@@ -4,8 +4,8 @@ Rows and threads are as in forward.py. At each step the cell's derivative turns 
 new states into that of the gates (dgates), and dgates times W_hh is what the step before receives;
 initial states receive what is left in the buffers at the end. The gradients of x and of the weights
 are large products with dgates, made a block of steps at a time, so that dgates is used where it is
-and never exists as a whole: two blocks of it take turns. What the cell kept in forward is computed
-anew, a block at a time, where it was not kept.
+and never exists as a whole: two blocks of it take turns. What forward did not keep of the cell (it
+kept the steps from ``kept_from`` on) is computed anew, a block at a time.
 """
 
 from .blocks import even, filled, meet_all, share, up
@@ -25,9 +25,9 @@ gemm = multiply = pack = accumulate = lay_down = matmul = None
 pack_gates = project_inputs = recurrent_gates = cell_forward = cell_backward = None
 
 BACKWARD = record(
-    COMMON + "recompute xgates v_ih v_hh loop_parts dy lddy dx add dh lddh dextra kept after "
-    "extra_after h_first extra_first m dgates hidden extra dp capacity w_ih_panels w_hh_panels "
-    "dw_ih dw_hh dw_hr sums_x sums_h sums_r strips_x strips_h strips_r left packed strip"
+    COMMON + "recompute recalled kept kept_from xgates v_ih v_hh loop_parts dy lddy dx add dh lddh "
+    "dextra after extra_after h_first extra_first m dgates hidden extra dp capacity w_ih_panels "
+    "w_hh_panels dw_ih dw_hh dw_hr sums_x sums_h sums_r strips_x strips_h strips_r left packed strip"
 )
 
 
@@ -77,22 +77,22 @@ def gather(p, s, slot, row_low, row_high, part):
 
 
 @inlined
-def recall(p, xgates, hgates, slot, kept_row, unit, left):
-    """What the cell keeps of a register of units, ``left`` or more, of the block's row ``slot``."""
+def recall(p, xgates, hgates, b, slot, unit, left):
+    """What the cell keeps of a register of units, ``left`` or more, of the block's row ``b``."""
     H, wide = p.H, EXTRA * p.H
     xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
     hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
     hidden = item_load(p.hidden + (slot * p.S + unit) * ITEM, left)
     extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
     _, kept = cell_forward(xs, hs, (hidden,) + extra)
-    kept_at = p.kept + KEPT * (kept_row * H + unit) * ITEM
+    kept_at = p.recalled + KEPT * (b * H + unit) * ITEM
     item_store_each(kept, kept_at, min(left, LANES) * ITEM, left)
 
 
 def recompute(p, rank, first, rows, slot, scratch):
     """What forward would have kept of the ``rows`` rows of a block, from the states before them.
 
-    No row waits for another, so a block is one large product; p.kept holds a block.
+    No row waits for another, so a block is one large product.
     """
     width = up(p.H, UNITS) * WIDTH
     low, high = share(up(p.H, UNITS), rank, p.parts)
@@ -108,16 +108,17 @@ def recompute(p, rank, first, rows, slot, scratch):
                 for v in range(0, min(UNITS, p.H - tile * UNITS), LANES):
                     unit, left, at = tile * UNITS + v, p.H - tile * UNITS - v, v * SIZE
                     if left >= LANES:  # as in forward
-                        recall(p, x + at, hg + at, slot + b, b, unit, LANES)
+                        recall(p, x + at, hg + at, b, slot + b, unit, LANES)
                     else:
-                        recall(p, x + at, hg + at, slot + b, b, unit, left)
+                        recall(p, x + at, hg + at, b, slot + b, unit, left)
 
 
 @inlined
-def differentiate(p, dh, b, row, slot, kept_row, unit, left):
+def differentiate(p, dh, kept, b, row, slot, unit, left):
     """The cell's derivative on a register of units, ``left`` or more, of one row.
 
-    dh: the row's recurrent gradient, at ``unit``; ``slot``: its place in the block.
+    dh: its recurrent gradient, at ``unit``; kept: where row 0's values are; ``slot``: the row's
+    place in the block.
     """
     H, S, wide = p.H, p.S, EXTRA * p.H
     dextra_at = p.dextra + (b * wide + unit) * SIZE
@@ -125,14 +126,14 @@ def differentiate(p, dh, b, row, slot, kept_row, unit, left):
     if not p.w_hr:
         d = d + item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
     dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
-    kept_at = p.kept + KEPT * (kept_row * H + unit) * ITEM
-    kept = item_load_each(KEPT, kept_at, min(left, LANES) * ITEM, left)
+    kept_at = kept + KEPT * (row * H + unit) * ITEM
+    values = item_load_each(KEPT, kept_at, min(left, LANES) * ITEM, left)
     hidden = item_load(p.hidden + (slot * S + unit) * ITEM, left)
     extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
     after = item_load(p.after + (row * S + unit) * ITEM, left)
     extra_after = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
     before, after = (hidden,) + extra, (after,) + extra_after
-    dgates, dstates = cell_backward((d,) + dextra, kept, before, after)
+    dgates, dstates = cell_backward((d,) + dextra, values, before, after)
     item_store_each(dgates, p.dgates + (slot * DGATES * H + unit) * ITEM, H * ITEM, left)
     store_each(dstates[1:], dextra_at, H * SIZE, left)
     if not p.w_hr:
@@ -149,7 +150,7 @@ def gather_projected(p, first, last, offset, slot, low, high):
             store(load(p.zeros, LANES), dh, LANES)
 
 
-def step(p, rank, turn, first, last, offset, kept_base, slot, scratch):
+def step(p, rank, turn, first, last, offset, kept, slot, scratch):
     """One step back, on this thread's rows first .. last-1 and its units."""
     unit_part = rank % p.unit_parts
     panel_low, panel_high = share(up(p.H, PANEL), unit_part, p.unit_parts)
@@ -173,13 +174,12 @@ def step(p, rank, turn, first, last, offset, kept_base, slot, scratch):
                 )  # fmt: skip
             for b in range(r, end):
                 at, row = dh + (b - r) * lddh * SIZE, offset + b
-                kept_row = row - kept_base
                 for v in range(0, min(PANEL, p.H - panel * PANEL), LANES):
                     unit, left = panel * PANEL + v, p.H - panel * PANEL - v
                     if left >= LANES:  # as in forward
-                        differentiate(p, at + v * SIZE, b, row, slot + b, kept_row, unit, LANES)
+                        differentiate(p, at + v * SIZE, kept, b, row, slot + b, unit, LANES)
                     else:
-                        differentiate(p, at + v * SIZE, b, row, slot + b, kept_row, unit, left)
+                        differentiate(p, at + v * SIZE, kept, b, row, slot + b, unit, left)
     turn = rendezvous(p, rank, turn)
     depth, ld = GATES * p.H, DGATES * p.H
     dgates = p.dgates + ((slot + first) * ld + FIRST_H * p.H) * ITEM
@@ -234,7 +234,9 @@ def direction(p, rank):
         for s in range(last, begin - 1 if stepping else last, -1):
             _, offset, _ = step_at(p, s)
             gather(p, s, slot + offset - base, row_low, row_high, rank % p.unit_parts)
-        if p.recompute:
+        kept = p.kept
+        if p.recompute and begin < p.kept_from:
+            kept = p.recalled - base * KEPT * p.H * ITEM  # that row 0 would have
             meet_all(p, meetings + 1)  # the states before the block's rows are there
             recompute(p, rank, base, block_rows, slot, scratch)
             meet_all(p, meetings + 2)
@@ -242,8 +244,7 @@ def direction(p, rank):
         for s in range(last, begin - 1 if stepping else last, -1):
             _, offset, rows = step_at(p, s)
             high, here = max(row_low, min(row_high, rows)), slot + offset - base
-            kept_base = base if p.recompute else 0
-            turn = step(p, rank, turn, row_low, high, offset, kept_base, here, scratch)
+            turn = step(p, rank, turn, row_low, high, offset, kept, here, scratch)
         meetings += 1
         meet_all(p, meetings)  # all of this block is there; nobody reads the one before any more
         products(p, rank, last == p.T - 1, base, block_rows, slot)

@@ -3,7 +3,6 @@
 import torch
 from torch.nn.functional import pad
 
-from ..keep import Keep
 from ..weights import Weights
 from . import compiled
 from .layouts import Shape, backward_layout, forward_layout
@@ -15,6 +14,13 @@ from .threads import TEAM
 def at(tensor):
     """A tensor's address; 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def _gates(cell, shape, steps, d, start, rows):
+    """Where row 0's gates would be, and from which step on they are kept, of ``rows`` rows."""
+    step = steps.last(rows, d)
+    first = steps.offsets[step] if step < shape.T and not d else 0
+    return start - int(first) * cell.kept * shape.H * shape.dtype.itemsize, step
 
 
 def forward(cell, x, steps, directions, states, keep):
@@ -34,7 +40,7 @@ def forward(cell, x, steps, directions, states, keep):
         finals.append(torch.empty_like(extra) if keep else extra.clone())
     kept, places = None, {}
     if keep:
-        places, each = shape.record(cell, keep)
+        places, each, gates = shape.record(cell, keep)
         kept = empty(hidden, D, each // size)
     with TEAM.members(shape.threads(cell)) as team:
         layout, row_parts = forward_layout(cell, shape, keep, team.size)
@@ -50,10 +56,10 @@ def forward(cell, x, steps, directions, states, keep):
             if keep:
                 base = kept.data_ptr() + d * each
                 row += [base + places["after"], S, h0, h_n, base + places["extra_after"], c0, c_n]
-                gates = base + places["kept"] if keep == Keep.ALL else 0
-                row += [out, D * S, gates, base + places["m"]]
+                row += [out, D * S, *_gates(cell, shape, steps, d, base + places["kept"], gates)]
+                row.append(base + places["m"])
             else:
-                row += [out, D * S, h0, h_n, c_n, c_n, c_n, out, D * S, 0, 0]
+                row += [out, D * S, h0, h_n, c_n, c_n, c_n, out, D * S, 0, 0, 0]
             rows.append([address(bounds), *row][: len(layout.given)])
         plan = layout.fill(memory.data_ptr(), rows)
         team.run(compiled.forward(cell, x.dtype), address(plan))
@@ -85,7 +91,7 @@ def backward(cell, x, steps, directions, ordered, states, keep, kept, grads, nee
         )
         for d, need in enumerate(need_weights)
     ]
-    places, each = shape.record(cell, keep)
+    places, each, gates = shape.record(cell, keep)
     with TEAM.members(shape.threads(cell)) as team:
         layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, team.size)
         memory, bounds = empty(hidden, layout.size // size), steps.bounds(row_parts)
@@ -108,9 +114,9 @@ def backward(cell, x, steps, directions, ordered, states, keep, kept, grads, nee
                 *[at(t) + d * t.stride(0) * t.itemsize for t in states], *[0] * (2 - len(states)),
                 at(dw.ih), at(dw.hh), at(dw.hr),
                 *[t if w else 0 for t, w in zip(total, wanted, strict=True)],
-                base + places["kept"],
+                *_gates(cell, shape, steps, d, base + places["kept"], gates),
             ]  # fmt: skip
-            rows.append(row[: len(layout.given)])
+            rows.append(row)
         plan = layout.fill(memory.data_ptr(), rows)
         team.run(compiled.backward(cell, x.dtype), address(plan))
     if need_x and groups == 2:

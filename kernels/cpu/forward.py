@@ -26,7 +26,8 @@ load = store = load_each = store_each = item_load = item_store = item_store_each
 gemm = multiply = pack = spread = cell_forward = None
 
 FORWARD = record(
-    COMMON + "xgates trail ld_trail h_first h_last extra extra_first extra_last m y ldy keep kept"
+    COMMON
+    + "xgates trail ld_trail h_first h_last extra extra_first extra_last m y ldy keep kept kept_from"
 )
 
 
@@ -98,7 +99,7 @@ def put_hidden(p, value, b, row, unit, left, ends):
 
 
 @inlined
-def apply_cell(p, hidden, extra, xgates, hgates, b, row, unit, left, ends):
+def apply_cell(p, hidden, extra, xgates, hgates, b, row, unit, left, ends, keeping):
     """The cell on a register of units, ``left`` or more, of one row.
 
     hidden, extra: where its previous states are; xgates, hgates: its pre-activations.
@@ -110,7 +111,7 @@ def apply_cell(p, hidden, extra, xgates, hgates, b, row, unit, left, ends):
     states, kept = cell_forward(xs, hs, before)
     at = (row if p.keep else b) * wide + unit * SIZE
     store_each(states[1:], p.extra + at, H * SIZE, left)
-    if p.kept:
+    if keeping:
         # the values of a register of units side by side: backward reads them in one run
         kept_at = p.kept + KEPT * (row * H + unit) * ITEM
         item_store_each(kept, kept_at, min(left, LANES) * ITEM, left)
@@ -155,7 +156,7 @@ def recurrent_gates(p, h, ldh, hgates, tile, rows):
         )  # fmt: skip
 
 
-def step(p, h, ldh, extra, xgates, scratch, tile, first, last, offset, lasting):
+def step(p, h, ldh, extra, xgates, scratch, tile, first, last, offset, lasting, keeping):
     """One step on one tile of units, for the rows first .. last-1 (h, extra, xgates: row 0's)."""
     width = up(p.H, UNITS) * WIDTH
     blocks = up(last - first, ROWS)
@@ -171,9 +172,9 @@ def step(p, h, ldh, extra, xgates, scratch, tile, first, last, offset, lasting):
                 c = extra + (b * EXTRA * p.H + unit) * SIZE
                 at, row = v * SIZE, offset + b
                 if left >= LANES:  # said apart, so that whole registers are compiled without masks
-                    apply_cell(p, hidden, c, x + at, hg + at, b, row, unit, LANES, ends)
+                    apply_cell(p, hidden, c, x + at, hg + at, b, row, unit, LANES, ends, keeping)
                 else:
-                    apply_cell(p, hidden, c, x + at, hg + at, b, row, unit, left, ends)
+                    apply_cell(p, hidden, c, x + at, hg + at, b, row, unit, left, ends, keeping)
 
 
 def direction(p, rank):
@@ -199,7 +200,7 @@ def direction(p, rank):
         _, _, lasting = step_at(p, s + 1)  # rows that go on after this step
         high = max(row_low, min(row_high, rows))
         joined = max(row_low, min(high, rows_before))
-        here = xgates + (offset - base) * width * SIZE
+        here, keeping = xgates + (offset - base) * width * SIZE, p.kept and s >= p.kept_from
         for tile in range(tile_low, tile_high):
             for joining in range(2):
                 h, ldh, extra = p.h_first, p.S, p.extra_first
@@ -208,7 +209,7 @@ def direction(p, rank):
                     h, ldh = p.trail + before * p.ld_trail * ITEM, p.ld_trail
                     extra = p.extra + (before * wide if p.keep else 0)
                     first, last = row_low, joined
-                step(p, h, ldh, extra, here, scratch, tile, first, last, offset, lasting)
+                step(p, h, ldh, extra, here, scratch, tile, first, last, offset, lasting, keeping)
         turn = rendezvous(p, rank, turn)
         if p.w_hr:
             project_hidden(p, scratch, row_low, high - row_low, offset, lasting, unit_part)

@@ -47,21 +47,31 @@ class Shape(NamedTuple):
         return torch.get_num_threads() if work >= MIN_WORK else 1
 
     def record(self, cell, keep):
-        """{name: first byte} of what one direction keeps for backward; bytes of all of it."""
-        places, end, item = {}, 0, self.dtype.itemsize
-        for name, width in (
-            ("after", item * self.S),
-            ("extra_after", compiled.wide(self.dtype).itemsize * (cell.states - 1) * self.H),
-            ("kept", item * cell.kept * self.H * (keep == Keep.ALL)),
-            ("m", item * self.H * self.projected),
-        ):
-            places[name], end = end, end + -(-self.N * width // ALIGNMENT) * ALIGNMENT
-        return places, end
+        """What one direction keeps for backward: {name: first byte}; bytes; rows of gates in it.
+
+        Beside the states that is room for the gates of all rows (Keep.ALL), or of so many that all
+        is half of that: to compute more of them anew would cost over a quarter of the time.
+        """
+        item = self.dtype.itemsize
+        widths = {  # bytes of a row
+            "after": item * self.S,
+            "extra_after": compiled.wide(self.dtype).itemsize * (cell.states - 1) * self.H,
+            "m": item * self.H * self.projected,
+        }
+        gates, rows = item * cell.kept * self.H, self.N
+        if keep == Keep.STATES:
+            half = (gates - sum(widths.values())) / 2
+            # within one block of backward's all or nothing is computed anew
+            rows = int(rows * half / gates) if half > 0 and rows > CHUNK else 0
+        places, end = {}, 0
+        for name, size in *((n, self.N * w) for n, w in widths.items()), ("kept", rows * gates):
+            places[name], end = end, end + -(-size // ALIGNMENT) * ALIGNMENT
+        return places, end, rows
 
 
 FORWARD_GIVEN = (
     "bounds sizes offsets x w_ih b_ih w_hh b_hh w_hr trail ld_trail h_first h_last extra "
-    "extra_first extra_last y ldy kept m"
+    "extra_first extra_last y ldy kept kept_from m"
 )
 
 
@@ -94,7 +104,7 @@ def forward_layout(cell, shape, keep, threads):
 
 BACKWARD_GIVEN = (
     "bounds sizes offsets x w_ih w_hh w_hr b_ih b_hh v_ih v_hh dy lddy dx add dh dextra after "
-    "extra_after m h_first extra_first dw_ih dw_hh dw_hr sums_x sums_h sums_r kept"
+    "extra_after m h_first extra_first dw_ih dw_hh dw_hr sums_x sums_h sums_r kept kept_from"
 )
 
 
@@ -131,14 +141,13 @@ def backward_layout(cell, shape, keep, need_x, threads):
         scratch["dp"] = (item, 2, capacity, S)
         scratch["w_hr_panels"] = (item, compiled.depth(S, dtype), tile.padded(H))
         scratch["strips_r"] = (size, columns, H)
-    given = BACKWARD_GIVEN.split()
     if keep == Keep.STATES:
-        numbers["recompute"], given = 1, given[:-1]
+        numbers["recompute"] = 1
         scratch |= {
-            "kept": (item, capacity, cell.kept, H),
+            "recalled": (item, capacity, cell.kept, H),
             **_gate_tiles(shape, tile, size, item, 1, capacity),
         }
-    layout = Layout(BACKWARD, D, row_parts, numbers, scratch, given)
+    layout = Layout(BACKWARD, D, row_parts, numbers, scratch, BACKWARD_GIVEN.split())
     return layout, row_parts, groups
 
 
