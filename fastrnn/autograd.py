@@ -3,18 +3,24 @@
 import torch
 
 from .kernels import reference
+from .kernels.keep import Keep
 from .kernels.weights import Weights
 
+LEADING = 4  # arguments of Layer that are no tensors
 
-def run_layer(engine, cell, x, steps, directions, states):
-    """One layer on ``engine``, shapes as in kernels/reference.py: (output, final states)."""
+
+def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
+    """One layer on ``engine``, shapes as in kernels/reference.py: (output, final states).
+
+    keep: how much of it to keep for backward, where there will be one.
+    """
     if engine is reference:
         return reference.layer(cell, x, steps, directions, states)
     tensors = (x, *states, *(w for weights in directions for w in weights))
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        y, *finals = Layer.apply(engine, cell, steps, *tensors)
+        y, *finals = Layer.apply(engine, cell, steps, keep, *tensors)
         return y, tuple(finals)
-    y, finals, _ = engine.layer(cell, x, steps, directions, states, False)
+    y, finals, _ = engine.layer(cell, x, steps, directions, states, Keep.NOTHING)
     return y, finals
 
 
@@ -27,13 +33,13 @@ def _unflatten(cell, tensors):
 
 
 class Layer(torch.autograd.Function):
-    """apply(engine, cell, steps, x, *states, *weights) -> (output, *final states)."""
+    """apply(engine, cell, steps, keep, x, *states, *weights) -> (output, *final states)."""
 
     @staticmethod
-    def forward(ctx, engine, cell, steps, *tensors):
+    def forward(ctx, engine, cell, steps, keep, *tensors):
         x, states, directions = _unflatten(cell, tensors)
-        y, finals, kept = engine.layer(cell, x, steps, directions, states, True)
-        ctx.engine, ctx.cell, ctx.steps = engine, cell, steps
+        y, finals, kept = engine.layer(cell, x, steps, directions, states, keep)
+        ctx.engine, ctx.cell, ctx.steps, ctx.keep = engine, cell, steps, keep
         ctx.save_for_backward(*tensors, kept)
         return y, *finals
 
@@ -41,17 +47,17 @@ class Layer(torch.autograd.Function):
     def backward(ctx, *grads):
         cell, saved = ctx.cell, ctx.saved_tensors
         *inputs, kept = saved
-        needed = ctx.needs_input_grad[3:]
+        needed = ctx.needs_input_grad[LEADING:]
         # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
         if torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads)):
-            return None, None, None, *_differentiable(ctx, inputs, needed, grads)
+            return *[None] * LEADING, *_differentiable(ctx, inputs, needed, grads)
         x, states, directions = _unflatten(cell, inputs)
         _, _, need_weights = _unflatten(cell, needed)
         dx, dstates, dweights = ctx.engine.gradients(
-            cell, x, ctx.steps, directions, states, kept, grads, needed[0], need_weights
+            cell, x, ctx.steps, directions, states, ctx.keep, kept, grads, needed[0], need_weights
         )
         flat = (dx, *dstates, *(g for weights in dweights for g in weights))
-        return None, None, None, *(g if n else None for g, n in zip(flat, needed, strict=True))
+        return *[None] * LEADING, *(g if n else None for g, n in zip(flat, needed, strict=True))
 
 
 def _differentiable(ctx, inputs, needed, grads):

@@ -16,14 +16,16 @@ from . import backends
 from .autograd import run_layer
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
+from .kernels.keep import Keep
 from .kernels.weights import Weights
 
 
-def sequence(name, *arguments):
+def sequence(name, *arguments, keep=Keep.ALL):
     """torch._VF.<name>, in both of its forms.
 
     (input, hx, weights, bias, layers, p, training, bidirectional, batch_first) or, for packed rows,
-    (data, batch_sizes, hx, weights, bias, layers, p, training, bidirectional).
+    (data, batch_sizes, hx, weights, bias, layers, p, training, bidirectional). ``keep``: what to
+    keep for backward.
     """
     packed = isinstance(arguments[3], (list, tuple))
     if packed:
@@ -50,7 +52,7 @@ def sequence(name, *arguments):
     ragged = steps.N < steps.T * steps.B
     dtype, dtypes = _dtypes(name, ragged, rows, states, directions[0])
     y, finals = _stack(
-        engine, cell, rows, steps, directions, states, D, p if training else 0.0, dtype
+        engine, cell, rows, steps, directions, states, D, p if training else 0.0, dtype, keep
     )
     if not packed:
         y = y.view(steps.T, steps.B, -1)
@@ -72,7 +74,7 @@ def cell_step(name, *arguments):
         if _agree(cell, x, steps, [weights], states, 1, 1):
             engine = backends.load(choice.name)
             dtype, dtypes = _dtypes(name, True, x, states, weights)  # as for several lengths
-            _, finals = _stack(engine, cell, x, steps, [weights], states, 1, 0.0, dtype)
+            _, finals = _stack(engine, cell, x, steps, [weights], states, 1, 0.0, dtype, Keep.ALL)
             finals = tuple(s.squeeze(0).to(d) for s, d in zip(finals, dtypes[1:], strict=True))
             return finals[0] if cell.states == 1 else finals
     return getattr(_VF, f"{name}_cell")(*arguments)
@@ -145,7 +147,7 @@ def _agree(cell, x, steps, directions, states, layers, D):
     return True
 
 
-def _stack(engine, cell, x, steps, directions, states, D, p, dtype):
+def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
     """Layer after layer, computed in ``dtype``, or in what ``engine`` computes that in.
 
     x: (N, I); states: a (layers * D, B, H or P) tensor for each state.
@@ -162,7 +164,7 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype):
             x = dropout(x, p)
         mine = slice(first, first + D)
         x, final = run_layer(
-            engine, cell, x, steps, directions[mine], tuple(s[mine] for s in states)
+            engine, cell, x, steps, directions[mine], tuple(s[mine] for s in states), keep
         )
         finals.append(final)
     if len(finals) > 1:

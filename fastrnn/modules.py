@@ -6,7 +6,7 @@ ours. So there is no second copy of torch's behaviour that could differ from it.
 """
 
 import sys
-from functools import cache, partial
+from functools import cache, partial, wraps
 from types import FunctionType, SimpleNamespace
 
 import torch
@@ -14,31 +14,26 @@ from torch import nn
 
 from .functional import cell_step, sequence
 from .kernels.cells import CELLS
+from .kernels.keep import Keep
 
 _disabled = cache(torch.compiler.disable)
 
 
-def _call(function, *arguments):
+def _call(function, *arguments, **keywords):
     """Call ``function`` where torch.compile does not look: it takes layers like these as they are.
 
     Only a process that has loaded dynamo pays for that (loading it takes seconds).
     """
     if "torch._dynamo" in sys.modules:
         function = _disabled(function)
-    return function(*arguments)
+    return function(*arguments, **keywords)
 
 
-_OURS = SimpleNamespace(
-    **{name: partial(_call, sequence, name) for name in CELLS},
-    **{f"{name}_cell": partial(_call, cell_step, name) for name in CELLS},
-)
-
-
-def _on_our_kernels(forward):
-    """torch's ``forward``, with ``_VF`` bound to our kernels."""
+def _on(kernels, forward):
+    """torch's ``forward``, with ``_VF`` bound to the namespace ``kernels``."""
     bound = FunctionType(
         forward.__code__,
-        {**forward.__globals__, "_VF": _OURS},
+        {**forward.__globals__, "_VF": kernels},
         forward.__name__,
         forward.__defaults__,
         forward.__closure__,
@@ -47,39 +42,76 @@ def _on_our_kernels(forward):
     return bound
 
 
+_CELLS = SimpleNamespace(**{f"{name}_cell": partial(_call, cell_step, name) for name in CELLS})
+_LAYERS = {
+    keep: SimpleNamespace(**{name: partial(_call, sequence, name, keep=keep) for name in CELLS})
+    for keep in (Keep.ALL, Keep.STATES)
+}
+
+
+def _layer(forward):
+    """torch's ``forward`` on our kernels, which keep for backward what ``self.recompute`` says."""
+    everything, states = _on(_LAYERS[Keep.ALL], forward), _on(_LAYERS[Keep.STATES], forward)
+
+    @wraps(everything)
+    def choose(self, input, hx=None):
+        return (states if self.recompute else everything)(self, input, hx)
+
+    return choose
+
+
 class _Sequence:
     """What the three layers share."""
+
+    recompute = False
+
+    def __init__(self, *args, recompute=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.recompute = recompute
+
+    def extra_repr(self):
+        return super().extra_repr() + ", recompute=True" * self.recompute
 
     def _update_flat_weights(self):
         """Read the weights anew: whatever a parametrisation, a hook or an update made of them."""
         self._flat_weights = [getattr(self, name, None) for name in self._flat_weights_names]
 
 
+def _documented(theirs):
+    return f"""{theirs.__doc__}
+    In fastrnn there is one argument more:
+
+        recompute: if ``True``, the gates are not kept for backward but computed anew from the
+            states, a block of steps at a time: a third (LSTM) or a fifth (GRU) of the memory, for
+            some more time (also an attribute, to be set at any time). Default: ``False``
+    """
+
+
 class RNN(_Sequence, nn.RNN):
-    __doc__ = nn.RNN.__doc__
-    forward = _on_our_kernels(nn.RNN.forward)
+    __doc__ = _documented(nn.RNN)
+    forward = _layer(nn.RNN.forward)
 
 
 class LSTM(_Sequence, nn.LSTM):
-    __doc__ = nn.LSTM.__doc__
-    forward = _on_our_kernels(nn.LSTM.forward)
+    __doc__ = _documented(nn.LSTM)
+    forward = _layer(nn.LSTM.forward)
 
 
 class GRU(_Sequence, nn.GRU):
-    __doc__ = nn.GRU.__doc__
-    forward = _on_our_kernels(nn.GRU.forward)
+    __doc__ = _documented(nn.GRU)
+    forward = _layer(nn.GRU.forward)
 
 
 class RNNCell(nn.RNNCell):
     __doc__ = nn.RNNCell.__doc__
-    forward = _on_our_kernels(nn.RNNCell.forward)
+    forward = _on(_CELLS, nn.RNNCell.forward)
 
 
 class LSTMCell(nn.LSTMCell):
     __doc__ = nn.LSTMCell.__doc__
-    forward = _on_our_kernels(nn.LSTMCell.forward)
+    forward = _on(_CELLS, nn.LSTMCell.forward)
 
 
 class GRUCell(nn.GRUCell):
     __doc__ = nn.GRUCell.__doc__
-    forward = _on_our_kernels(nn.GRUCell.forward)
+    forward = _on(_CELLS, nn.GRUCell.forward)

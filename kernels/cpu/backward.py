@@ -17,26 +17,29 @@ from .simd import copy, integer
 
 # Specialised (see blocks.py); of the cell: states beside the hidden one, values kept, gradients of
 # gates, and where among these x's and h's begin.
-SIZE = ITEM = LANES = PANEL = ROWS = STEP = 0
+SIZE = ITEM = LANES = PANEL = ROWS = STEP = UNITS = WIDTH = 0
 GATES = EXTRA = KEPT = DGATES = FIRST_X = FIRST_H = 0
 load = store = load_each = store_each = None
 item_load = item_store = item_load_each = item_store_each = None
-gemm = multiply = pack = cell_backward = accumulate = lay_down = matmul = None
+gemm = multiply = pack = accumulate = lay_down = matmul = None
+pack_gates = project_inputs = recurrent_gates = cell_forward = cell_backward = None
 
 BACKWARD = record(
-    COMMON + "loop_parts dy lddy dx add dh lddh dextra kept after extra_after h_first extra_first "
+    COMMON + "recompute xgates v_ih v_hh loop_parts dy lddy dx add dh lddh dextra kept after extra_after h_first extra_first "
     "m dgates hidden extra dp capacity w_ih_panels w_hh_panels dw_ih dw_hh dw_hr "
     "sums_x sums_h sums_r strips_x strips_h strips_r left packed strip"
 )
 
 
 def pack_weights(p, rank):
-    """This thread's share of all the panels."""
+    """This thread's share of all the panels; v_ih, v_hh: their gates in the order of dgates."""
+    if p.recompute:
+        pack_gates(p, rank)
     first, last = share(up(p.S, PANEL), rank, p.parts)
-    pack(p.w_hh, p.S, False, GATES * p.H, p.S, PANEL, PANEL, p.w_hh_panels, first, last)
+    pack(p.v_hh, p.S, False, GATES * p.H, p.S, PANEL, PANEL, p.w_hh_panels, first, last)
     if p.dx:
         first, last = share(up(p.I, PANEL), rank, p.parts)
-        pack(p.w_ih, p.I, False, GATES * p.H, p.I, PANEL, PANEL, p.w_ih_panels, first, last)
+        pack(p.v_ih, p.I, False, GATES * p.H, p.I, PANEL, PANEL, p.w_ih_panels, first, last)
     if p.w_hr:
         first, last = share(up(p.H, PANEL), rank, p.parts)
         pack(p.w_hr, p.H, False, p.S, p.H, PANEL, PANEL, p.w_hr_panels, first, last)
@@ -74,7 +77,44 @@ def gather(p, s, slot, row_low, row_high, part):
 
 
 @inlined
-def differentiate(p, dh, b, row, slot, unit, left):
+def recall(p, xgates, hgates, slot, kept_row, unit, left):
+    """What the cell keeps of a register of units, ``left`` or more, of the block's row ``slot``."""
+    H, wide = p.H, EXTRA * p.H
+    xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
+    hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
+    hidden = item_load(p.hidden + (slot * p.S + unit) * ITEM, left)
+    extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
+    _, kept = cell_forward(xs, hs, (hidden,) + extra)
+    kept_at = p.kept + KEPT * (kept_row * H + unit) * ITEM
+    item_store_each(kept, kept_at, min(left, LANES) * ITEM, left)
+
+
+def recompute(p, rank, first, rows, slot, scratch):
+    """What forward would have kept of the ``rows`` rows of a block, from the states before them.
+
+    No row waits for another, so a block is one large product; p.kept holds a block.
+    """
+    width = up(p.H, UNITS) * WIDTH
+    low, high = share(up(p.H, UNITS), rank, p.parts)
+    project_inputs(p, p.xgates, first, first + rows, first, low, high)
+    blocks = up(rows, ROWS)
+    for tile in range(low, high):
+        for i in range(blocks):
+            r, end = share(rows, i, blocks)
+            recurrent_gates(p, p.hidden + (slot + r) * p.S * ITEM, p.S, scratch, tile, end - r)
+            for b in range(r, end):
+                x = p.xgates + (b * width + tile * WIDTH) * SIZE
+                hg = scratch + (b - r) * WIDTH * SIZE
+                for v in range(0, min(UNITS, p.H - tile * UNITS), LANES):
+                    unit, left, at = tile * UNITS + v, p.H - tile * UNITS - v, v * SIZE
+                    if left >= LANES:  # as in forward
+                        recall(p, x + at, hg + at, slot + b, b, unit, LANES)
+                    else:
+                        recall(p, x + at, hg + at, slot + b, b, unit, left)
+
+
+@inlined
+def differentiate(p, dh, b, row, slot, kept_row, unit, left):
     """The cell's derivative on a register of units, ``left`` or more, of one row.
 
     dh: the row's recurrent gradient, at ``unit``; ``slot``: its place in the block.
@@ -85,7 +125,7 @@ def differentiate(p, dh, b, row, slot, unit, left):
     if not p.w_hr:
         d = d + item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
     dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
-    kept_at = p.kept + KEPT * (row * H + unit) * ITEM
+    kept_at = p.kept + KEPT * (kept_row * H + unit) * ITEM
     kept = item_load_each(KEPT, kept_at, min(left, LANES) * ITEM, left)
     hidden = item_load(p.hidden + (slot * S + unit) * ITEM, left)
     extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
@@ -109,7 +149,7 @@ def gather_projected(p, first, last, offset, slot, low, high):
             store(load(p.zeros, LANES), dh, LANES)
 
 
-def step(p, rank, turn, first, last, offset, slot, scratch):
+def step(p, rank, turn, first, last, offset, kept_base, slot, scratch):
     """One step back, on this thread's rows first .. last-1 and its units."""
     unit_part = rank % p.unit_parts
     panel_low, panel_high = share(up(p.H, PANEL), unit_part, p.unit_parts)
@@ -133,12 +173,13 @@ def step(p, rank, turn, first, last, offset, slot, scratch):
                 )  # fmt: skip
             for b in range(r, end):
                 at, row = dh + (b - r) * lddh * SIZE, offset + b
+                kept_row = row - kept_base
                 for v in range(0, min(PANEL, p.H - panel * PANEL), LANES):
                     unit, left = panel * PANEL + v, p.H - panel * PANEL - v
                     if left >= LANES:  # as in forward
-                        differentiate(p, at + v * SIZE, b, row, slot + b, unit, LANES)
+                        differentiate(p, at + v * SIZE, b, row, slot + b, kept_row, unit, LANES)
                     else:
-                        differentiate(p, at + v * SIZE, b, row, slot + b, unit, left)
+                        differentiate(p, at + v * SIZE, b, row, slot + b, kept_row, unit, left)
     turn = rendezvous(p, rank, turn)
     depth, ld = GATES * p.H, DGATES * p.H
     dgates = p.dgates + ((slot + first) * ld + FIRST_H * p.H) * ITEM
@@ -182,23 +223,30 @@ def direction(p, rank):
     stepping = rank < p.loop_parts  # the others only help with the products
     part = rank // p.unit_parts if stepping else 0
     row_low, row_high = integer(p.bounds, part), integer(p.bounds, part + 1)
-    scratch = p.tile + rank * ROWS * PANEL * SIZE
-    turn, meetings = 1, 1
+    scratch = p.tile + rank * ROWS * max(PANEL, WIDTH) * SIZE
+    turn, meetings, slot = 1, 1, 0
     for last in range(p.T - 1, -1, -p.block):  # the steps, in blocks from the last one taken on
         begin = max(0, last - p.block + 1)
         early, late = (p.T - 1 - last, p.T - 1 - begin) if p.reverse else (begin, last)
         base = integer(p.offsets, early)
-        slot = p.capacity if meetings % 2 else 0
+        slot = p.capacity - slot
+        block_rows = integer(p.offsets, late) + integer(p.sizes, late) - base
+        for s in range(last, begin - 1 if stepping else last, -1):
+            _, offset, _ = step_at(p, s)
+            gather(p, s, slot + offset - base, row_low, row_high, rank % p.unit_parts)
+        if p.recompute:
+            meet_all(p, meetings + 1)  # the states before the block's rows are there
+            recompute(p, rank, base, block_rows, slot, scratch)
+            meet_all(p, meetings + 2)
+            meetings += 2
         for s in range(last, begin - 1 if stepping else last, -1):
             _, offset, rows = step_at(p, s)
-            high = max(row_low, min(row_high, rows))
-            here = slot + offset - base
-            gather(p, s, here, row_low, row_high, rank % p.unit_parts)
-            turn = step(p, rank, turn, row_low, high, offset, here, scratch)
+            high, here = max(row_low, min(row_high, rows)), slot + offset - base
+            kept_base = base if p.recompute else 0
+            turn = step(p, rank, turn, row_low, high, offset, kept_base, here, scratch)
         meetings += 1
         meet_all(p, meetings)  # all of this block is there; nobody reads the one before any more
-        rows = integer(p.offsets, late) + integer(p.sizes, late) - base
-        products(p, rank, last == p.T - 1, base, rows, slot)
+        products(p, rank, last == p.T - 1, base, block_rows, slot)
     if p.dw_ih:
         lay_down(rank, p.parts, GATES * p.H, p.strips_x, p.I, p.dw_ih)
     if p.dw_hh:

@@ -102,7 +102,7 @@ def forward(cell, dtype):
     return _compile(
         "forward",
         [loop.pack_gates, loop.project_inputs, loop.project_block, loop.put_hidden]
-        + [loop.apply_cell, loop.step, loop.project_hidden, loop.direction],
+        + [loop.apply_cell, loop.recurrent_gates, loop.step, loop.project_hidden, loop.direction],
         loop.FORWARD,
         tiles(cell.gates, dtype),
         dtype,
@@ -116,7 +116,8 @@ def backward(cell, dtype):
     loop = backward_loop
     return _compile(
         "backward",
-        [products.matmul, products.stand_up, products.pack_and_sum, products.accumulate]
+        [forward_loop.pack_gates, forward_loop.project_inputs, forward_loop.recurrent_gates]
+        + [loop.recall, loop.recompute, products.matmul, products.stand_up, products.pack_and_sum, products.accumulate]
         + [products.lay_down, loop.pack_weights, loop.differentiate, loop.gather_projected]
         + [loop.copy_rows, loop.gather, loop.step, loop.products, loop.direction],
         loop.BACKWARD,

@@ -23,12 +23,12 @@ def layer(cell, x, steps, directions, states, keep):
     """One layer, forward. x: (N, I); states: a (D, B, H or P) tensor for each of the cell's.
 
     Their dtypes are as ``dtypes`` says. Returns the output (N, D * H or P), the final states, and
-    what ``gradients`` wants to see again (None unless ``keep``).
+    what ``gradients`` wants to see again. ``keep``: how much of it, a Keep.
     """
     return calls.forward(cell, x.contiguous(), steps, directions, states, keep)
 
 
-def gradients(cell, x, steps, directions, states, kept, grads, need_x, need_weights):
+def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):
     """One layer, backward. grads: those of the output and the final states.
 
     Returns the gradients of x (None unless asked for), of the states, and a Weights for each
@@ -36,10 +36,11 @@ def gradients(cell, x, steps, directions, states, kept, grads, need_x, need_weig
     """
     x, *grads = (t.contiguous() for t in (x, *grads))
     H = directions[0].hh.shape[0] // cell.gates
-    directions = [_by_gates(w, H, _places(cell.dx), _places(cell.dh)) for w in directions]
+    directions = [Weights(*(t if t is None else t.contiguous() for t in w)) for w in directions]
+    ordered = [_by_gates(w, H, _places(cell.dx), _places(cell.dh)) for w in directions]
     states = [s.contiguous() for s in states]
     dx, dstates, dweights = calls.backward(
-        cell, x, steps, directions, states, kept, grads, need_x, need_weights
+        cell, x, steps, directions, ordered, states, keep, kept, grads, need_x, need_weights
     )
     return dx, dstates, [_by_gates(dw, H, _back(cell.dx), _back(cell.dh)) for dw in dweights]
 
@@ -59,14 +60,9 @@ def _by_gates(weights, H, order_x, order_h):
 
     def ordered(tensor, order):
         if tensor is None or order == sorted(order):
-            return tensor if tensor is None else tensor.contiguous()
-        return tensor.reshape(len(order), H, -1)[order].reshape(tensor.shape).contiguous()
+            return tensor
+        return tensor.reshape(len(order), H, -1)[order].reshape(tensor.shape)
 
     ih, hh, b_ih, b_hh, hr = weights
-    return Weights(
-        ordered(ih, order_x),
-        ordered(hh, order_h),
-        ordered(b_ih, order_x),
-        ordered(b_hh, order_h),
-        hr if hr is None else hr.contiguous(),
-    )
+    sides = ordered(ih, order_x), ordered(hh, order_h), ordered(b_ih, order_x)
+    return Weights(*sides, ordered(b_hh, order_h), hr)

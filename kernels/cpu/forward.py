@@ -110,12 +110,12 @@ def apply_cell(p, hidden, extra, xgates, hgates, b, row, unit, left, ends):
     states, kept = cell_forward(xs, hs, before)
     at = (row if p.keep else b) * wide + unit * SIZE
     store_each(states[1:], p.extra + at, H * SIZE, left)
-    if p.keep:
+    if p.kept:
         # the values of a register of units side by side: backward reads them in one run
         kept_at = p.kept + KEPT * (row * H + unit) * ITEM
         item_store_each(kept, kept_at, min(left, LANES) * ITEM, left)
-        if ends:
-            store_each(states[1:], p.extra_last + b * wide + unit * SIZE, H * SIZE, left)
+    if p.keep and ends:
+        store_each(states[1:], p.extra_last + b * wide + unit * SIZE, H * SIZE, left)
     if p.w_hr:
         item_store(states[0], p.m + ((row if p.keep else b) * H + unit) * ITEM, left)
     else:
@@ -143,22 +143,26 @@ def project_hidden(p, scratch, first, rows, offset, lasting, part):
                     put_hidden(p, value, b, offset + b, unit, p.S - unit, b >= lasting)
 
 
+def recurrent_gates(p, h, ldh, hgates, tile, rows):
+    """hgates = W_hh h + b_hh for up to ROWS rows and one tile of units."""
+    columns = p.H if GATES == 1 else up(p.H, UNITS) * WIDTH
+    for v in range(WIDTH // PANEL):
+        panel = tile * (WIDTH // PANEL) + v
+        gemm(
+            rows, filled(columns, panel, PANEL, LANES), p.S, h, ldh * ITEM,
+            p.w_hh_tiles + panel * even(p.S, STEP) * PANEL * ITEM,
+            p.b_hh_tiles + panel * PANEL * SIZE, 0, hgates + v * PANEL * SIZE, WIDTH * SIZE,
+        )  # fmt: skip
+
+
 def step(p, h, ldh, extra, xgates, scratch, tile, first, last, offset, lasting):
     """One step on one tile of units, for the rows first .. last-1 (h, extra, xgates: row 0's)."""
     width = up(p.H, UNITS) * WIDTH
-    columns = p.H if GATES == 1 else width
     blocks = up(last - first, ROWS)
     for i in range(blocks):
         r, end = share(last - first, i, blocks)
         r, end = r + first, end + first
-        for v in range(WIDTH // PANEL):
-            panel = tile * (WIDTH // PANEL) + v
-            gemm(
-                end - r, filled(columns, panel, PANEL, LANES), p.S, h + r * ldh * ITEM, ldh * ITEM,
-                p.w_hh_tiles + panel * even(p.S, STEP) * PANEL * ITEM,
-                p.b_hh_tiles + panel * PANEL * SIZE, 0,
-                scratch + v * PANEL * SIZE, WIDTH * SIZE,
-            )  # fmt: skip
+        recurrent_gates(p, h + r * ldh * ITEM, ldh, scratch, tile, end - r)
         for b in range(r, end):
             x, hg = xgates + (b * width + tile * WIDTH) * SIZE, scratch + (b - r) * WIDTH * SIZE
             for v in range(0, min(UNITS, p.H - tile * UNITS), LANES):

@@ -1,0 +1,178 @@
+"""All that follows from the shapes of a call alone: block sizes, the threads' grid, scratch memory.
+
+Laid out once for each shape, and remembered: batch 1 is mostly the Python around the kernels.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+from ..keep import Keep
+from . import compiled
+from .backward import BACKWARD
+from .forward import FORWARD
+from .plan import ALIGNMENT, Layout, team_grid
+from .products import CHUNK, GROUP
+
+MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
+CACHE_BYTES = 512 * 1024  # of packed weights that stay in a core's own cache
+BLOCK_BYTES = 256 * 1024  # of projected inputs at a time, so that they do too
+FAR_ROWS = 256  # rows projected at a time where the weights do not
+
+
+class Shape(NamedTuple):
+    """All that the layout of a call depends on: x's dtype, steps, directions, and sizes."""
+
+    dtype: torch.dtype
+    T: int
+    B: int
+    N: int  # rows, T * B if dense
+    D: int
+    I: int
+    H: int
+    S: int  # of the hidden state: H, or P if projected
+    projected: bool
+
+    @classmethod
+    def of(cls, cell, x, steps, directions, states):
+        D, B, S = states[0].shape
+        N, I = x.shape
+        H = directions[0].hh.shape[0] // cell.gates
+        return cls(x.dtype, steps.T, B, N, D, I, H, S, directions[0].hr is not None)
+
+    def threads(self, cell):
+        """How many threads the work, in multiply-adds, is worth."""
+        work = self.N * self.D * cell.gates * self.H * (self.I + self.S)
+        return torch.get_num_threads() if work >= MIN_WORK else 1
+
+    def record(self, cell, keep):
+        """{name: first byte} of what one direction keeps for backward; bytes of all of it."""
+        places, end, item = {}, 0, self.dtype.itemsize
+        for name, width in (
+            ("after", item * self.S),
+            ("extra_after", compiled.wide(self.dtype).itemsize * (cell.states - 1) * self.H),
+            ("kept", item * cell.kept * self.H * (keep == Keep.ALL)),
+            ("m", item * self.H * self.projected),
+        ):
+            places[name], end = end, end + -(-self.N * width // ALIGNMENT) * ALIGNMENT
+        return places, end
+
+
+FORWARD_GIVEN = (
+    "bounds sizes offsets x w_ih b_ih w_hh b_hh w_hr trail ld_trail h_first h_last extra "
+    "extra_first extra_last y ldy kept m"
+).split()
+
+
+@lru_cache(maxsize=256)
+def forward_layout(cell, shape, keep, threads):
+    dtype, T, B, N, D, I, H, S, projected = shape
+    tile = compiled.tiles(cell.gates, dtype)
+    size, item = compiled.wide(dtype).itemsize, dtype.itemsize
+    width = tile.tiles(H) * tile.width
+    block = max(1, min(T, _rows_at_a_time(I, width, size) // B))
+    groups = _groups(D, threads)
+    row_parts, unit_parts = team_grid(
+        B, tile.tiles(H), threads // groups, S * width * item, CACHE_BYTES
+    )
+    numbers = {
+        "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
+        **_team(row_parts * unit_parts, unit_parts, groups, D, dtype),
+    }  # fmt: skip
+    scratch = {
+        "tile": (size, row_parts * unit_parts, tile.rows, tile.width),
+        **_gate_tiles(shape, tile, size, item, row_parts, block * B),
+    }
+    given = FORWARD_GIVEN
+    if projected:
+        scratch["w_hr_panels"] = (item, compiled.depth(H, dtype), tile.padded(S))
+    if projected and not keep:
+        scratch["m"], given = (item, B, H), given[:-1]
+    return Layout(FORWARD, D, row_parts, numbers, scratch, given), row_parts
+
+
+BACKWARD_GIVEN = (
+    "bounds sizes offsets x w_ih w_hh w_hr b_ih b_hh v_ih v_hh dy lddy dx add dh dextra after "
+    "extra_after m h_first extra_first dw_ih dw_hh dw_hr sums_x sums_h sums_r kept"
+).split()
+
+
+@lru_cache(maxsize=256)
+def backward_layout(cell, shape, keep, need_x, threads):
+    dtype, T, B, N, D, I, H, S, projected = shape
+    M, tile = cell.gates * H, compiled.tiles(cell.gates, dtype)
+    size, item = compiled.wide(dtype).itemsize, dtype.itemsize
+    columns, wide = tile.padded(S), tile.padded(M)
+    block = max(1, min(T, CHUNK // B))
+    capacity, groups = block * B, _groups(D, threads)
+    parts = threads // groups
+    row_parts, unit_parts = team_grid(B, tile.panels(S), parts, M * S * item, CACHE_BYTES)
+    numbers = {
+        "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
+        "lddh": columns, "loop_parts": row_parts * unit_parts,
+        **_team(parts, unit_parts, groups, D, dtype),
+    }  # fmt: skip
+    scratch = {
+        "tile": (size, parts, tile.rows, max(tile.panel, tile.width)),
+        "dgates": (item, 2, capacity, cell.dgates, H),
+        "hidden": (item, 2, capacity, S),
+        "extra": (size, 2, capacity, cell.states - 1, H),
+        "w_hh_panels": (item, compiled.depth(M, dtype), columns),
+        "strips_x": (size, wide, I),
+        "strips_h": (size, wide, S),
+        "left": (item, parts, max(I, H) + 2 * tile.lanes, CHUNK),
+        "packed": (item, parts, CHUNK, tile.panel),
+    }
+    if need_x:
+        scratch["w_ih_panels"] = (item, compiled.depth(M, dtype), tile.padded(I))
+        scratch["strip"] = (size, parts, GROUP, tile.panel)
+    if projected:
+        scratch["dp"] = (item, 2, capacity, S)
+        scratch["w_hr_panels"] = (item, compiled.depth(S, dtype), tile.padded(H))
+        scratch["strips_r"] = (size, columns, H)
+    given = BACKWARD_GIVEN
+    if keep == Keep.STATES:
+        numbers["recompute"], given = 1, given[:-1]
+        scratch |= {
+            "kept": (item, capacity, cell.kept, H),
+            **_gate_tiles(shape, tile, size, item, 1, capacity),
+        }
+    layout = Layout(BACKWARD, D, row_parts, numbers, scratch, given)
+    return layout, row_parts, groups
+
+
+def _gate_tiles(shape, tile, size, item, row_parts, rows):
+    """The scratch that pre-activations are computed with, ``rows`` of the input at a time."""
+    width = tile.tiles(shape.H) * tile.width
+    return {
+        "xgates": (size, row_parts, rows, width),
+        "w_ih_tiles": (item, compiled.depth(shape.I, shape.dtype), width),
+        "w_hh_tiles": (item, compiled.depth(shape.S, shape.dtype), width),
+        "b_ih_tiles": (size, width),
+        "b_hh_tiles": (size, width),
+    }
+
+
+def _team(parts, unit_parts, groups, D, dtype):
+    """The fields that say how threads divide the work."""
+    return {
+        "parts": parts,
+        "unit_parts": unit_parts,
+        "groups": groups,
+        "directions": D,
+        "zeros": compiled.zeros(dtype).data_ptr(),
+    }
+
+
+def _groups(D, threads):
+    """How many directions run at once: they need not wait for each other."""
+    return 2 if D == 2 and threads % 2 == 0 else 1
+
+
+def _rows_at_a_time(I, width, itemsize):
+    """How many rows of x to project before their steps are taken."""
+    rows = BLOCK_BYTES // (width * itemsize)
+    if I * width * itemsize > CACHE_BYTES:  # W_ih comes from afar: many rows share the way
+        rows = max(rows, FAR_ROWS)
+    return rows
