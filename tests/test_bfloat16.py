@@ -141,7 +141,7 @@ def test_products_of_pairs(rows, depth):
     panel, init, c = interleaved(b).contiguous(), torch.randn(32), torch.full((rows, 33), 9.0)
     call = njit(lambda *numbers: gemm(*numbers))
     call(
-        rows, depth, a.data_ptr(), (depth + 3) * 2, panel.data_ptr(), init.data_ptr(), 0,
+        rows, 2, depth, a.data_ptr(), (depth + 3) * 2, panel.data_ptr(), init.data_ptr(), 0,
         c.data_ptr(), 33 * 4,
     )  # fmt: skip
     exact = a[:, :depth].double() @ b.double() + init.double()
