@@ -7,7 +7,7 @@ import torch
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 # The widest is that of torch.nn itself: it adds up bfloat16 gradients of GRU's and RNN's recurrent
 # weights step by step, and is 8e-2 off after 2000 steps.
-TOLERANCE = {"float64": 1e-10, "float32": 2e-4, "float16": 1e-2, "bfloat16": 0.15}
+TOLERANCE = {"float64": 1e-10, "float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 
 @dataclass(frozen=True)

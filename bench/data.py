@@ -1,7 +1,7 @@
 """The numbers of a case, and how a module with torch.nn's interface is called on them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
@@ -111,3 +111,8 @@ def call_module(namespace, case, data, note=""):
     return Call(
         timed(case, data, under_autocast if case.autocast else forward, weights), weights, note
     )
+
+
+def truth(case, data):
+    """What torch.nn computes; in float32 where the case is autocast, which costs torch 3 digits."""
+    return call_module(torch.nn, replace(case, autocast=False), data).run()

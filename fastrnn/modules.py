@@ -82,9 +82,9 @@ def _documented(theirs):
     return f"""{theirs.__doc__}
     In fastrnn there is one argument more:
 
-        recompute: if ``True``, the gates are not kept for backward but computed anew from the
-            states, a block of steps at a time: a third (LSTM) or a fifth (GRU) of the memory, for
-            some more time (also an attribute, to be set at any time). Default: ``False``
+        recompute: if ``True``, forward keeps half as much memory for backward (LSTM, GRU), which
+            computes the missing gates anew from the states, a block of steps at a time: the same
+            results for up to a quarter more time. It is an attribute, too. Default: ``False``
     """
 
 

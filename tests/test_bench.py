@@ -55,7 +55,7 @@ def check(name, case):
     if peer.available():
         pytest.skip(peer.available())
     numbers = data.make(case)
-    expected = data.call_module(torch.nn, case, numbers).run()
+    expected = data.truth(case, numbers)
     names = data.names(case, numbers)
     assert len(expected) == len(names)
     assert gate.wrong(names, peer.build(case, numbers).run(), expected, case.tolerance) is None

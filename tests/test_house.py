@@ -23,7 +23,7 @@ STOREYS = [
     ["fastrnn.autograd"],
     ["fastrnn.backends"],
     ["fastrnn.kernels.reference", "fastrnn.kernels.cpu", "fastrnn.kernels.gpu"],
-    ["fastrnn.kernels.steps", "fastrnn.kernels.weights"],
+    ["fastrnn.kernels.keep", "fastrnn.kernels.steps", "fastrnn.kernels.weights"],
     ["fastrnn.kernels.cells"],
 ]
 STOREY = {name: number for number, names in enumerate(STOREYS) for name in names}

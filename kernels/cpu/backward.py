@@ -27,7 +27,8 @@ pack_gates = project_inputs = recurrent_gates = cell_forward = cell_backward = N
 BACKWARD = record(
     COMMON + "recompute recalled kept kept_from xgates v_ih v_hh loop_parts dy lddy dx add dh lddh "
     "dextra after extra_after h_first extra_first m dgates hidden extra dp capacity w_ih_panels "
-    "w_hh_panels dw_ih dw_hh dw_hr sums_x sums_h sums_r strips_x strips_h strips_r left packed strip"
+    "w_hh_panels dw_ih dw_hh dw_hr sums_x sums_h sums_r strips_x strips_h strips_r left packed "
+    "strip"
 )
 
 
