@@ -126,9 +126,8 @@ def _grid(sizes):
     return [Case(cell, T, B, H, H) for cell in GATES for T, B, H in sizes]
 
 
-_CORE = [(500, 32, 64), (100, 1, 128), (100, 16, 128), (100, 32, 256), (100, 64, 512)]
-_CORE += [(50, 64, 1024)]
-_MORE = [(100, 1, 512), (100, 4, 256), (100, 256, 256), (2000, 1, 64)]
+_SIZES = [(500, 32, 64), (100, 1, 128), (100, 1, 512), (100, 4, 256), (100, 16, 128)]
+_SIZES += [(100, 32, 256), (100, 64, 512), (50, 64, 1024), (100, 256, 256), (2000, 1, 64)]
 
 
 def _starred(cases):
@@ -150,11 +149,11 @@ def _steps():
     return [replace(case, step=True) for case in _grid(sizes)]
 
 
-_TEN = _grid(_CORE + _MORE)
+_CORE = _grid(_SIZES)
 SUITES = {
     "quick": _grid([(100, 1, 128), (100, 16, 128), (100, 32, 256)]),
-    "core": _grid(_CORE),
-    "full": [*_TEN, *_starred(_TEN), *_steps()],
+    "core": _CORE,
+    "full": [*_CORE, *_starred(_CORE), *_steps()],
     "short": _grid([(16, 1, 128), (16, 32, 256)]),
     "grid": _grid([(100, B, H) for B in (1, 4, 16, 64, 256) for H in (64, 128, 256, 512)]),
     "scaling": [

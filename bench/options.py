@@ -8,8 +8,8 @@ from . import peers
 from .cases import GATES, SUITES
 
 SUITES_HELP = """suites:
-  core     the six sizes T x B x H of the README's table (default)
-  full     ten sizes, each also with I != H, two layers, bidirectional, packed, projected,
+  core     ten sizes T x B x H (default)
+  full     these, and each also with I != H, two layers, bidirectional, packed, projected,
            float64 and autocast to bfloat16; and one step of the cells
   short    16 steps, short enough for torch.compile to unroll
   grid     B x H at T = 100: for the plots

@@ -17,7 +17,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
 import fastrnn
-from fastrnn.kernels.cpu import calls as engine_calls
+from fastrnn.kernels.cpu.backward import BACKWARD
+from fastrnn.kernels.cpu.plan import Layout
 
 MODULES = {
     **{kind: (kind, {}) for kind in KINDS},
@@ -124,14 +125,17 @@ def test_what_nobody_asked_for_is_not_computed(kind, monkeypatch):
     inputs = make_inputs(ours, 4, 3)
     weights = ["ih", "hh", "b_ih", "b_hh"]
     names = dict(zip([name for name, _ in ours.named_parameters()], weights, strict=True))
-    plan, computed = engine_calls.Plan, []
+    fill, computed = Layout.fill, []
+    products = {"x": "dx", "ih": "dw_ih", "hh": "dw_hh"}
 
-    def recorded(record, **fields):
-        given = {"x": fields.get("dx"), "ih": fields.get("dw_ih"), "hh": fields.get("dw_hh")}
-        computed.append({name for name, tensor in given.items() if tensor is not None})
-        return plan(record, **fields)
+    def recorded(layout, *arguments):
+        plan = fill(layout, *arguments)
+        if layout.record is BACKWARD:
+            first = plan[: len(BACKWARD.names)].view(BACKWARD)[0]
+            computed.append({name for name, field in products.items() if first[field]})
+        return plan
 
-    monkeypatch.setattr(engine_calls, "Plan", recorded)
+    monkeypatch.setattr(Layout, "fill", recorded)
     for asked in ("h0", "x", *names):
         computed.clear()
         for name, weight in ours.named_parameters():

@@ -29,7 +29,8 @@ class Layout:
     """
 
     def __init__(self, record, directions, row_parts, numbers, scratch, given):
-        names, self.given = record.names, [record.names.index(name) for name in given]
+        self.record, names = record, record.names
+        self.given = [names.index(name) for name in given]
         fields = np.zeros((directions, len(names)), np.int64)
         end = ALIGNMENT  # so that the first can begin at a multiple of it
         for d in range(directions):
@@ -45,7 +46,7 @@ class Layout:
         self.counters = names.index("counters")
         self.each = self.line * (2 + row_parts)
         self.shape = fields.shape
-        self.places = [[names.index(name) for name in scratch]] if scratch else [[]]
+        self.places = [names.index(name) for name in scratch]
         self.template = np.concatenate(
             [fields.ravel(), np.zeros(self.line + directions * self.each, np.int64)]
         )
@@ -56,7 +57,7 @@ class Layout:
         start = address(array)
         D, width = self.shape
         fields = array[: D * width].reshape(D, width)
-        fields[:, self.places[0]] += -(-memory // ALIGNMENT) * ALIGNMENT - ALIGNMENT
+        fields[:, self.places] += -(-memory // ALIGNMENT) * ALIGNMENT - ALIGNMENT
         fields[:, self.given] = rows
         first = -(-(start + 8 * D * width) // ALIGNMENT) * ALIGNMENT
         for d in range(D):
