@@ -106,6 +106,18 @@ def sizes(rows, threads):
     return table(header, [[size, *(c.get(n, "") for n in columns)] for size, c in found.items()])
 
 
+def kept(rows):
+    """A sentence: what is kept for backward, against torch.nn; "" where nothing is."""
+    ratios = [
+        found[OURS]["kept_bytes"] / found[BASELINE]["kept_bytes"]
+        for case, found in side_by_side(rows).items()
+        if case.training and all(found.get(peer, {}).get("kept_bytes") for peer in (OURS, BASELINE))
+    ]
+    if not ratios:
+        return ""
+    return f"Kept for backward: {min(ratios):.0%} to {max(ratios):.0%} of what torch.nn keeps."
+
+
 def readme(rows, pictures):
     """The block for the README. ``pictures``: paths of plots, as links from the README."""
     parts = []
@@ -118,6 +130,7 @@ def readme(rows, pictures):
         against = [rival for rival in rivals(mine) if groups(mine, rival)]
         parts += [summary(mine, rival) for rival in against]
         parts += [sizes(mine, n) for n in sorted({row["threads"] for row in mine})]
+        parts += filter(None, [kept(mine)])
     parts += [f"![{Path(picture).stem.replace('_', ' ')}]({picture})" for picture in pictures]
     return "\n\n".join(parts)
 

@@ -117,6 +117,7 @@ def _name(dtype):
     return str(dtype).removeprefix("torch.")
 
 
+@cache
 def load(name):
     """The engine's module (None for torch's own kernels)."""
     path = ENGINES[name]

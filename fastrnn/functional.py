@@ -110,8 +110,7 @@ def _agree(cell, x, steps, directions, states, layers, D):
     """Whether all shapes fit together; where they do not, torch has the words for it."""
     H = directions[0].hh.shape[0] // cell.gates
     S = H if directions[0].hr is None else directions[0].hr.shape[0]
-    falling = steps.sizes[-1] >= 1 and (steps.sizes[1:] <= steps.sizes[:-1]).all()
-    if x.dim() != 2 or x.shape[0] != steps.N or not falling:
+    if x.dim() != 2 or x.shape[0] != steps.N or not steps.falling:
         return False
     widths = (S, H)[: cell.states]
     for state, width in zip(states, widths, strict=True):

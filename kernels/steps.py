@@ -15,7 +15,8 @@ class Steps:
         self.sizes = np.ascontiguousarray(sizes, dtype=np.int64)  # (T,)
         self.offsets = np.cumsum(self.sizes) - self.sizes  # (T,)
         self.T, self.B, self.N = len(self.sizes), int(self.sizes[0]), int(self.sizes.sum())
-        self.addresses = [a.__array_interface__["data"][0] for a in (self.sizes, self.offsets)]
+        self.falling = self.sizes[-1] >= 1 and (self.sizes[1:] <= self.sizes[:-1]).all()
+        self.addresses = [_address(self.sizes), _address(self.offsets)]
         self._bounds = {}
 
     def order(self, reverse):
@@ -29,13 +30,21 @@ class Steps:
         return int(np.searchsorted(self.offsets, self.N - rows))
 
     def bounds(self, parts):
-        """(parts + 1,) where the sequences of each part begin: each has as many rows in all."""
+        """The address of (parts + 1,) int64s: where the sequences of each part begin.
+
+        Each part has as many rows in all.
+        """
         if parts not in self._bounds:
             lengths = np.searchsorted(-self.sizes, -np.arange(self.B))  # steps with size > b
             before = np.concatenate([[0], np.cumsum(lengths)])
             goal = np.arange(parts + 1) * self.N / parts
-            self._bounds[parts] = np.searchsorted(before, goal).astype(np.int64)
-        return self._bounds[parts]
+            bounds = np.searchsorted(before, goal).astype(np.int64)
+            self._bounds[parts] = bounds, _address(bounds)
+        return self._bounds[parts][1]
+
+
+def _address(array):
+    return array.__array_interface__["data"][0]
 
 
 @lru_cache(maxsize=256)

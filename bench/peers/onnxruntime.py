@@ -30,6 +30,8 @@ def build(case, data):
         raise CannotServe("has no packed rows, projections or single steps")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = case.threads, 1
+    # threads that spin after their turn would take the cores from the peer whose turn is next
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
         _model(case, data).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -7,7 +7,6 @@ from ..weights import Weights
 from . import compiled
 from .layouts import Shape, backward_layout, forward_layout
 from .memory import empty
-from .plan import address
 from .threads import TEAM
 
 
@@ -18,6 +17,8 @@ def at(tensor):
 
 def _gates(cell, shape, steps, d, start, rows):
     """Where row 0's gates would be, and from which step on they are kept, of ``rows`` rows."""
+    if rows == shape.N:
+        return start, 0
     step = steps.last(rows, d)
     first = steps.offsets[step] if step < shape.T and not d else 0
     return start - int(first) * cell.kept * shape.H * shape.dtype.itemsize, step
@@ -46,7 +47,7 @@ def forward(cell, x, steps, directions, states, keep):
         layout, row_parts = forward_layout(cell, shape, keep, team.size)
         memory = empty(hidden, layout.size // size)
         bounds = steps.bounds(row_parts)
-        rows = []
+        given = []
         for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
             h0, *c0 = (s.data_ptr() + d * s.stride(0) * s.itemsize for s in first)
             h_n, *c_n = (s.data_ptr() + d * s.stride(0) * size for s in finals)
@@ -60,9 +61,9 @@ def forward(cell, x, steps, directions, states, keep):
                 row.append(base + places["m"])
             else:
                 row += [out, D * S, h0, h_n, c_n, c_n, c_n, out, D * S, 0, 0, 0]
-            rows.append([address(bounds), *row][: len(layout.given)])
-        plan = layout.fill(memory.data_ptr(), rows)
-        team.run(compiled.forward(cell, x.dtype), address(plan))
+            given += [bounds, *row]
+        plan = layout.fill(memory.data_ptr(), given)
+        team.run(compiled.forward(cell, x.dtype), plan.buffer_info()[0])
     return y, finals, kept
 
 
@@ -97,15 +98,15 @@ def backward(cell, x, steps, directions, ordered, states, keep, kept, grads, nee
         memory, bounds = empty(hidden, layout.size // size), steps.bounds(row_parts)
         # directions that take turns add to the same dx
         dxs = [empty(x, *x.shape) for _ in range(groups)] if need_x else [None] * groups
-        rows = []
+        given = []
         for d, (weights, turned, need, dw) in enumerate(
             zip(directions, ordered, need_weights, dweights, strict=True)
         ):
             base = kept.data_ptr() + d * each
             total = [sums.data_ptr() + (3 * d + i) * sums.stride(1) * size for i in range(3)]
             wanted = need.ih or need.b_ih, need.hh or need.b_hh, need.hr
-            row = [
-                address(bounds), *steps.addresses, at(x), at(weights.ih), at(weights.hh),
+            given += [
+                bounds, *steps.addresses, at(x), at(weights.ih), at(weights.hh),
                 at(weights.hr), at(weights.b_ih), at(weights.b_hh), at(turned.ih), at(turned.hh),
                 at(dy) + d * S * item, D * S, at(dxs[d % groups]), d // groups,
                 at(dh) + d * dh.stride(0) * size,
@@ -116,9 +117,8 @@ def backward(cell, x, steps, directions, ordered, states, keep, kept, grads, nee
                 *[t if w else 0 for t, w in zip(total, wanted, strict=True)],
                 *_gates(cell, shape, steps, d, base + places["kept"], gates),
             ]  # fmt: skip
-            rows.append(row)
-        plan = layout.fill(memory.data_ptr(), rows)
-        team.run(compiled.backward(cell, x.dtype), address(plan))
+        plan = layout.fill(memory.data_ptr(), given)
+        team.run(compiled.backward(cell, x.dtype), plan.buffer_info()[0])
     if need_x and groups == 2:
         dxs[0].add_(dxs[1])
     return dxs[0], [dh[..., :S], *dextra], dweights

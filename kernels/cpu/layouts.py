@@ -94,12 +94,11 @@ def forward_layout(cell, shape, keep, threads):
         "tile": (size, row_parts * unit_parts, tile.rows, tile.width),
         **_gate_tiles(shape, tile, size, item, row_parts, block * B),
     }
-    given = FORWARD_GIVEN.split()
     if projected:
         scratch["w_hr_panels"] = (item, compiled.depth(H, dtype), tile.padded(S))
     if projected and not keep:
-        scratch["m"], given = (item, B, H), given[:-1]
-    return Layout(FORWARD, D, row_parts, numbers, scratch, given), row_parts
+        scratch["m"] = (item, B, H)
+    return Layout(FORWARD, D, row_parts, numbers, scratch, FORWARD_GIVEN.split()), row_parts
 
 
 BACKWARD_GIVEN = (

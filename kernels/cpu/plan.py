@@ -1,11 +1,13 @@
 """A plan: what a compiled call is told, as named int64s, a row of them for each direction."""
 
+from array import array
 from functools import lru_cache
 from math import prod
 
 import numpy as np
 
 ALIGNMENT = 64  # bytes, a cache line
+ITEM = 8  # bytes of a field
 # The fields that forward and backward share: sizes; how threads divide the work; where the
 # sequence's rows are; the input and the weights; and weights in panels, or in tiles of all gates.
 COMMON = (
@@ -30,44 +32,41 @@ class Layout:
 
     def __init__(self, record, directions, row_parts, numbers, scratch, given):
         self.record, names = record, record.names
-        self.given = [names.index(name) for name in given]
-        fields = np.zeros((directions, len(names)), np.int64)
-        end = ALIGNMENT  # so that the first can begin at a multiple of it
+        self.template, self.scratch, self.given = array("q"), [], []
+        end = 0
         for d in range(directions):
-            for name, value in numbers.items():
-                fields[d, names.index(name)] = value
-            fields[d, names.index("reverse")] = d
+            fields = {name: int(numbers.get(name, 0)) for name in names} | {"reverse": d}
+            first = len(self.template)
+            self.template.extend(fields.values())
+            self.given += [first + names.index(name) for name in given]
             for name, shape in scratch.items():
-                fields[d, names.index(name)] = end
+                self.scratch.append((first + names.index(name), end))
                 end += -(-prod(shape) // ALIGNMENT) * ALIGNMENT
-        self.size = end  # bytes of scratch memory
+        self.size = end + ALIGNMENT  # bytes of scratch memory: it begins at a multiple
         # counters: a cache line each for the tickets, a meeting of all, and of each of the groups
-        self.line = ALIGNMENT // 8
-        self.counters = names.index("counters")
-        self.each = self.line * (2 + row_parts)
-        self.shape = fields.shape
-        self.places = [names.index(name) for name in scratch]
-        self.template = np.concatenate(
-            [fields.ravel(), np.zeros(self.line + directions * self.each, np.int64)]
-        )
+        self.behind = len(self.template) * ITEM
+        each = ALIGNMENT * (2 + row_parts)
+        places = range(0, directions * len(names), len(names))
+        self.counters = [
+            (first + names.index("counters"), d * each) for d, first in enumerate(places)
+        ]
+        self.template.extend([0] * ((directions * each + ALIGNMENT) // ITEM))
 
-    def fill(self, memory, rows):
-        """A new plan as an array; memory: the address of the scratch; rows: ``given`` of each."""
-        array = self.template.copy()
-        start = address(array)
-        D, width = self.shape
-        fields = array[: D * width].reshape(D, width)
-        fields[:, self.places] += -(-memory // ALIGNMENT) * ALIGNMENT - ALIGNMENT
-        fields[:, self.given] = rows
-        first = -(-(start + 8 * D * width) // ALIGNMENT) * ALIGNMENT
-        for d in range(D):
-            fields[d, self.counters] = first + 8 * d * self.each
-        return array
+    def fill(self, memory, given):
+        """A new plan; memory: the address of the scratch; given: of all directions, in order."""
+        plan = self.template[:]
+        start, counters = _aligned(memory), _aligned(plan.buffer_info()[0] + self.behind)
+        for field, value in zip(self.given, given, strict=True):
+            plan[field] = value
+        for field, offset in self.scratch:  # also what was given as 0
+            plan[field] = start + offset
+        for field, offset in self.counters:
+            plan[field] = counters + offset
+        return plan
 
 
-def address(array):
-    """Of a NumPy array's first element."""
-    return array.__array_interface__["data"][0]
+def _aligned(address):
+    return -(-address // ALIGNMENT) * ALIGNMENT
 
 
 @lru_cache(maxsize=1024)
