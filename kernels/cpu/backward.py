@@ -22,7 +22,7 @@ GATES = EXTRA = KEPT = DGATES = FIRST_X = FIRST_H = 0
 load = store = load_each = store_each = None
 item_load = item_store = item_load_each = item_store_each = None
 gemm = multiply = pack = accumulate = lay_down = matmul = None
-pack_gates = project_inputs = recurrent_gates = cell_forward = cell_backward = None
+pack_gates = recompute = cell_backward = None
 
 BACKWARD = record(
     COMMON + "recompute recalled kept kept_from xgates v_ih v_hh loop_parts dy lddy dx add dh lddh "
@@ -75,43 +75,6 @@ def gather(p, s, slot, row_low, row_high, part):
             target, ld = p.extra + slot * wide * SIZE + at, wide * SIZE
             begin, end = low * PANEL * SIZE, min(stop * PANEL, p.H) * SIZE
             copy_rows(extra + at, target, ld, last - first, begin, end)
-
-
-@inlined
-def recall(p, xgates, hgates, b, slot, unit, left):
-    """What the cell keeps of a register of units, ``left`` or more, of the block's row ``b``."""
-    H, wide = p.H, EXTRA * p.H
-    xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
-    hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
-    hidden = item_load(p.hidden + (slot * p.S + unit) * ITEM, left)
-    extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
-    _, kept = cell_forward(xs, hs, (hidden,) + extra)
-    kept_at = p.recalled + KEPT * (b * H + unit) * ITEM
-    item_store_each(kept, kept_at, min(left, LANES) * ITEM, left)
-
-
-def recompute(p, rank, first, rows, slot, scratch):
-    """What forward would have kept of the ``rows`` rows of a block, from the states before them.
-
-    No row waits for another, so a block is one large product.
-    """
-    width = up(p.H, UNITS) * WIDTH
-    low, high = share(up(p.H, UNITS), rank, p.parts)
-    project_inputs(p, p.xgates, first, first + rows, first, low, high)
-    blocks = up(rows, ROWS)
-    for tile in range(low, high):
-        for i in range(blocks):
-            r, end = share(rows, i, blocks)
-            recurrent_gates(p, p.hidden + (slot + r) * p.S * ITEM, p.S, scratch, tile, end - r)
-            for b in range(r, end):
-                x = p.xgates + (b * width + tile * WIDTH) * SIZE
-                hg = scratch + (b - r) * WIDTH * SIZE
-                for v in range(0, min(UNITS, p.H - tile * UNITS), LANES):
-                    unit, left, at = tile * UNITS + v, p.H - tile * UNITS - v, v * SIZE
-                    if left >= LANES:  # as in forward
-                        recall(p, x + at, hg + at, b, slot + b, unit, LANES)
-                    else:
-                        recall(p, x + at, hg + at, b, slot + b, unit, left)
 
 
 @inlined

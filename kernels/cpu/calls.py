@@ -6,13 +6,8 @@ from torch.nn.functional import pad
 from ..weights import Weights
 from . import compiled
 from .layouts import Shape, backward_layout, forward_layout
-from .memory import empty
+from .memory import at, empty
 from .threads import TEAM
-
-
-def at(tensor):
-    """A tensor's address; 0 for None."""
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _gates(cell, shape, steps, d, start, rows):
@@ -39,7 +34,7 @@ def forward(cell, x, steps, directions, states, keep):
     finals = [torch.empty_like(hidden)]
     for extra in extras:  # updated in place where no step's is kept
         finals.append(torch.empty_like(extra) if keep else extra.clone())
-    kept, places = None, {}
+    kept = None
     if keep:
         places, each, gates = shape.record(cell, keep)
         kept = empty(hidden, D, each // size)
@@ -53,7 +48,15 @@ def forward(cell, x, steps, directions, states, keep):
             h_n, *c_n = (s.data_ptr() + d * s.stride(0) * size for s in finals)
             c0, c_n = (c0[0], c_n[0]) if c0 else (0, 0)
             out = y.data_ptr() + d * S * item
-            row = [*steps.addresses, at(x), at(ih), at(b_ih), at(hh), at(b_hh), at(hr)]
+            row = [
+                *steps.addresses,
+                at(x),
+                at(ih),
+                at(b_ih),
+                at(hh),
+                at(b_hh),
+                at(hr),
+            ]
             if keep:
                 base = kept.data_ptr() + d * each
                 row += [base + places["after"], S, h0, h_n, base + places["extra_after"], c0, c_n]

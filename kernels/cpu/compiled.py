@@ -9,7 +9,7 @@ import torch
 from numba import types
 
 from . import backward as backward_loop
-from . import blocks, products, step_loops
+from . import blocks, products, recompute, step_loops
 from . import forward as forward_loop
 from .activations import make_activations
 from .bfloat16 import Bfloat16, Pairs, divide_roughly
@@ -121,9 +121,9 @@ def backward(cell, dtype):
         "backward",
         [forward_loop.pack_gates, forward_loop.project_inputs, forward_loop.recurrent_gates]
         + [products.matmul, products.stand_up, products.pack_and_sum, products.accumulate]
-        + [products.lay_down, loop.pack_weights, loop.recall, loop.recompute, loop.copy_rows]
-        + [loop.gather, loop.differentiate, loop.gather_projected, loop.step, loop.products]
-        + [loop.direction],
+        + [products.lay_down, recompute.recall, recompute.recompute, loop.pack_weights]
+        + [loop.copy_rows, loop.gather, loop.differentiate, loop.gather_projected, loop.step]
+        + [loop.products, loop.direction],
         loop.BACKWARD,
         tiles(cell.gates, dtype),
         dtype,

@@ -11,8 +11,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .emit import choose, joined, k_loop, k_step, kernel_function, load, mask, store
-from .simd import I32, I64, VecType
+from .emit import choose, joined, k_loop, k_step, kernel_function, load, store
+from .panels import Singles
+from .simd import I64, VecType, mask, shuffle
 
 ROWS = 3  # of activations in a tile: 11 loads for 24 multiplications where there are 32 registers
 
@@ -35,7 +36,9 @@ def make_dot(vec, count):
         typingctx, rows, K, a, lda, w, ldw, K2, a2, lda2, w2, ldw2, left, bias, bias2, out, ldo
     ):
         def codegen(context, builder, sig, args):
-            choose(builder, ROWS, lambda r: _kernel(builder.module, vec, r, count), args)
+            rows, *args = args
+            kernels = range(1, ROWS + 1)
+            choose(builder, rows, kernels, lambda r: _kernel(builder.module, vec, r, count), args)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 16), codegen
@@ -60,7 +63,7 @@ def _kernel(module, vec, rows, count):
             w_rows.append(builder.add(w, builder.mul(ldw, row)))
         sums = _accumulate(builder, vec, a_rows, w_rows, sums, depth)
     narrow = VecType(vec.dtype, count)
-    there = mask(builder, narrow, left)
+    there = mask(builder, count, left)
     biases = [load(builder, narrow, address, there) for address in (bias, bias2)]
     for r in range(rows):
         value = _add_up(builder, sums[r::rows])
@@ -75,7 +78,7 @@ def _accumulate(builder, vec, a_rows, w_rows, sums, depth):
     """sums[i, r] += w[i] * a[r], a register along K at a time and what is left under a mask."""
     width = vec.lanes * vec.itemsize
     whole, left = builder.sdiv(depth, I64(vec.lanes)), builder.srem(depth, I64(vec.lanes))
-    tail = mask(builder, vec, left)
+    tail = mask(builder, vec.lanes, left)
 
     def sides(lanes):
         """What k_loop multiplies: the registers at step k of each row, under a mask if any."""
@@ -87,10 +90,11 @@ def _accumulate(builder, vec, a_rows, w_rows, sums, depth):
     def at(row, k):
         return builder.add(row, builder.mul(k, I64(width)))
 
-    sums = k_loop(builder, vec, *sides(None), sums, (I64(0), whole, 1))
+    factors = Singles(vec)
+    sums = k_loop(builder, k_step(builder, factors, *sides(None)), sums, (I64(0), whole, 1))
     before = builder.block
     with builder.if_then(builder.icmp_signed(">", left, I64(0))):
-        more = k_step(builder, vec, *sides(tail), sums, whole)
+        more = k_step(builder, factors, *sides(tail))(sums, whole)
         inside = builder.block
     return [joined(builder, (s, before), (m, inside)) for s, m in zip(sums, more, strict=True)]
 
@@ -102,18 +106,14 @@ def _add_up(builder, sums):
         low = [j ^ distance | lanes if j & distance else j for j in range(lanes)]
         high = [j | lanes if j & distance else j ^ distance for j in range(lanes)]
         sums = [
-            builder.fadd(_shuffle(builder, a, b, low), _shuffle(builder, a, b, high))
+            builder.fadd(shuffle(builder, a, b, low), shuffle(builder, a, b, high))
             for a, b in zip(sums[::2], sums[1::2], strict=True)
         ]
         distance *= 2
     (total,) = sums
     undefined = ir.Constant(total.type, ir.Undefined)
     while distance < lanes:
-        other = _shuffle(builder, total, undefined, [j ^ distance for j in range(lanes)])
+        other = shuffle(builder, total, undefined, [j ^ distance for j in range(lanes)])
         total = builder.fadd(total, other)
         distance *= 2
-    return _shuffle(builder, total, undefined, list(range(count)))
-
-
-def _shuffle(builder, a, b, order):
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))
+    return shuffle(builder, total, undefined, list(range(count)))

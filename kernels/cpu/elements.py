@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .simd import I32, I64, call_intrinsic, pointer, splat
+from .simd import I32, I64, call_intrinsic, mask, pointer, shuffle
 
 
 class Same:
@@ -31,10 +31,9 @@ class Same:
 
 def _masked(builder, elements, what, count, result, before, after):
     """LLVM's masked load or store of the first ``count`` elements."""
-    lanes = ir.Constant(ir.VectorType(I64, elements.llvm.count), list(range(elements.llvm.count)))
-    mask = builder.icmp_signed("<", lanes, splat(builder, lanes.type, count))
+    lanes = mask(builder, elements.llvm.count, count)
     name = f"llvm.masked.{what}.v{elements.llvm.count}{elements.name}.p0"
-    return call_intrinsic(builder, name, result, [*before, I32(elements.itemsize), mask, *after])
+    return call_intrinsic(builder, name, result, [*before, I32(elements.itemsize), lanes, *after])
 
 
 def emit_load(builder, elements, address, count):
@@ -178,11 +177,7 @@ def transposed(builder, lines):
             a, b = lines[i], lines[i + distance]
             low = [j + lanes - distance if j & distance else j for j in range(lanes)]
             high = [j + lanes if j & distance else j + distance for j in range(lanes)]
-            lines[i] = _shuffle(builder, a, b, low)
-            lines[i + distance] = _shuffle(builder, a, b, high)
+            lines[i] = shuffle(builder, a, b, low)
+            lines[i + distance] = shuffle(builder, a, b, high)
         distance *= 2
     return lines
-
-
-def _shuffle(builder, a, b, order):
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))

@@ -1,5 +1,5 @@
-"""Pieces that dot.py and product.py emit their kernels from: LLVM functions of int64s, a loop over
-K with its sums in registers, masked access; and what else a single step needs of registers.
+"""Pieces that microkernel.py, dot.py and product.py emit their kernels from: LLVM functions of
+int64s, a loop over K with its sums in registers, masked access; and what a single step needs.
 """
 
 from llvmlite import ir
@@ -7,20 +7,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .simd import I32, I64, call_intrinsic, pointer, splat
+from .simd import I32, I64, call_intrinsic, pointer
 
 
-def choose(builder, limit, kernel, args):
-    """Call kernel(i) on args[1:], where i is args[0]; nothing unless 1 <= i <= ``limit``."""
-    number, *rest = args
+def choose(builder, number, choices, kernel, args):
+    """Call kernel(i) on ``args`` for the ``number`` i; nothing unless it is among ``choices``."""
     done = builder.append_basic_block("choose.done")
     never = builder.append_basic_block("choose.never")
     choice = builder.switch(number, never)
-    for i in range(1, limit + 1):
+    for i in choices:
         block = builder.append_basic_block(f"choose.{i}")
         choice.add_case(I64(i), block)
         with builder.goto_block(block):
-            builder.call(kernel(i), rest)
+            builder.call(kernel(i), args)
             builder.branch(done)
     with builder.goto_block(never):
         builder.branch(done)
@@ -38,11 +37,8 @@ def kernel_function(module, name, arguments):
     return function, ir.IRBuilder(function.append_basic_block("entry"))
 
 
-def k_loop(builder, vec, left, right, sums, k_range):
-    """sums[r, v] += element(r, k) * column(v, k) for k in start .. stop, ``unroll`` steps a turn.
-
-    left: (rows, element); right: (vectors, column), functions that load a register each.
-    """
+def k_loop(builder, step, sums, k_range):
+    """sums = step(sums, k) for k in start .. stop-1, ``unroll`` steps a turn."""
     start, stop, unroll = k_range
     before = builder.block
     body, after = builder.append_basic_block("k"), builder.append_basic_block("k.end")
@@ -50,12 +46,12 @@ def k_loop(builder, vec, left, right, sums, k_range):
     builder.position_at_end(body)
     k = builder.phi(I64)
     k.add_incoming(start, before)
-    running = [builder.phi(vec.llvm) for _ in sums]
+    running = [builder.phi(value.type) for value in sums]
     for phi, value in zip(running, sums, strict=True):
         phi.add_incoming(value, before)
     new = list(running)
     for u in range(unroll):
-        new = k_step(builder, vec, left, right, new, builder.add(k, I64(u)))
+        new = step(new, builder.add(k, I64(u)))
     following = builder.add(k, I64(unroll))
     k.add_incoming(following, body)
     for phi, value in zip(running, new, strict=True):
@@ -68,17 +64,23 @@ def k_loop(builder, vec, left, right, sums, k_range):
     ]
 
 
-def k_step(builder, vec, left, right, sums, k):
-    """One step of ``k_loop``."""
+def k_step(builder, factors, left, right):
+    """The step sums[r, v] += element(r, k) * column(v, k), as ``factors`` multiply.
+
+    left: (rows, element); right: (vectors, column), functions that load a register each.
+    """
     (rows, element), (vectors, column) = left, right
-    sums, name = list(sums), f"llvm.fmuladd.v{vec.lanes}f{8 * vec.itemsize}"
-    columns = [column(v, k) for v in range(vectors)]
-    for r in range(rows):
-        value = element(r, k)
-        for v in range(vectors):
-            i = r * vectors + v
-            sums[i] = call_intrinsic(builder, name, vec.llvm, [value, columns[v], sums[i]])
-    return sums
+
+    def step(sums, k):
+        sums, columns = list(sums), [column(v, k) for v in range(vectors)]
+        for r in range(rows):
+            value = element(r, k)
+            for v in range(vectors):
+                i = r * vectors + v
+                sums[i] = factors.multiply_add(builder, value, columns[v], sums[i])
+        return sums
+
+    return step
 
 
 def joined(builder, *ways):
@@ -87,12 +89,6 @@ def joined(builder, *ways):
     for value, block in ways:
         phi.add_incoming(value, block)
     return phi
-
-
-def mask(builder, vec, count):
-    """Lanes 0 .. count-1."""
-    lanes = ir.Constant(ir.VectorType(I64, vec.lanes), list(range(vec.lanes)))
-    return builder.icmp_signed("<", lanes, splat(builder, lanes.type, count))
 
 
 def load(builder, vec, address, lanes=None):

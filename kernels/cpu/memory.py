@@ -33,3 +33,8 @@ def empty(like, *shape):
         end = (tensor.data_ptr() + size) // PAGE * PAGE
         madvise(start, end - start, MADV_HUGEPAGE)  # advice: where it is not taken, nothing is lost
     return tensor
+
+
+def at(tensor):
+    """A tensor's address; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()

@@ -7,8 +7,9 @@ where an operand is not read often enough for packing it to pay: in a single ste
 from numba import types
 from numba.extending import intrinsic
 
-from .emit import choose, k_loop, kernel_function, load, mask, store
-from .simd import I64, pointer, splat
+from .emit import choose, k_loop, k_step, kernel_function, load, store
+from .panels import Singles
+from .simd import I64, mask, pointer, splat
 
 
 def make_product(vec, vectors, rows, wide):
@@ -25,8 +26,9 @@ def make_product(vec, vectors, rows, wide):
     @intrinsic
     def product(typingctx, tile, K, a, a_row, a_k, b, b_k, init, ldi, c, ldc, count):
         def codegen(context, builder, sig, args):
-            module = builder.module
-            choose(builder, len(shapes), lambda i: _kernel(module, vec, *shapes[i - 1]), args)
+            (tile, *args), module = args, builder.module
+            kernels = range(1, len(shapes) + 1)
+            choose(builder, tile, kernels, lambda i: _kernel(module, vec, *shapes[i - 1]), args)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 12), codegen
@@ -43,7 +45,7 @@ def _kernel(module, vec, rows, vectors, partial):
         return function
     depth, a, a_row, a_k, b, b_k, init, ldi, c, ldc, count = function.args
     function.attributes.add("optsize")  # unrolled further, the loop would outgrow the registers
-    lanes = mask(builder, vec, count) if partial else None
+    lanes = mask(builder, vec.lanes, count) if partial else None
     a_rows = [builder.add(a, builder.mul(a_row, I64(r))) for r in range(rows)]
 
     def element(r, k):
@@ -59,7 +61,8 @@ def _kernel(module, vec, rows, vectors, partial):
         return load(builder, vec, at(b, b_k, k, v), lanes)
 
     sums = [vec.constant(0.0)] * (rows * vectors)
-    sums = k_loop(builder, vec, (rows, element), (vectors, column), sums, (I64(0), depth, 1))
+    step = k_step(builder, Singles(vec), (rows, element), (vectors, column))
+    sums = k_loop(builder, step, sums, (I64(0), depth, 1))
     for r in range(rows):
         for v in range(vectors):
             first = load(builder, vec, at(init, ldi, I64(r), v), lanes)

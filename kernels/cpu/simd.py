@@ -190,6 +190,17 @@ def call_intrinsic(builder, name, result, args):
     return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), args)
 
 
+def mask(builder, lanes, count):
+    """Lanes 0 .. count-1 of ``lanes``."""
+    numbers = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", numbers, splat(builder, numbers.type, count))
+
+
+def shuffle(builder, a, b, order):
+    """A register of the lanes in ``order``, of those of a and then b."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))
+
+
 def pointer(builder, address, pointee):
     return builder.inttoptr(address, pointee.as_pointer())
 

@@ -10,10 +10,9 @@ import torch
 from torch import empty_like
 
 from . import compiled
-from .memory import empty
+from .layouts import MIN_WORK
+from .memory import at, empty
 from .threads import TEAM
-
-MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
 
 
 def forward(cell, x, h, c, w_ih, w_hh, b_ih, b_hh, keep):
@@ -31,8 +30,8 @@ def forward(cell, x, h, c, w_ih, w_hh, b_ih, b_hh, keep):
         kept = h.new_empty(h.shape[0], cell.kept + cell.states, h.shape[1])
     _run(
         compiled.step_forward(cell, x.dtype), cell, x, h,
-        x.data_ptr(), h.data_ptr(), _address(c), w_ih.data_ptr(), w_hh.data_ptr(), _address(kept),
-        _address(b_ih), _address(b_hh), h_new.data_ptr(), _address(c_new),
+        x.data_ptr(), h.data_ptr(), at(c), w_ih.data_ptr(), w_hh.data_ptr(), at(kept),
+        at(b_ih), at(b_hh), h_new.data_ptr(), at(c_new),
     )  # fmt: skip
     return h_new, c_new, kept
 
@@ -61,16 +60,12 @@ def gradients(cell, x, h, c, w_ih, w_hh, kept, dh_new, dc_new, needed):
         dgates_h = h.new_empty(B, M)
     _run(
         compiled.step_backward(cell, x.dtype), cell, x, h,
-        x.data_ptr(), h.data_ptr(), _address(c), w_ih.data_ptr(), w_hh.data_ptr(), kept.data_ptr(),
-        dh_new.data_ptr(), _address(dc_new), dgates_x.data_ptr(), dgates_h.data_ptr(),
-        _address(dx), _address(dh), _address(dc), _address(dw_ih), _address(dw_hh),
-        _address(db_ih), _address(db_hh),
+        x.data_ptr(), h.data_ptr(), at(c), w_ih.data_ptr(), w_hh.data_ptr(), kept.data_ptr(),
+        dh_new.data_ptr(), at(dc_new), dgates_x.data_ptr(), dgates_h.data_ptr(),
+        at(dx), at(dh), at(dc), at(dw_ih), at(dw_hh),
+        at(db_ih), at(db_hh),
     )  # fmt: skip
     return dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh
-
-
-def _address(tensor):
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _run(compute, cell, x, h, *addresses):

@@ -7,7 +7,7 @@ met, the rows or columns of each product. Specialised by rebinding globals, as b
 
 from numba import carray
 
-from .blocks import meet_all, share, up
+from .blocks import DEEP, meet_all, share, up
 from .plan import record
 from .simd import zeros_like
 from .sync import ticket
@@ -21,7 +21,6 @@ load = store = load_each = store_each = dot = product = stack = None
 cell_forward = cell_backward = pick_x = pick_h = None
 
 CHUNK = 64  # rows at a time whose pre-activations wait on the stack
-DEEP = 256  # terms of a sum at a time, as in blocks.py
 
 COMMON = "B I H parts counters zeros x h extra w_ih w_hh kept "
 FORWARD = record(COMMON + "b_ih b_hh h_new extra_new")
