@@ -17,7 +17,7 @@ import torch
 from fastrnn import cell_step, functional
 from fastrnn.kernels import reference
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.cpu import engine, step
+from fastrnn.kernels.cpu import engine, memory, step
 from fastrnn.kernels.cpu import threads as teams
 
 # The same examples in every run; HYPOTHESIS_PROFILE=explore draws new ones, and more of them.
@@ -140,6 +140,7 @@ class Guards:
 def guards(monkeypatch):
     """Guards around all that the engine takes from ``new_empty`` and ``new_zeros``."""
     guards = Guards()
+    monkeypatch.setattr(memory, "SCRATCH", 0)  # none is used again
     for name in ("new_empty", "new_zeros"):
         make = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda *args, make=make: guards.tensor(make(*args)))

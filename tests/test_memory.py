@@ -1,7 +1,9 @@
-"""What is kept for backward: no more than torch.nn keeps, and half of it with ``recompute``."""
+"""Memory: what is kept for backward, the half of it with ``recompute``, and scratch memory."""
 
 import copy
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from against_torch import (
     plain_call,
 )
 from torch.autograd.graph import saved_tensors_hooks
+
+from fastrnn.kernels.cpu import memory
 
 LENGTHS = [90, 90, 71, 70, 33, 2, 1]  # over 256 rows: backward takes them in several blocks
 OPTIONS = {
@@ -99,3 +103,20 @@ def test_recompute_is_an_argument_and_an_attribute():
     assert copy.deepcopy(chosen).recompute
     assert pickle.loads(pickle.dumps(chosen)).recompute
     chosen.load_state_dict(theirs.state_dict())
+
+
+def test_scratch_memory_is_used_again(monkeypatch):
+    """By its thread alone, NaN in deterministic mode, and not held on to where it is large."""
+    monkeypatch.setattr(memory, "_held", threading.local())
+    like = torch.empty(0)
+    first = memory.scratch(like, 4096)
+    first.zero_()
+    again = memory.scratch(like.double(), 1024)
+    assert again.data_ptr() == first.data_ptr()
+    assert first.isnan().all()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(memory.scratch, like, 4096).result().data_ptr() != first.data_ptr()
+    monkeypatch.setattr(memory, "SCRATCH", 8192)
+    large = memory.scratch(like, 8196)
+    assert large.nbytes >= 8196
+    assert memory.scratch(like, 4096).data_ptr() == first.data_ptr()

@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 from ..weights import Weights
 from . import compiled
 from .layouts import Shape, backward_layout, forward_layout
-from .memory import at, empty
+from .memory import at, empty, scratch
 from .threads import TEAM
 
 
@@ -40,7 +40,7 @@ def forward(cell, x, steps, directions, states, keep):
         kept = empty(hidden, D, each // size)
     with TEAM.members(shape.threads(cell)) as team:
         layout, row_parts = forward_layout(cell, shape, keep, team.size)
-        memory = empty(hidden, layout.size // size)
+        memory = scratch(hidden, layout.size)
         bounds = steps.bounds(row_parts)
         given = []
         for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
@@ -98,7 +98,7 @@ def backward(cell, x, steps, directions, ordered, states, keep, kept, grads, nee
     places, each, gates = shape.record(cell, keep)
     with TEAM.members(shape.threads(cell)) as team:
         layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, team.size)
-        memory, bounds = empty(hidden, layout.size // size), steps.bounds(row_parts)
+        memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
         # directions that take turns add to the same dx
         dxs = [empty(x, *x.shape) for _ in range(groups)] if need_x else [None] * groups
         given = []

@@ -6,10 +6,15 @@ pages of 2 MB).
 """
 
 import ctypes
+import threading
 from functools import cache
 from math import prod
 
+import torch
+from torch.utils import deterministic
+
 PAGE = 2 * 2**20
+SCRATCH = 256 * 2**20  # bytes that a thread holds on to at most
 MADV_HUGEPAGE = 14  # Linux, <asm-generic/mman-common.h>
 
 
@@ -33,6 +38,24 @@ def empty(like, *shape):
         end = (tensor.data_ptr() + size) // PAGE * PAGE
         madvise(start, end - start, MADV_HUGEPAGE)  # advice: where it is not taken, nothing is lost
     return tensor
+
+
+_held = threading.local()
+
+
+def scratch(like, size):
+    """``size`` uninitialised bytes or more, this thread's until it asks again.
+
+    A thread holds on to its largest, as oneDNN's do: what is mapped need not be mapped again.
+    """
+    held = getattr(_held, "memory", None)
+    if size > SCRATCH or held is None or held.nbytes < size:
+        held = empty(like, size // like.itemsize)
+        if size <= SCRATCH:
+            _held.memory = held
+    elif torch.are_deterministic_algorithms_enabled() and deterministic.fill_uninitialized_memory:
+        held.view(torch.uint8).fill_(255)  # NaN in every dtype: what torch.empty does in this mode
+    return held
 
 
 def at(tensor):
