@@ -1,6 +1,6 @@
 """Results as pictures: ratios over B x H, time per step beside the roofline, memory against T."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import matplotlib
 
@@ -8,7 +8,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .groups import geometric_mean, side_by_side, times_faster
+from .groups import side_by_side, times_faster
 from .peers import BASELINE, OURS
 from .tables import machines, name
 
@@ -59,28 +59,41 @@ def _panels(groups):
 
 
 def ratio_over_sizes(cases):
-    """A heat map for each cell and mode: times faster than torch.nn, at each B and H."""
-    groups = defaultdict(lambda: defaultdict(list))
+    """A heat map for each cell and mode: times faster than torch.nn at each B and H.
+
+    At one T, which most cases have; without the sizes that few have.
+    """
+    groups = defaultdict(dict)
+    T, _ = Counter(case.T for case in cases).most_common(1)[0]
     for case, found in cases.items():
         ratio = times_faster(found, BASELINE)
-        if ratio is not None:
-            groups[case.cell, case.mode][case.B, case.H].append(ratio)
+        if ratio is not None and case.T == T:
+            groups[case.cell, case.mode][case.B, case.H] = ratio
     if not groups:
         return None
     figure, places = _panels(groups)
     for group, found in groups.items():
-        batches, widths = (sorted({key[i] for key in found}) for i in (0, 1))
+        widths = _common(H for _, H in found)
+        batches = _common(B for B, H in found if H in widths)
         image = np.full((len(batches), len(widths)), np.nan)
         ax = places[group]
-        for (B, H), ratios in found.items():
+        for (B, H), ratio in found.items():
+            if B not in batches or H not in widths:
+                continue
             i, j = batches.index(B), widths.index(H)
-            image[i, j] = geometric_mean(ratios)
+            image[i, j] = ratio
             ax.text(j, i, f"{image[i, j]:.1f}x", ha="center", va="center", fontsize=8)
         ax.imshow(np.log2(image), cmap="PiYG", vmin=-2.5, vmax=2.5, aspect="auto")
-        ax.set(xlabel="H", ylabel="B")
+        ax.set(xlabel=f"H (T = {T})", ylabel="B")
         ax.set_xticks(range(len(widths)), widths)
         ax.set_yticks(range(len(batches)), batches)
     return figure
+
+
+def _common(sizes):
+    """The sizes, in order, without those that are there less than half as often as others."""
+    count = Counter(sizes)
+    return sorted(size for size in count if 2 * count[size] >= max(count.values()))
 
 
 def _curves(cases, x, fixed):
