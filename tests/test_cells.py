@@ -23,6 +23,7 @@ from test_inputs import LAYOUTS
 from torch import nn
 
 import fastrnn
+from fastrnn.kernels.cells import CELLS
 
 
 @FLOATS
@@ -101,6 +102,21 @@ def test_a_layer_is_its_cell_step_by_step(kind):
 def test_every_registered_cell_has_a_counterpart():
     """A cell without one would go untested: say in against_torch.py what it is to equal."""
     assert COUNTERPARTS.keys() == set(KINDS)
+
+
+@EVERY_KIND
+def test_backward_reads_the_new_states_that_the_cell_names(kind):
+    """No other: engines need not keep them. And each of those, or they would be kept in vain."""
+    cell = CELLS[kind]
+    dstates, kept, before, after = (
+        torch.rand(count, 7) for count in (cell.states, cell.kept, cell.states, cell.states)
+    )
+    expected = torch.stack(cell.backward(dstates, kept, before, after)[0])
+    for i in range(cell.states):
+        changed = after.clone()
+        changed[i] = -1 - changed[i]  # another sign, and another size
+        found = torch.stack(cell.backward(dstates, kept, before, changed)[0])
+        assert found.equal(expected) == (i not in cell.after)
 
 
 # From numbers too small to be normal to gates that are shut or open for good.

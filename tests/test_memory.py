@@ -42,6 +42,7 @@ def kept_bytes(module, inputs):
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         result = plain_call(module, x, *states)
+    assert found
     size = sum(storage.nbytes() for storage in found.values())
     del result
     return size
@@ -55,6 +56,15 @@ def test_no_more_than_torch_keeps(kind, sizes):
     inputs = make_inputs(ours, T, B)
     line = 4 * 64  # each of the four arrays begins at a cache line
     assert kept_bytes(ours, inputs) <= kept_bytes(theirs, inputs) + line
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("sizes", [(1, 64), (33, 17)], ids="BH{}".format)
+def test_no_cell_keeps_more_than_torchs(kind, sizes):
+    B, H = sizes
+    ours, theirs = build_pair(kind, H, H, cell=True)
+    inputs = make_inputs(ours, 1, B)
+    assert kept_bytes(ours, inputs) <= kept_bytes(theirs, inputs)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])

@@ -44,3 +44,4 @@ class Cell:
     dgates: int  # length of ``dgates``
     dx: tuple[int, ...]  # for each gate, which of ``dgates`` is the gradient of x's part
     dh: tuple[int, ...]  # and of h's part
+    after: tuple[int, ...]  # which of the new states backward reads

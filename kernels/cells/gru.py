@@ -30,5 +30,14 @@ def backward(dstates, kept, before, after):
 
 
 CELL = Cell(
-    "gru", forward, backward, states=1, gates=3, kept=4, dgates=4, dx=(1, 2, 0), dh=(1, 2, 3)
+    "gru",
+    forward,
+    backward,
+    states=1,
+    gates=3,
+    kept=4,
+    dgates=4,
+    dx=(1, 2, 0),
+    dh=(1, 2, 3),
+    after=(),
 )

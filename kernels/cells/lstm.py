@@ -30,5 +30,14 @@ def backward(dstates, kept, before, after):
 
 
 CELL = Cell(
-    "lstm", forward, backward, states=2, gates=4, kept=4, dgates=4, dx=(0, 1, 2, 3), dh=(0, 1, 2, 3)
+    "lstm",
+    forward,
+    backward,
+    states=2,
+    gates=4,
+    kept=4,
+    dgates=4,
+    dx=(0, 1, 2, 3),
+    dh=(0, 1, 2, 3),
+    after=(1,),
 )

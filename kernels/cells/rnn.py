@@ -26,6 +26,6 @@ def backward_relu(dstates, kept, before, after):
     return (zero_unless_positive(d, new),), (zeros_like(d),)
 
 
-_SHAPE = {"states": 1, "gates": 1, "kept": 0, "dgates": 1, "dx": (0,), "dh": (0,)}
+_SHAPE = {"states": 1, "gates": 1, "kept": 0, "dgates": 1, "dx": (0,), "dh": (0,), "after": (0,)}
 TANH = Cell("rnn_tanh", forward_tanh, backward_tanh, **_SHAPE)
 RELU = Cell("rnn_relu", forward_relu, backward_relu, **_SHAPE)

@@ -162,6 +162,7 @@ def _compile_step(functions, cell, dtype):
     count = weight_rows(tile.lanes, host.count)
     apart = tuple(x != h for x, h in zip(cell.dx, cell.dh, strict=True))
     slots = cell.gates * (1 + any(apart))
+    places = [cell.after.index(i) if i in cell.after else -1 for i in range(cell.states)]
     names = {
         **memory(Same(vec)),
         **_cell(cell, dtype),
@@ -170,6 +171,8 @@ def _compile_step(functions, cell, dtype):
         "stack": on_stack(step_loops.CHUNK * slots * tile.lanes * vec.itemsize),
         "pick_x": pick(cell.dx),
         "pick_h": pick(cell.dh),
+        "pick_after": pick(cell.after),
+        "put_after": pick(places),
         "SIZE": vec.itemsize,
         "LANES": tile.lanes,
         "DOT_ROWS": ROWS,
@@ -177,7 +180,7 @@ def _compile_step(functions, cell, dtype):
         "PANEL": tile.panel,
         "ROWS": tile.rows,
         "WIDE": wide * tile.lanes,
-        "STATES": cell.states,
+        "AFTER": len(cell.after),
         "SLOTS": slots,
         "APART": apart,
     }

@@ -27,7 +27,7 @@ def forward(cell, x, h, c, w_ih, w_hh, b_ih, b_hh, keep):
     if b_ih is not None:
         b_ih, b_hh = b_ih.contiguous(), b_hh.contiguous()
     if keep:
-        kept = h.new_empty(h.shape[0], cell.kept + cell.states, h.shape[1])
+        kept = h.new_empty(h.shape[0], cell.kept + len(cell.after), h.shape[1])
     _run(
         compiled.step_forward(cell, x.dtype), cell, x, h,
         x.data_ptr(), h.data_ptr(), at(c), w_ih.data_ptr(), w_hh.data_ptr(), at(kept),

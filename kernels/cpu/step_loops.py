@@ -13,12 +13,13 @@ from .simd import zeros_like
 from .sync import ticket
 
 # Specialised: bytes of an element, elements of a register; how dot and product are tiled; the cell,
-# with whether a gate's two parts stand apart, and in which order backward has them (pick_x and _h).
+# with whether a gate's two parts stand apart, in which order backward has them (pick_x and _h), and
+# which new states it reads: pick_after takes these AFTER out, put_after puts them back.
 SIZE = LANES = DOT_ROWS = DOT_COUNT = PANEL = ROWS = WIDE = 0
-GATES = EXTRA = STATES = KEPT = SLOTS = 0
+GATES = EXTRA = AFTER = KEPT = SLOTS = 0
 APART = ()
 load = store = load_each = store_each = dot = product = stack = None
-cell_forward = cell_backward = pick_x = pick_h = None
+cell_forward = cell_backward = pick_x = pick_h = pick_after = put_after = None
 
 CHUNK = 64  # rows at a time whose pre-activations wait on the stack
 
@@ -79,9 +80,9 @@ def apply_cell(p, b, unit, gates):
     store(new[0], p.h_new + at, left)
     store_each(new[1:], p.extra_new + at, 0, left)
     if p.kept:
-        # the new states too: what a user makes of the results must not reach backward
-        ours = p.kept + (b * (KEPT + STATES) * p.H + unit) * SIZE
-        store_each(kept + new, ours, p.H * SIZE, left)
+        # new states too: what a user makes of the results must not reach backward
+        ours = p.kept + (b * (KEPT + AFTER) * p.H + unit) * SIZE
+        store_each(kept + pick_after(new), ours, p.H * SIZE, left)
 
 
 def forward(plan):
@@ -106,9 +107,10 @@ def forward(plan):
 def differentiate(p, b, unit):
     """The cell's derivative on LANES units of row b."""
     left, at = p.H - unit, (b * p.H + unit) * SIZE
-    ours = p.kept + (b * (KEPT + STATES) * p.H + unit) * SIZE
+    ours = p.kept + (b * (KEPT + AFTER) * p.H + unit) * SIZE
     kept = load_each(KEPT, ours, p.H * SIZE, left)
-    after = load_each(STATES, ours + KEPT * p.H * SIZE, p.H * SIZE, left)
+    after = load_each(AFTER, ours + KEPT * p.H * SIZE, p.H * SIZE, left)
+    after = put_after(after + (load(p.zeros, LANES),))
     before = (load(p.h + at, left),) + load_each(EXTRA, p.extra + at, 0, left)
     d = (load(p.dh_new + at, left),) + load_each(EXTRA, p.dextra_new + at, 0, left)
     dgates, dstates = cell_backward(d, kept, before, after)
