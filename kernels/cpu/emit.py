@@ -114,6 +114,12 @@ def _masked(what, vec):
     return f"llvm.masked.{what}.v{vec.lanes}f{8 * vec.itemsize}.p0"
 
 
+def prefetch(builder, ptr):
+    """Ask for the cache line at ``ptr``, which is soon read; no address is too wild."""
+    args = [ptr, I32(0), I32(3), I32(1)]  # to read, for all caches, data
+    call_intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), args)
+
+
 def pick(order):
     """A function of a tuple of registers: those at the places in ``order``, as a tuple."""
 

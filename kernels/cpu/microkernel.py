@@ -11,7 +11,7 @@ What a step is, ``factors`` say: one element of K (panels.py) or, in bfloat16.py
 from numba import types
 from numba.extending import intrinsic
 
-from .emit import choose, k_loop, k_step, kernel_function
+from .emit import choose, k_loop, k_step, kernel_function, prefetch
 from .simd import I64, pointer
 
 UNROLL = 4  # steps of K per turn of the loop
@@ -70,6 +70,8 @@ def _kernel(module, factors, rows, vectors, line):
         place = builder.add(builder.mul(k, I64(line)), I64(v))
         return builder.load(builder.gep(panel, [place]), align=factors.itemsize)
 
+    for r, v in tile:  # it may come from afar, and is wanted only after the sums
+        prefetch(builder, at(init, ldi, r, v))
     sums = [vec.constant(0.0)] * len(tile)
     a_rows = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
     panel = pointer(builder, panel, factors.column)
