@@ -1,0 +1,224 @@
+"""Which tile a layer runs with on a GPU, if it fits: pure functions of plain numbers.
+
+A program keeps its tile of the recurrent weights on chip for the whole sequence, and programs wait
+for each other at every step. So a layer fits where one program's tile fits the shared memory, and
+where all programs run at the same time. Of two tiles that fit, the first in the order below serves,
+until a measurement (measured.json) says better.
+"""
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import NamedTuple
+
+from . import measured
+
+
+class Device(NamedTuple):
+    """What the choice asks of a GPU."""
+
+    arch: int  # 90 for compute capability 9.0; 0x942 for gfx942
+    processors: int
+    shared: int  # bytes that a program may have at most
+    shared_total: int  # bytes of a multiprocessor
+
+
+class Forward(NamedTuple):
+    """A program's share of the forward pass; all units where BU >= H: then nobody waits."""
+
+    BU: int  # hidden units
+    BB: int  # sequences
+    KC: int  # columns of the weights that are multiplied at once
+    warps: int
+    sequential: bool  # a chunk of h is loaded when it is its turn, instead of all ahead
+
+
+class Backward(NamedTuple):
+    """A program's share of the backward pass: a square of the weights of each gate."""
+
+    GU: int  # hidden units, of those that give and of those that take
+    BB: int  # sequences
+    warps: int
+
+
+class Choice(NamedTuple):
+    """The tiles (backward in training only), or None where torch's kernels serve; and why."""
+
+    forward: Forward | None
+    backward: Backward | None
+    reason: str
+
+
+RESERVED = 1024  # bytes of shared memory that the driver takes for each program
+WARPS = 8  # that a multiprocessor holds for certain: at the most registers a thread can have
+BATCHES = (16, 32, 64, 128)
+ROWS = 64  # of a forward tile, all gates together: the least that wgmma takes
+AHEAD = 64  # registers of a thread for states that are loaded ahead; more would spill
+_told = ContextVar("fastrnn_tiles", default=(None, None))
+
+
+class Precision(NamedTuple):
+    """What differs between the arithmetics, as the compiler's count of registers has it."""
+
+    itemsize: int
+    chunk: int  # columns of the weights that are multiplied at once, with 16 sequences
+    warps: int  # of a forward program
+    alone: int  # sums of a thread, at most, where a program has all units
+    square: int  # sums of a thread, at most, in backward
+    widest: int  # H beyond which the weights do not stay on the chip
+
+
+PRECISIONS = {
+    "half": Precision(2, 256, 4, alone=64, square=16, widest=1536),
+    "tf32": Precision(4, 128, 4, alone=32, square=8, widest=768),
+    "fp32": Precision(4, 64, 8, alone=8, square=4, widest=512),
+}
+
+
+def precision(dtype, tf32):
+    """The name in PRECISIONS of how tensors of ``dtype`` are multiplied."""
+    return "half" if dtype != "float32" else "tf32" if tf32 else "fp32"
+
+
+def power(n):
+    """The least power of two that is at least n, and 16: the least that matrix units take."""
+    return max(16, 1 << (n - 1).bit_length())
+
+
+def cdiv(a, b):
+    return -(-a // b)
+
+
+def groups(gates):
+    """Groups of rows in a forward tile: GRU's three gates are made up to four."""
+    return 1 << (gates - 1).bit_length()
+
+
+def forward_shared(tile, gates, kind, H):
+    """Bytes of shared memory that forward needs, at most.
+
+    The weights, and beside them h as it comes in, or sums on their way between threads.
+    """
+    chunks, item = cdiv(H, tile.KC), PRECISIONS[kind].itemsize
+    weights = groups(gates) * tile.BU * tile.KC * chunks * item
+    states = tile.BB * tile.KC * item * (1 if tile.sequential else chunks)
+    return weights + max(states, 4 * max(ROWS, tile.BU) * tile.BB)
+
+
+def backward_shared(tile, gates, kind, H):
+    """Bytes of shared memory that backward needs, at most: likewise."""
+    weights = gates * tile.GU**2 * PRECISIONS[kind].itemsize
+    return weights + 4 * tile.GU * max(tile.BB, 4 * tile.warps)
+
+
+def forward_programs(tile, B, H, D):
+    return D * cdiv(B, tile.BB) * cdiv(H, tile.BU)
+
+
+def backward_programs(tile, B, H, D):
+    return D * cdiv(B, tile.BB) * cdiv(H, tile.GU) ** 2
+
+
+def resident(shared, warps, device):
+    """How many programs are certain to run at the same time."""
+    return device.processors * min(device.shared_total // (shared + RESERVED), WARPS // warps)
+
+
+def forward_tiles(gates, kind, H):
+    """The forward tiles of this layer, best first."""
+    p = PRECISIONS[kind]
+    if groups(gates) * power(H) * 16 <= 32 * p.warps * p.alone:
+        yield Forward(power(H), 16, power(H), p.warps, True)
+    if p.widest < H:
+        return
+    units = min(ROWS // groups(gates), power(H))
+    for batch in BATCHES:
+        chunk = min(p.chunk, power(H))
+        registers = batch * cdiv(H, chunk) * chunk * p.itemsize // (4 * 32 * p.warps)
+        if registers <= AHEAD:
+            yield Forward(units, batch, chunk, p.warps, False)
+        if batch <= 64:
+            yield Forward(units, batch, min(chunk, max(16, p.chunk * 16 // batch)), p.warps, True)
+
+
+def backward_tiles(gates, kind, H):
+    """The backward tiles of this layer, best first."""
+    p = PRECISIONS[kind]
+    squares = [128, 64, 32] if kind == "half" and H > 256 else [64, 32, 128]
+    if power(H) <= 256:
+        squares.insert(0, power(H))  # one program
+    for units in squares if p.widest >= H else ():
+        for batch in BATCHES:
+            for warps, sums in ((4, min(8, p.square)), (8, p.square)):
+                if units * batch <= 32 * warps * sums:
+                    yield Backward(min(units, power(H)), batch, warps)
+                    break
+
+
+def choose_forward(gates, dtype, tf32, B, H, D, device):
+    """The Forward tile for B sequences in D directions, or why there is none."""
+    return _told.get()[0] or _forward(gates, precision(dtype, tf32), B, H, D, device)
+
+
+@lru_cache(4096)
+def _forward(gates, kind, B, H, D, device):
+    known = measured.tile("forward", gates, kind, B, H, D, device.arch)
+    tiles = [Forward(*known)] if known else []
+    tiles += forward_tiles(gates, kind, H)
+    sizes = [(t, forward_shared(t, gates, kind, H), forward_programs(t, B, H, D)) for t in tiles]
+    return _first(sizes, kind, B, H, device)
+
+
+def choose_backward(gates, dtype, tf32, B, H, D, device):
+    """The Backward tile for B sequences in D directions, or why there is none."""
+    return _told.get()[1] or _backward(gates, precision(dtype, tf32), B, H, D, device)
+
+
+@lru_cache(4096)
+def _backward(gates, kind, B, H, D, device):
+    known = measured.tile("backward", gates, kind, B, H, D, device.arch)
+    tiles = [Backward(*known)] if known else []
+    tiles += backward_tiles(gates, kind, H)
+    sizes = [(t, backward_shared(t, gates, kind, H), backward_programs(t, B, H, D)) for t in tiles]
+    return _first(sizes, kind, B, H, device)
+
+
+def _first(sizes, kind, B, H, device):
+    """The first tile of ``sizes``, (tile, shared bytes, programs) each, that the device can run."""
+    for tile, shared, programs in sizes:
+        together = resident(shared, tile.warps, device)
+        if shared <= device.shared and (tile[0] >= H or programs <= together):
+            return tile
+    if not sizes:
+        return f"H = {H} is beyond {PRECISIONS[kind].widest}, the widest with {kind} arithmetic"
+    least = min(shared for _, shared, _ in sizes)
+    if least > device.shared:
+        return (
+            f"H = {H} needs {least // 1024} KiB of shared memory a program, "
+            f"this GPU has {device.shared // 1024}"
+        )
+    fewest = min(programs for _, _, programs in sizes)
+    return (
+        f"B = {B}, H = {H} needs {fewest} programs or more at the same time, too many for this GPU"
+    )
+
+
+def choose(gates, dtype, tf32, B, H, D, device, training):
+    """The Choice for a layer: ours where it fits and no measurement says that torch is faster."""
+    forward = choose_forward(gates, dtype, tf32, B, H, D, device)
+    backward = choose_backward(gates, dtype, tf32, B, H, D, device) if training else None
+    for tile in (forward, backward):
+        if isinstance(tile, str):
+            return Choice(None, None, tile)
+    faster, reason = measured.verdict(gates, dtype, tf32, B, H, D, device.arch, training)
+    return Choice(forward, backward, reason) if faster else Choice(None, None, reason)
+
+
+@contextmanager
+def using(forward=None, backward=None):
+    """Within this context these tiles are chosen, fit or not: for measuring and for tests."""
+    token = _told.set((forward, backward))
+    try:
+        yield
+    finally:
+        _told.reset(token)
