@@ -1,6 +1,7 @@
 """The choice of tiles for many layers and GPUs: always an answer, never over a device's limits."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import pytest
@@ -158,6 +159,9 @@ def test_tiles_as_told():
     with tiles.using(forward, backward):
         choice = tiles.choose(4, "bfloat16", False, 64, 512, 1, H200, True)
     assert choice[:2] == (forward, backward)
+    with tiles.using(forward, backward), ThreadPoolExecutor(1) as another:  # such as autograd's
+        told = another.submit(tiles.choose_backward, 4, "bfloat16", False, 64, 512, 1, H200)
+        assert told.result() == backward
     with tiles.using(forward=forward):
         assert tiles.choose_backward(4, "bfloat16", False, 64, 512, 1, H200) != backward
 
@@ -189,6 +193,8 @@ def test_measurements_decide():
     slow = choice(64, 1000, training=True)
     assert slow.forward is None
     assert "0.50x" in slow.reason
+    with tiles.using():
+        assert choice(64, 1000, training=True).forward
     assert choice(64, 1000, training=False).forward  # that mode was fast
     assert choice(16, 1024, training=True).forward  # and so was that batch
     for unlike in (

@@ -7,7 +7,6 @@ until a measurement (measured.json) says better.
 """
 
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -50,11 +49,12 @@ class Choice(NamedTuple):
 
 
 RESERVED = 1024  # bytes of shared memory that the driver takes for each program
+BARRIERS = 64  # and the compiler, on sm100
 WARPS = 8  # that a multiprocessor holds for certain: at the most registers a thread can have
 BATCHES = (16, 32, 64, 128)
 ROWS = 64  # of a forward tile, all gates together: the least that wgmma takes
 AHEAD = 64  # registers of a thread for states that are loaded ahead; more would spill
-_told = ContextVar("fastrnn_tiles", default=(None, None))
+_told = []  # pairs, the last one counts; for every thread, as autograd has its own
 
 
 class Precision(NamedTuple):
@@ -102,13 +102,13 @@ def forward_shared(tile, gates, kind, H):
     chunks, item = cdiv(H, tile.KC), PRECISIONS[kind].itemsize
     weights = groups(gates) * tile.BU * tile.KC * chunks * item
     states = tile.BB * tile.KC * item * (1 if tile.sequential else chunks)
-    return weights + max(states, 4 * max(ROWS, tile.BU) * tile.BB)
+    return BARRIERS + weights + max(states, 4 * max(ROWS, tile.BU) * tile.BB)
 
 
 def backward_shared(tile, gates, kind, H):
     """Bytes of shared memory that backward needs, at most: likewise."""
     weights = gates * tile.GU**2 * PRECISIONS[kind].itemsize
-    return weights + 4 * tile.GU * max(tile.BB, 4 * tile.warps)
+    return BARRIERS + weights + 4 * tile.GU * max(tile.BB, 4 * tile.warps)
 
 
 def forward_programs(tile, B, H, D):
@@ -157,7 +157,7 @@ def backward_tiles(gates, kind, H):
 
 def choose_forward(gates, dtype, tf32, B, H, D, device):
     """The Forward tile for B sequences in D directions, or why there is none."""
-    return _told.get()[0] or _forward(gates, precision(dtype, tf32), B, H, D, device)
+    return (_told[-1][0] if _told else None) or _forward(gates, precision(dtype, tf32), B, H, D, device)
 
 
 @lru_cache(4096)
@@ -171,7 +171,7 @@ def _forward(gates, kind, B, H, D, device):
 
 def choose_backward(gates, dtype, tf32, B, H, D, device):
     """The Backward tile for B sequences in D directions, or why there is none."""
-    return _told.get()[1] or _backward(gates, precision(dtype, tf32), B, H, D, device)
+    return (_told[-1][1] if _told else None) or _backward(gates, precision(dtype, tf32), B, H, D, device)
 
 
 @lru_cache(4096)
@@ -210,15 +210,20 @@ def choose(gates, dtype, tf32, B, H, D, device, training):
     for tile in (forward, backward):
         if isinstance(tile, str):
             return Choice(None, None, tile)
+    if _told:
+        return Choice(forward, backward, "as fastrnn.kernels.gpu.tiles was told")
     faster, reason = measured.verdict(gates, dtype, tf32, B, H, D, device.arch, training)
     return Choice(forward, backward, reason) if faster else Choice(None, None, reason)
 
 
 @contextmanager
 def using(forward=None, backward=None):
-    """Within this context these tiles are chosen, fit or not: for measuring and for tests."""
-    token = _told.set((forward, backward))
+    """Within this context these tiles are chosen, fit or not, and whatever was measured.
+
+    For measuring and for tests. None: the tile that is chosen otherwise.
+    """
+    _told.append((forward, backward))
     try:
         yield
     finally:
-        _told.reset(token)
+        _told.pop()
