@@ -16,7 +16,7 @@ The names in capitals are set by kernels.py, which binds this function to a cell
 
 import triton.language as tl
 
-from .blocks import LINE, arrive, product, select, wait
+from .blocks import LINE, arrivals_by, arrive, counter_of, product, select, wait
 
 GATES = STATES = KEPT = DGATES = DH = cell_backward = None
 
@@ -31,9 +31,9 @@ def backward(
     start,  # (STATES, D, B, H): the gradients of the states after step s0, counted from the last
     end,  # (STATES, D, B, H): and after s1, where partial sums are still to be added to that of h
     dgates,  # (D, N, DGATES, H)
-    partials,  # (3, D, ceil(H / GU), B, H): the last of the three is zero at first
+    partials,  # (RING, D, ceil(H / GU), B, H): the last is zero at first
     steps,  # (2, T + 2): as in forward
-    counters,  # (D, ceil(B / BB), ceil(H / GU), 3, LINE)
+    counters,  # (D, ceil(B / BB), ceil(H / GU), RING, LINE)
     failed,  # (1,)
     s0: tl.int32,
     s1: tl.int32,
@@ -45,6 +45,7 @@ def backward(
     WIDTH: tl.constexpr,
     GU: tl.constexpr,
     BB: tl.constexpr,
+    RING: tl.constexpr,  # steps whose partial sums have a place each
     PRECISION: tl.constexpr,
     SPIN_LIMIT: tl.constexpr,
 ):
@@ -60,7 +61,7 @@ def backward(
     inside = (u < H)[:, None] & (b < B)[None, :]
     own = (d * B + sequence)[None, :] * H + u[:, None]  # in (D, B, H)
     plane = D.to(tl.int64) * B * H
-    counter = counters + (d * blocks + block) * (GROUPS * 3 * LINE)
+    counter = counters + (d * blocks + block) * (GROUPS * RING * LINE)
     partial = partials + d * GROUPS * B * H + sequence[None, :] * H
     read, written = partial + u[:, None], partial + to[:, None] + j.to(tl.int64) * B * H
 
@@ -96,10 +97,11 @@ def backward(
 
         dh = carried[0]
         if GROUPS > 1:
-            slot = (s + 2) % 3
-            wait(counter + (j * 3 + slot) * LINE, GROUPS * ((s + 2) // 3), failed, SPIN_LIMIT)
+            due = s + RING - 1  # the step before, counted from RING
+            enough = arrivals_by(due, GROUPS, RING)
+            wait(counter_of(due, j, counter, RING), enough, failed, SPIN_LIMIT)
             for n in tl.static_range(GROUPS):
-                place = read + (slot * GROUPS * plane + n * B.to(tl.int64) * H)
+                place = read + ((due % RING) * GROUPS * plane + n * B.to(tl.int64) * H)
                 dh += tl.load(place, mask=inside, other=0.0, cache_modifier=".cg")
         reached, asked = (dh,), (dh + dout,)
         if STATES == 2:
@@ -111,9 +113,9 @@ def backward(
             grad = tl.where(alive, grads[DH[g]], 0.0).to(dtype)
             total = product(held[g], grad, total, PRECISION)
         if GROUPS > 1:
-            place = written + (s % 3) * GROUPS * plane
+            place = written + (s % RING) * GROUPS * plane
             tl.store(place, total, mask=(to < H)[:, None] & (b < B)[None, :])
-            arrive(counter + (i * 3 + s % 3) * LINE)
+            arrive(counter_of(s, i, counter, RING))
         else:
             summed = (carried[0] + total,)
             if STATES == 2:

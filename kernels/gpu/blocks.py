@@ -46,6 +46,21 @@ def select(condition, chosen, others, LENGTH: tl.constexpr):
 
 
 @triton.jit
+def counter_of(step, group, counters, RING: tl.constexpr):
+    """The counter at which a group's partial sums of a step are announced (step >= 0)."""
+    return counters + (group * RING + step % RING) * LINE
+
+
+@triton.jit
+def arrivals_by(step, each, RING: tl.constexpr):
+    """What it counts when ``each`` programs have stored theirs, in all rounds until then.
+
+    Steps of the first round count as done before: there is no step RING before them.
+    """
+    return each * (step // RING)
+
+
+@triton.jit
 def arrive(counter):
     """Say that what this program has stored may be read."""
     tl.debug_barrier()  # every thread has stored, not only the one that says so

@@ -7,6 +7,10 @@ from . import kernels, launch, products, tiles
 from .blocks import LINE
 from .buffers import Shape, rows_before, table
 
+# Steps whose partial sums have a place each: a program may be storing those of one step while
+# others still read those of two steps before.
+RING = 3
+
 
 def dtypes(dtype):
     """In what tensors of ``dtype`` are computed: x and the output; states and weights."""
@@ -75,8 +79,8 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
                 products.recall(cell, shape, x, weights, befores, gates[d])
     start = shape.states(grads[1:])
     groups, blocks = _cdiv(shape.P, tile.GU), _cdiv(shape.B, tile.BB)
-    partials = start.new_empty(3, shape.D, groups, shape.B, shape.P)
-    partials[2] = 0
+    partials = start.new_empty(RING, shape.D, groups, shape.B, shape.P)
+    partials[-1] = 0
     dgates = x.new_empty(shape.D, shape.N, cell.dgates, shape.P)
     dstates = launch.run(
         kernels.backward(cell),
@@ -92,12 +96,13 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
         first=shape.states(states),
         dgates=dgates,
         partials=partials,
-        counters=_counters(x, shape.D * blocks * groups * 3),
+        counters=_counters(x, shape.D * blocks * groups * RING),
         GU=tile.GU,
+        RING=RING,
         **_common(cell, shape, tile, steps, directions),
     )
     if groups > 1:
-        dstates[0] += partials[(steps.T - 1) % 3].sum(1)
+        dstates[0] += partials[(steps.T - 1) % RING].sum(1)
     dx, dweights = None, []
     with products.as_cudnn_would(x.dtype):
         for d, weights in enumerate(directions):

@@ -13,7 +13,7 @@ from .forward import forward as forward_kernel
 RUN_TIME = ["s0", "s1", "T", "B", "N"]  # no value of these is worth a compilation of its own
 
 
-def _rebind(function, names):
+def rebind(function, names):
     """The same code over other globals: ``names`` go before the function's own."""
     bound = FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
     bound.__annotations__, bound.__qualname__ = function.__annotations__, function.__qualname__
@@ -31,8 +31,8 @@ def _bind(kernel, cell):
     }
     names = {name: tl.constexpr(value) for name, value in names.items()}
     for name, function in (("cell_forward", cell.forward), ("cell_backward", cell.backward)):
-        names[name] = triton.jit(_rebind(function, OPERATIONS | {"tl": tl}))
-    return triton.jit(_rebind(kernel, names), do_not_specialize=RUN_TIME)
+        names[name] = triton.jit(rebind(function, OPERATIONS | {"tl": tl}))
+    return triton.jit(rebind(kernel, names), do_not_specialize=RUN_TIME)
 
 
 @cache

@@ -10,7 +10,7 @@ import triton
 
 from .tiles import Device
 
-INTERPRETED = triton.knobs.runtime.interpret
+INTERPRETED = STEPWISE = triton.knobs.runtime.interpret
 # For debugging: how often to look at a counter before giving up; 0 is for ever.
 SPIN_LIMIT = int(os.environ.get("FASTRNN_SPIN_LIMIT", "0"))
 _lock, _last = Lock(), {}
@@ -38,11 +38,10 @@ def run(kernel, grid, start, warps, T, alone, **arguments):
     alone: no program waits for another.
     """
     end, failed = torch.empty_like(start), arguments["counters"].new_zeros(1)
-    whole = alone or not INTERPRETED
     options = {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": not alone}
     arguments |= {"failed": failed, "T": T, "SPIN_LIMIT": SPIN_LIMIT}
     with _in_turn(start.device):
-        for s0, s1 in [(0, T)] if whole else [(s, s + 1) for s in range(T)]:
+        for s0, s1 in [(s, s + 1) for s in range(T)] if STEPWISE and not alone else [(0, T)]:
             kernel[grid](start=start, end=end, s0=s0, s1=s1, **arguments, **options)
             start, end = end, start
     if SPIN_LIMIT and failed.item():
