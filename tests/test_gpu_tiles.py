@@ -49,7 +49,7 @@ def unmeasured(monkeypatch, tmp_path):
 
 def use_file(monkeypatch, path):
     monkeypatch.setattr(measured, "FILE", path)
-    for function in (measured.gpus, measured.verdict, tiles._forward, tiles._backward):
+    for function in (measured.gpus, measured.verdict, tiles._chosen):
         function.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""python -m bench.aot: compile every kernel for every kind of GPU; print and write what it takes."""
+"""python -m bench.aot: compile every kernel for every kind of GPU; print and write the cost."""
 
 import argparse
 import json
@@ -22,7 +22,9 @@ def parser():
         "matrix instruction, and whether the weights are loaded before the time loop.",
     )
     p.add_argument("--gpus", default="", metavar="NAME[,NAME]", help="such as sm90; default: all")
-    p.add_argument("--jobs", type=int, default=machine.cores(), help="processes; default: %(default)s")
+    p.add_argument(
+        "--jobs", type=int, default=machine.cores(), help="processes; default: %(default)s"
+    )
     p.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="default: %(default)s")
     p.add_argument("--show", action="store_true", help="compile nothing, print what FILE says")
     return p

@@ -100,7 +100,7 @@ def compiled(target, layer, forward=None, backward=None):
     recorders = {name: partial(recorded, name) for name in wanted}
     with (
         mock.patch.object(engine, "kernels", SimpleNamespace(**recorders)),
-        mock.patch.object(engine.products, "tf32", lambda: layer.tf32),
+        mock.patch.object(engine.products, "tf32", return_value=layer.tf32),
         tiles.using(forward or tiles.Forward(16, 16, 16, 4, True), backward),
         compiling_for(target),
         torch.device("meta"),

@@ -155,52 +155,61 @@ def backward_tiles(gates, kind, H):
                     break
 
 
+_KERNELS = {
+    "forward": (Forward, forward_tiles, forward_shared, forward_programs),
+    "backward": (Backward, backward_tiles, backward_shared, backward_programs),
+}
+
+
 def choose_forward(gates, dtype, tf32, B, H, D, device):
     """The Forward tile for B sequences in D directions, or why there is none."""
-    return (_told[-1][0] if _told else None) or _forward(gates, precision(dtype, tf32), B, H, D, device)
-
-
-@lru_cache(4096)
-def _forward(gates, kind, B, H, D, device):
-    known = measured.tile("forward", gates, kind, B, H, D, device.arch)
-    tiles = [Forward(*known)] if known else []
-    tiles += forward_tiles(gates, kind, H)
-    sizes = [(t, forward_shared(t, gates, kind, H), forward_programs(t, B, H, D)) for t in tiles]
-    return _first(sizes, kind, B, H, device)
+    told = _told[-1][0] if _told else None
+    return told or _chosen("forward", gates, precision(dtype, tf32), B, H, D, device)
 
 
 def choose_backward(gates, dtype, tf32, B, H, D, device):
     """The Backward tile for B sequences in D directions, or why there is none."""
-    return (_told[-1][1] if _told else None) or _backward(gates, precision(dtype, tf32), B, H, D, device)
+    told = _told[-1][1] if _told else None
+    return told or _chosen("backward", gates, precision(dtype, tf32), B, H, D, device)
 
 
 @lru_cache(4096)
-def _backward(gates, kind, B, H, D, device):
-    known = measured.tile("backward", gates, kind, B, H, D, device.arch)
-    tiles = [Backward(*known)] if known else []
-    tiles += backward_tiles(gates, kind, H)
-    sizes = [(t, backward_shared(t, gates, kind, H), backward_programs(t, B, H, D)) for t in tiles]
-    return _first(sizes, kind, B, H, device)
+def _chosen(direction, gates, kind, B, H, D, device):
+    Tile, *_ = _KERNELS[direction]
+    known = measured.tile(direction, gates, kind, B, H, D, device.arch)
+    best = [Tile(*known)] if known else []
+    found = fitting(direction, gates, kind, B, H, D, device, best)
+    return found[0] if found else _reason(direction, gates, kind, B, H, D, device)
 
 
-def _first(sizes, kind, B, H, device):
-    """The first tile of ``sizes``, (tile, shared bytes, programs) each, that the device can run."""
-    for tile, shared, programs in sizes:
-        together = resident(shared, tile.warps, device)
-        if shared <= device.shared and (tile[0] >= H or programs <= together):
-            return tile
+def fitting(direction, gates, kind, B, H, D, device, best=()):
+    """The tiles that the device can run, the best first; those in ``best`` before all others.
+
+    direction: "forward" or "backward"; kind: of PRECISIONS.
+    """
+    _, tiles, shared, programs = _KERNELS[direction]
+    found = {}
+    for tile in (*best, *tiles(gates, kind, H)):
+        needed = shared(tile, gates, kind, H)
+        together = programs(tile, B, H, D) <= resident(needed, tile.warps, device)
+        if needed <= device.shared and (tile[0] >= H or together):
+            found[tile] = None
+    return list(found)
+
+
+def _reason(direction, gates, kind, B, H, D, device):
+    """Why no tile fits."""
+    _, tiles, shared, programs = _KERNELS[direction]
+    sizes = [(shared(t, gates, kind, H), programs(t, B, H, D)) for t in tiles(gates, kind, H)]
     if not sizes:
         return f"H = {H} is beyond {PRECISIONS[kind].widest}, the widest with {kind} arithmetic"
-    least = min(shared for _, shared, _ in sizes)
+    least, fewest = (min(column) for column in zip(*sizes, strict=True))
     if least > device.shared:
         return (
             f"H = {H} needs {least // 1024} KiB of shared memory a program, "
             f"this GPU has {device.shared // 1024}"
         )
-    fewest = min(programs for _, _, programs in sizes)
-    return (
-        f"B = {B}, H = {H} needs {fewest} programs or more at the same time, too many for this GPU"
-    )
+    return f"B = {B}, H = {H} takes {fewest} programs at the same time, more than this GPU runs"
 
 
 def choose(gates, dtype, tf32, B, H, D, device, training):
