@@ -51,10 +51,10 @@ def backward(
 ):
     GROUPS: tl.constexpr = (H + GU - 1) // GU
     dtype = weights.dtype.element_ty
-    i, j = tl.program_id(0), tl.program_id(1)
+    i, j = tl.program_id(1), tl.program_id(2)
     blocks = (B + BB - 1) // BB
-    block = tl.program_id(2) % blocks
-    d, D = (tl.program_id(2) // blocks).to(tl.int64), tl.num_programs(2) // blocks
+    block = tl.program_id(0) % blocks
+    d, D = (tl.program_id(0) // blocks).to(tl.int64), tl.num_programs(0) // blocks
     to, u = i * GU + tl.arange(0, GU), j * GU + tl.arange(0, GU)
     b = block * BB + tl.arange(0, BB)
     sequence = b.to(tl.int64)

@@ -33,7 +33,7 @@ def layer(cell, x, steps, directions, states, keep):
     programs, blocks = _cdiv(shape.P, tile.BU), _cdiv(shape.B, tile.BB)
     end = launch.run(
         kernels.forward(cell),
-        (programs, blocks, shape.D),
+        (blocks, programs, shape.D),
         start,
         tile.warps,
         steps.T,
@@ -84,7 +84,7 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     dgates = x.new_empty(shape.D, shape.N, cell.dgates, shape.P)
     dstates = launch.run(
         kernels.backward(cell),
-        (groups, groups, shape.D * blocks),
+        (shape.D * blocks, groups, groups),
         start,
         tile.warps,
         steps.T,

@@ -48,17 +48,18 @@ def forward(
     ALONE: tl.constexpr = BU >= H
     PIECES: tl.constexpr = (H + KC - 1) // KC
     dtype = weights.dtype.element_ty
+    block, group, blocks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     d, D = tl.program_id(2).to(tl.int64), tl.num_programs(2)
-    u = tl.program_id(0) * BU + tl.arange(0, BU)
-    b = tl.program_id(1) * BB + tl.arange(0, BB)
+    u = group * BU + tl.arange(0, BU)
+    b = block * BB + tl.arange(0, BB)
     sequence = b.to(tl.int64)
     inside = (u < H)[:, None] & (b < B)[None, :]
     own = (d * B + sequence)[None, :] * H + u[:, None]  # in (D, B, H)
     plane = D.to(tl.int64) * B * H
-    counter = counters + (d * tl.num_programs(1) + tl.program_id(1)) * LINE
+    counter = counters + (d * blocks + block) * LINE
 
     r = tl.arange(0, ROW_GROUPS * BU)
-    row_unit = tl.program_id(0) * BU + r % BU
+    row_unit = group * BU + r % BU
     row = (r // BU) * H + row_unit
     is_row = (r // BU < GATES) & (row_unit < H)
     k = tl.arange(0, KC)
@@ -84,7 +85,7 @@ def forward(
         if ALONE:
             total = product(held[0], states[0].to(dtype), total, PRECISION)
         else:
-            wait(counter, tl.num_programs(0) * s, failed, SPIN_LIMIT)
+            wait(counter, tl.num_programs(1) * s, failed, SPIN_LIMIT)
             h_row = hidden + (s % 2) * plane + (d * B + sequence) * H
             hs = ()
             for i in tl.static_range(PIECES):

@@ -40,7 +40,7 @@ def run(kernel, grid, start, warps, T, alone, **arguments):
     end, failed = torch.empty_like(start), arguments["counters"].new_zeros(1)
     options = {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": not alone}
     arguments |= {"failed": failed, "T": T, "SPIN_LIMIT": SPIN_LIMIT}
-    with _in_turn(start.device):
+    with in_turn(start.device):
         for s0, s1 in [(s, s + 1) for s in range(T)] if STEPWISE and not alone else [(0, T)]:
             kernel[grid](start=start, end=end, s0=s0, s1=s1, **arguments, **options)
             start, end = end, start
@@ -50,7 +50,7 @@ def run(kernel, grid, start, warps, T, alone, **arguments):
 
 
 @contextmanager
-def _in_turn(device):
+def in_turn(device):
     """One after another on a device, on whatever streams: of two kernels whose programs wait for
     each other, each might hold the processors that the other waits for.
     """

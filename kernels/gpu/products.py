@@ -73,7 +73,8 @@ def _by_gates(tensor, order, H):
     """``tensor`` (GATES * H, ...) with the gates in another order."""
     if order == sorted(order):
         return tensor
-    return tensor.unflatten(0, (len(order), H))[order].flatten(0, 1)
+    gates = tensor.split(H)
+    return torch.cat([gates[place] for place in order])
 
 
 def weight_gradients(cell, dgates, x, hidden, need):
