@@ -19,6 +19,7 @@ setup(
         "fastrnn.kernels.gpu",
     ],
     package_dir={"fastrnn.kernels": "kernels"},
+    package_data={"fastrnn.kernels.gpu": ["measured.json"]},
     install_requires=[
         "torch>=2.11",
         "numba>=0.61",

@@ -120,8 +120,9 @@ def _on_gpu(tensors, step, layer):
         choice = import_module("fastrnn.kernels.gpu.choice")
     except ImportError as error:
         return Choice("torch", f"Triton cannot be imported: {error}")
-    if not choice.able(first.device):
-        return Choice("torch", "no GPU, and no interpreter of Triton")
+    obstacle = choice.obstacle(first.device.type)
+    if obstacle:
+        return Choice("torch", obstacle)
     if layer is None:
         return Choice("triton", f"{name} on GPU, where sizes fit")
     cell, directions = layer

@@ -52,7 +52,7 @@ def served(tile):
 
 
 def check(
-    kind, tile, T=4, B=3, H=21, *, lengths=None, states=True, recompute=False,
+    kind, tile, T=4, B=3, H=21, *, lengths=None, states=True, recompute=False, frozen=(),
     dtype=torch.float32, **options,
 ):  # fmt: skip
     """compare() on the GPU engine."""
@@ -61,7 +61,7 @@ def check(
     call = packing(lengths) if lengths else plain_call
     inputs = make_inputs(ours, T, B, states)
     with served(tile) as grids:
-        compare(ours, theirs, inputs, call=call, tolerance=TOLERANCE[dtype])
+        compare(ours, theirs, inputs, call=call, frozen=frozen, tolerance=TOLERANCE[dtype])
     assert len(grids) == 3 * ours.num_layers  # forward twice, and backward
 
 
@@ -101,6 +101,7 @@ OPTIONS = {
     "tiny": {"H": 1, "B": 1},
     "three-groups": {"H": 41, "T": 5, "lengths": [5, 5, 2]},
     "unsorted": {"lengths": [2, 4, 3]},
+    "frozen": {"frozen": ("x", "h0")},
 }
 
 
@@ -112,9 +113,11 @@ def test_options(interpreted, kind, options):
 
 def recomputed(kind, tile):
     """Gates that are not kept are computed anew."""
-    from fastrnn.kernels.gpu import engine
+    from fastrnn.kernels.gpu import engine, products
 
-    check(kind, tile, recompute=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "ROWS", 5)  # so that there are blocks of them
+        check(kind, tile, recompute=True)
     check(kind, tile, 5, 4, lengths=[5, 3, 3, 1], bidirectional=True, recompute=True)
     layer, cell = twins(kind, 5, 32)[0].requires_grad_(False), CELLS[kind]
     x, *states = make_inputs(layer, 4, 4).values()

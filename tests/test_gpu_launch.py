@@ -9,7 +9,7 @@ from against_torch import EVERY_KIND
 
 from bench.aot import compiler
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.gpu import kernels, launch, products, tiles
+from fastrnn.kernels.gpu import choice, kernels, launch, products, tiles
 
 
 @EVERY_KIND
@@ -31,6 +31,19 @@ def test_compiled_once_for_every_batch(kind):
 def sizes(kernel):
     """How many versions of a kernel were compiled."""
     return sum(len(caches[0]) for caches in kernel.device_caches.values())
+
+
+def test_without_a_driver(monkeypatch):
+    """Where Triton finds no GPU that it can use, or no C compiler, that is a reason, no error."""
+
+    class Driver:
+        @property
+        def active(self):
+            raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(choice, "driver", Driver())
+    assert choice.obstacle.__wrapped__("cuda") == "Triton cannot start: Failed to find C compiler."
+    assert "no GPU" in choice.obstacle.__wrapped__("cpu")
 
 
 @pytest.fixture

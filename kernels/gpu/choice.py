@@ -1,11 +1,24 @@
 """Whether the GPU engine serves a layer, and why: tiles.py asked about tensors."""
 
+from functools import cache
+
+from triton.runtime import driver
+
 from . import launch, products, tiles
 
 
-def able(device):
-    """Whether kernels run on tensors of this device: a GPU, or under Triton's interpreter a CPU."""
-    return device.type == "cuda" or launch.INTERPRETED
+@cache
+def obstacle(device_type):
+    """Why no kernel runs on such a device, if so; under the interpreter a CPU will do."""
+    if launch.INTERPRETED:
+        return None
+    if device_type != "cuda":
+        return "no GPU, and no interpreter of Triton"
+    try:
+        driver.active.get_current_target()
+    except Exception as error:  # of many kinds: it wants a C compiler, for one
+        return f"Triton cannot start: {error}"
+    return None
 
 
 def fit(cell, directions, states, training):
