@@ -14,10 +14,12 @@ import fastrnn
 from bench import gpu_report, report
 from bench.cases import Case
 from bench.gpu import __main__ as command
-from bench.gpu import behaviour, checks, driver, oracle, plan, speed, summary
+from bench.gpu import behaviour, checks, driver, oracle, plan, prepare, speed, summary
 from fastrnn.kernels.gpu import launch, measured, tiles
+from fastrnn.kernels.keep import Keep
 
 SMALL = Case("LSTM", T=5, B=3, I=4, H=8)
+H200 = tiles.Device(90, 132, 232448, 233472)
 
 
 def section(run, items=({},), share=1.0, limit=60, **more):
@@ -48,7 +50,7 @@ def test_a_run_goes_on_whatever_happens(tmp_path):
     assert failures == [
         "ArithmeticError: no such number", "killed after 1 s", "the process died",
     ]  # fmt: skip
-    assert [row["limit"] for row in rows if "limit" in row] == ["0", str(driver.SPINS)]
+    assert [row["limit"] for row in rows if "limit" in row] == ["0", str(prepare.SPINS)]
     assert "no such number" in (tmp_path / "log.txt").read_text()
 
 
@@ -184,12 +186,46 @@ def test_nothing_wrong_is_timed(monkeypatch):
 @pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_tuning_tries_every_tile_that_fits(monkeypatch, direction):
-    device = tiles.Device(90, 132, 232448, 233472)
-    monkeypatch.setattr(launch, "describe", lambda _: device)
+    monkeypatch.setattr(launch, "describe", lambda _: H200)
     rows = list(speed.tune(ITEM | {"direction": direction}))
-    fitting = tiles.fitting(direction, 4, "fp32", SMALL.B, SMALL.H, 1, device)
+    fitting = tiles.fitting(direction, 4, "fp32", SMALL.B, SMALL.H, 1, H200)
     assert [row["tile"] for row in rows] == [list(tile) for tile in fitting]
     assert all(row["right"] and row["ours_us"] > 0 for row in rows)
+
+
+def test_what_is_compiled_beforehand():
+    """Of a measured layer both modes, of a tuned one every tile, of what does not fit nothing."""
+    item = plan.item("LSTM", "bfloat16", 512, 64, 512)
+    sections = plan.Section("s", f"{plan.HERE}:measure", [item], 1.0, 1)
+    training, inference = prepare.calls(sections, item, H200)
+    assert training.keep == Keep.ALL
+    assert training.backward == tiles.Backward(128, 16, 8)
+    assert inference.keep == Keep.NOTHING
+    assert inference.backward is None
+    assert inference.forward == training.forward == tiles.Forward(16, 16, 256, 4, False)
+    tuned = prepare.calls(sections, item | {"direction": "forward"}, H200)
+    fitting = tiles.fitting("forward", 4, "half", 64, 512, 1, H200)
+    assert [call.forward for call in tuned] == fitting
+    assert prepare.calls(sections, plan.item("LSTM", "tf32", 9, 64, 2048), H200) == []
+    assert prepare.calls(sections, {"what": "graph"}, H200) == []
+
+
+def test_compiling_beforehand(tmp_path):
+    """It leaves in Triton's cache what the engine then finds there."""
+    script = """
+    import sys
+    sys.path.insert(0, "..")
+    from dataclasses import replace
+    from bench import machine, tree
+    tree.use(machine.ROOT)
+    from bench.gpu import plan, prepare
+    item = plan.item("RNN", "bfloat16", 9, 3, 64)
+    section = plan.Section("s", f"{plan.HERE}:measure", [item], 1.0, 1)
+    prepare.serve([(replace(section, guarded=True), item)], (90, 132, 232448, 233472), sys.argv[0])
+    """
+    run_python(script, TRITON_CACHE_DIR=str(tmp_path))
+    kernels = Counter(path.stem for path in tmp_path.rglob("*.cubin"))
+    assert kernels == {"forward": 2, "backward": 1}
 
 
 def row(case, ratio, mode="inference", **more):
@@ -243,10 +279,9 @@ def test_report(tmp_path, monkeypatch):
     monkeypatch.setattr(measured, "FILE", table)
     for function in (measured.gpus, measured.verdict, tiles._chosen):
         function.cache_clear()
-    h200 = tiles.Device(90, 132, 232448, 233472)
 
     def choice(H, training):
-        return tiles.choose(4, "bfloat16", False, 64, H, 1, h200, training)
+        return tiles.choose(4, "bfloat16", False, 64, H, 1, H200, training)
 
     assert "2.50x" in choice(512, training=False).reason
     assert choice(512, training=False).forward == tiles.Forward(16, 32, 256, 4, False)

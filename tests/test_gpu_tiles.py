@@ -72,7 +72,7 @@ def hold(layer, device):
     )
     for tile, (shared, programs) in zip(chosen(layer, device), sizes, strict=True):
         if isinstance(tile, str):
-            assert f"H = {H}" in tile
+            assert f"H = {H}" in tile or device.arch < tiles.OLDEST
             continue
         assert all(size & (size - 1) == 0 for size in (tile[0], tile.BB, tile.warps))
         assert min(tile[0], tile.BB) >= 16
@@ -132,7 +132,7 @@ def test_an_h200_serves_what_it_must(gates):
 
 def test_a_small_layer_is_one_program():
     """Then it needs no barrier, and runs on any GPU however small."""
-    small = Device(75, 1, 64 * KIB, 64 * KIB)
+    small = Device(86, 1, 64 * KIB, 64 * KIB)
     for gates, H in product(GATES, (8, 30, 64)):
         choice = tiles.choose(gates, "float16", False, 1000, H, 2, small, True)
         assert choice.forward.BU >= H
@@ -146,12 +146,14 @@ def test_reasons():
     assert "H = 4096 is beyond 1536" in wide.reason
     many = tiles.choose(4, "bfloat16", False, 5000, 1024, 1, H200, False)
     assert "at the same time" in many.reason
-    poor = Device(75, 40, 16 * KIB, 16 * KIB)
-    assert (
-        "KiB of shared memory" in tiles.choose(4, "float16", False, 1, 128, 1, poor, False).reason
-    )
-    assert tiles.choose(4, "bfloat16", False, 64, 512, 1, H200, False).reason == measured.UNTIMED
-    assert tiles.choose(4, "bfloat16", False, 64, 512, 1, H200, False).backward is None
+    poor = Device(86, 40, 16 * KIB, 16 * KIB)
+    tight = tiles.choose(4, "float16", False, 1, 128, 1, poor, False)
+    assert "KiB of shared memory" in tight.reason
+    old = tiles.choose(4, "float16", False, 1, 128, 1, DEVICES["T4"], False)
+    assert old.reason == "compute capability 7.5, and 8.0 or newer is needed"
+    inference = tiles.choose(4, "bfloat16", False, 64, 512, 1, H200, False)
+    assert inference.reason == measured.UNTIMED
+    assert inference.backward is None
 
 
 def test_tiles_as_told():

@@ -83,7 +83,7 @@ class _Recorder:
         return lambda **arguments: self.take(self.kernel, arguments)
 
 
-def compiled(target, layer, forward=None, backward=None):
+def compiled(target, layer, forward=None, backward=None, keep=Keep.ALL, spin_limit=0):
     """{"forward": ..., "backward": ...} as a training step of ``layer`` would launch on ``target``.
 
     It is the engine that runs, on tensors without numbers. A tile that is None is not compiled.
@@ -101,26 +101,26 @@ def compiled(target, layer, forward=None, backward=None):
     with (
         mock.patch.object(engine, "kernels", SimpleNamespace(**recorders)),
         mock.patch.object(engine.products, "tf32", return_value=layer.tf32),
+        mock.patch.object(engine.launch, "SPIN_LIMIT", spin_limit),
+        mock.patch.object(torch.Tensor, "item", return_value=0),  # of the flag that says so
         tiles.using(forward or tiles.Forward(16, 16, 16, 4, True), backward),
         compiling_for(target),
         torch.device("meta"),
     ):
-        _train(layer, backward is not None)
+        _train(layer, keep, backward is not None)
     return found
 
 
-def _train(layer, backward):
+def _train(layer, keep, backward):
     cell, H, D, B = CELLS[layer.cell], layer.H, layer.D, layer.B
     empty = partial(torch.empty, dtype=getattr(torch, layer.dtype))
     rows, steps = cell.gates * H, layouts.dense(2, B)
     weights = [Weights(empty(rows, H), empty(rows, H), empty(rows), empty(rows), None)] * D
     x, states = empty(2 * B, H), [empty(D, B, H)] * cell.states
-    y, finals, kept = engine.layer(cell, x, steps, weights, states, Keep.ALL)
+    y, finals, kept = engine.layer(cell, x, steps, weights, states, keep)
     if backward:
         needed = [Weights(True, True, True, True, False)] * D
-        engine.gradients(
-            cell, x, steps, weights, states, Keep.ALL, kept, (y, *finals), True, needed
-        )
+        engine.gradients(cell, x, steps, weights, states, keep, kept, (y, *finals), True, needed)
 
 
 def resources(found):

@@ -19,7 +19,7 @@ GPUS = {
     "sm120": tiles.Device(120, 170, 99 * KIB, 100 * KIB),
     "gfx942": tiles.Device(0x942, 304, 64 * KIB, 64 * KIB),
 }
-SHORT = ("sm86", "sm89", "sm120")  # of these the LSTM alone: they are much alike
+SHORT = ("sm86", "sm89", "sm120")  # much alike: the LSTM alone, where matrix units multiply
 WIDTHS = (64, 128, 256, 512, 768, 1024, 1536)
 BATCHES = (1, 64, 128)
 ARITHMETICS = {
@@ -71,11 +71,15 @@ def rows():
     """Every Row, in an order that does not change."""
     found = {}
     for gpu, cell, arithmetic, H, B in product(GPUS, CELLS, ARITHMETICS, WIDTHS, BATCHES):
-        if gpu in SHORT and cell != "lstm":
+        if gpu in SHORT and (cell != "lstm" or arithmetic == "float32"):
             continue
         if cell == "rnn_relu" and (H != 512 or B != 64):  # the cell itself is all that differs
             continue
-        if arithmetic == "float16" and cell != "lstm":  # the same instructions as bfloat16's
+        if arithmetic == "float16" and (cell != "lstm" or gpu != "sm90"):  # as bfloat16
+            continue
+        if arithmetic == "float32" and H not in (64, 256, 512):  # without matrix units: slow
+            continue
+        if B > 64 and gpu != "sm90":
             continue
         layer = (CELLS[cell].gates, *ARITHMETICS[arithmetic], B, H, 1, GPUS[gpu])
         for direction in ("forward", "backward"):

@@ -4,10 +4,9 @@ import time
 from collections import Counter
 from multiprocessing import get_context
 
-from . import worker
+from . import prepare, worker
 
-START = 90  # seconds that a new process may take to import torch and find the GPU
-SPINS = 100_000_000  # looks at a counter before a waiting program gives up: many seconds
+START = 90  # seconds that a new process may take until it is ready
 MANY = 2  # items of a family that may be killed before the rest of it is left out
 
 
@@ -27,11 +26,13 @@ class Worker:
 
     def rows(self, name, item, limit):
         """The rows of an item as they come. The last says "failed" if there will be no more."""
-        fresh = self.process is None
-        if fresh:
-            self.start()
-        end = time.monotonic() + limit + START * fresh
         try:
+            if self.process is None:
+                self.start()
+                if not self.connection.poll(START):
+                    raise OSError
+                self.connection.recv()
+            end = time.monotonic() + limit
             self.connection.send((name, item))
             while self.connection.poll(max(0.0, end - time.monotonic())):
                 row = self.connection.recv()
@@ -69,6 +70,7 @@ class Run:
         self.start = time.monotonic()
         self.seconds, self.end = seconds, self.start + seconds
         self.killed, self.worker, self.ceilings = Counter(), None, {}
+        self.compilers = []
 
     def all(self):
         """Each section within its share; then, while there is time, what was left undone."""
@@ -81,6 +83,8 @@ class Run:
                 for item in self._some(section, items, self.end):
                     self.note(item | {"section": section.name, "undone": "no time was left"})
         finally:
+            for process in self.compilers:
+                process.kill()
             if self.worker:
                 self.worker.stop()
 
@@ -102,6 +106,9 @@ class Run:
         for row in worker.rows(section.run, item, limit):
             if "copy_bytes" in row:
                 self.ceilings = row
+                self.compilers = prepare.start(self.sections, self.device, self.log)
+            if "shared_total" in row:
+                self.device = prepare.device_of(row)
             self.killed[_family(section, item)] += row.get("killed", False)
             row = row | {"section": section.name, "took_s": time.monotonic() - start}
             self.note(row)
@@ -109,7 +116,7 @@ class Run:
     def _worker(self, guarded):
         """The running process, or a new one where the last has ended or had another environment."""
         environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if guarded else {}
-        environment["FASTRNN_SPIN_LIMIT"] = str(SPINS) if guarded else "0"
+        environment["FASTRNN_SPIN_LIMIT"] = str(prepare.SPINS) if guarded else "0"
         if self.worker and self.worker.environment != environment:
             self.worker.stop()
         if not (self.worker and self.worker.process):

@@ -6,6 +6,8 @@ from statistics import median
 import torch
 import triton
 
+from fastrnn.kernels.gpu import launch
+
 from .. import machine
 from . import oracle
 from .speed import seconds_of
@@ -17,11 +19,11 @@ SIZE = 8192  # of a square product
 def describe():
     """Names, versions and sizes."""
     found = torch.cuda.get_device_properties(0)
-    names = ("multi_processor_count", "total_memory", "L2_cache_size")
-    names += ("shared_memory_per_block_optin", "shared_memory_per_multiprocessor")
     return {
         "gpu": found.name,
-        "arch": 10 * found.major + found.minor,
+        **launch.describe(torch.device("cuda", 0))._asdict(),
+        "memory": found.total_memory,
+        "L2": getattr(found, "L2_cache_size", None),
         "gpus": torch.cuda.device_count(),
         "torch": torch.__version__,
         "triton": triton.__version__,
@@ -30,7 +32,6 @@ def describe():
         "python": platform.python_version(),
         "cpu": machine.cpu_name(),
         "commit": machine.commit(),
-        **{name: getattr(found, name, None) for name in names},
     }
 
 

@@ -14,6 +14,9 @@ def serve(connection, log):
     os.dup2(output, 1)
     os.dup2(output, 2)
     tree.use(machine.ROOT)
+    import torch  # noqa: F401  the slow part of the start
+
+    connection.send("ready")
     while (request := connection.recv()) is not None:
         name, item = request
         try:

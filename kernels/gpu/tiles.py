@@ -52,6 +52,7 @@ RESERVED = 1024  # bytes of shared memory that the driver takes for each program
 BARRIERS = 64  # and the compiler, on sm100
 WARPS = 8  # that a multiprocessor holds for certain: at the most registers a thread can have
 BATCHES = (16, 32, 64, 128)
+OLDEST = 80  # compute capability, times ten: older GPUs have no bfloat16, and little shared memory
 ROWS = 64  # of a forward tile, all gates together: the least that wgmma takes
 AHEAD = 64  # registers of a thread for states that are loaded ahead; more would spill
 _told = []  # pairs, the last one counts; for every thread, as autograd has its own
@@ -69,7 +70,7 @@ class Precision(NamedTuple):
 
 
 PRECISIONS = {
-    "half": Precision(2, 256, 4, alone=64, square=16, widest=1536),
+    "half": Precision(2, 256, 4, alone=32, square=16, widest=1536),
     "tf32": Precision(4, 128, 4, alone=32, square=8, widest=768),
     "fp32": Precision(4, 64, 8, alone=8, square=4, widest=512),
 }
@@ -127,8 +128,10 @@ def resident(shared, warps, device):
 def forward_tiles(gates, kind, H):
     """The forward tiles of this layer, best first."""
     p = PRECISIONS[kind]
-    if groups(gates) * power(H) * 16 <= 32 * p.warps * p.alone:
-        yield Forward(power(H), 16, power(H), p.warps, True)
+    for warps in (p.warps, 8):
+        if groups(gates) * power(H) * 16 <= 32 * warps * p.alone:
+            yield Forward(power(H), 16, power(H), warps, True)
+            break
     if p.widest < H:
         return
     units = min(ROWS // groups(gates), power(H))
@@ -189,6 +192,8 @@ def fitting(direction, gates, kind, B, H, D, device, best=()):
     """
     _, tiles, shared, programs = _KERNELS[direction]
     found = {}
+    if device.arch < OLDEST:
+        return []
     for tile in (*best, *tiles(gates, kind, H)):
         needed = shared(tile, gates, kind, H)
         together = programs(tile, B, H, D) <= resident(needed, tile.warps, device)
@@ -201,6 +206,8 @@ def _reason(direction, gates, kind, B, H, D, device):
     """Why no tile fits."""
     _, tiles, shared, programs = _KERNELS[direction]
     sizes = [(shared(t, gates, kind, H), programs(t, B, H, D)) for t in tiles(gates, kind, H)]
+    if device.arch < OLDEST:
+        return f"compute capability {device.arch / 10}, and {OLDEST / 10} or newer is needed"
     if not sizes:
         return f"H = {H} is beyond {PRECISIONS[kind].widest}, the widest with {kind} arithmetic"
     least, fewest = (min(column) for column in zip(*sizes, strict=True))
