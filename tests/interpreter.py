@@ -9,6 +9,7 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import product
 
 import pytest
@@ -20,6 +21,8 @@ SECONDS = 200  # for one call, and for the programs of one launch
 @pytest.fixture(scope="module")
 def interpreted():
     """A call, with its arguments, is made in a process where Triton interprets kernels."""
+    if version("triton").startswith("3.6."):
+        pytest.skip("the interpreter of Triton 3.6 does not work with NumPy 2.4")
     spawn = multiprocessing.get_context("spawn")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
