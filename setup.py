@@ -16,9 +16,16 @@ setup(
         "fastrnn.kernels",
         "fastrnn.kernels.cells",
         "fastrnn.kernels.cpu",
+        "fastrnn.kernels.gpu",
     ],
     package_dir={"fastrnn.kernels": "kernels"},
-    install_requires=["torch>=2.11", "numba>=0.61", "rich"],
+    package_data={"fastrnn.kernels.gpu": ["measured.json"]},
+    install_requires=[
+        "torch>=2.11",
+        "numba>=0.61",
+        "rich",
+        "triton>=3.6; sys_platform == 'linux'",  # tested: 3.6.0 and 3.7.1
+    ],
     extras_require={
         "plot": ["matplotlib"],
         "bench": ["matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],

@@ -10,7 +10,7 @@ import numpy as np
 
 from .groups import side_by_side, times_faster
 from .peers import BASELINE, OURS
-from .tables import machines, name
+from .tables import by, name
 
 COLOURS = {OURS: "C0", BASELINE: "C1", "torch_compile": "C2", "onnxruntime": "C3"}
 
@@ -21,7 +21,7 @@ def draw(rows, folder):
     Plain layers of one machine, at the least number of threads that was measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    machine, rows = next(iter(machines(rows).items()))
+    machine, rows = next(iter(by(rows, "gpu", "cpu").items()))
     threads = min(row["threads"] for row in rows)
     cases = {
         case: found

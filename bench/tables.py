@@ -36,11 +36,11 @@ def percent(fraction):
     return "" if fraction is None else f"{fraction:.0%}"
 
 
-def machines(rows):
-    """The rows of each machine, under its name."""
+def by(rows, *fields):
+    """The rows under the first of ``fields`` that they have a value of."""
     found = {}
     for row in rows:
-        found.setdefault(row["gpu"] or row["cpu"], []).append(row)
+        found.setdefault(next(row[field] for field in fields if row[field]), []).append(row)
     return found
 
 
@@ -121,7 +121,7 @@ def kept(rows):
 def readme(rows, pictures):
     """The block for the README. ``pictures``: paths of plots, as links from the README."""
     parts = []
-    for machine, mine in machines(rows).items():
+    for machine, mine in by(rows, "gpu", "cpu").items():
         parts.append(provenance(machine, mine))
         parts.append(
             "Times faster, geometric mean over the sizes and the worst of them. Every result was "
@@ -138,7 +138,7 @@ def readme(rows, pictures):
 def details(rows):
     """Everything: each group's cases with times, rates and memory."""
     parts = []
-    for machine, mine in machines(rows).items():
+    for machine, mine in by(rows, "gpu", "cpu").items():
         parts += [f"# {machine}", provenance(machine, mine)]
         parts += [summary(mine, rival) for rival in rivals(mine) if groups(mine, rival)]
         sections = {}

@@ -4,8 +4,8 @@
     Choice(name='numba', reason='float32 on CPU')
     >>> with fastrnn.backends.use("torch"): ...   # torch's own kernels, to compare
 
-Engines: "numba" (CPU, fused), "reference" (plain PyTorch, differentiable any number of times) and
-"torch" (torch's own kernels, for all that has no better engine here).
+Engines: "numba" (CPU, fused), "triton" (GPU, fused), "reference" (plain PyTorch, differentiable any
+number of times) and "torch" (torch's own kernels, for all that has no better engine here).
 """
 
 from contextlib import contextmanager
@@ -19,10 +19,12 @@ from torch.autograd import forward_ad
 
 ENGINES = {
     "numba": "fastrnn.kernels.cpu.engine",
+    "triton": "fastrnn.kernels.gpu.engine",
     "reference": "fastrnn.kernels.reference",
     "torch": None,
 }
 NUMBA_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _STRIDED = torch.strided
 _PLAIN = {torch.Tensor, torch.nn.Parameter}
 _told = ContextVar("fastrnn_engine", default=None)
@@ -38,36 +40,39 @@ class Choice(NamedTuple):
 _TRANSFORMED = Choice("reference", "torch.func or forward-mode AD is active")
 
 
-def explain(*tensors, step=False):
+def explain(*tensors, step=False, layer=None):
     """The Choice for a layer on these tensors (input, states, weights; None where absent).
 
-    ``step``: for a cell, which takes one step.
+    ``step``: for a cell, which takes one step. ``layer``: its Cell and number of directions, which
+    matter on a GPU.
     """
-    able = _able(tensors, step)
     told = _told.get()
+    able = _able(tensors, step, layer)
     if told is None:
         return able
-    if told == "numba" and able.name != "numba":
-        raise RuntimeError(f"the numba engine cannot serve this: {able.reason}")
+    if told == "triton" and able.name == "numba":  # Triton's interpreter runs on CPU
+        able = _on_gpu(tensors, step, layer)
+    if told in ("numba", "triton") and able.name != told:
+        raise RuntimeError(f"the {told} engine cannot serve this: {able.reason}")
     return Choice(told, "asked for by fastrnn.backends.use")
 
 
-def _able(tensors, step):
+def _able(tensors, step, layer):
     """The best engine for the tensors."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _TRANSFORMED
     if torch._C._is_tracing() or torch.is_autocast_enabled("cpu"):
-        return _unserved(tensors, step)
+        return _unserved(tensors, step, layer)
     dtype = tensors[0].dtype
     for t in tensors:
         if t is not None and not (
             type(t) in _PLAIN and t.is_cpu and t.dtype is dtype and t.layout is _STRIDED
         ):
-            return _unserved(tensors, step)
-    return _served(dtype, step) or _unserved(tensors, step)
+            return _unserved(tensors, step, layer)
+    return _served(dtype, step) or _unserved(tensors, step, layer)
 
 
-def _unserved(tensors, step):
+def _unserved(tensors, step, layer):
     """The Choice for tensors that are not served as they are: mostly torch, and why."""
     tensors = [t for t in tensors if t is not None]
     first = tensors[0]
@@ -75,6 +80,8 @@ def _unserved(tensors, step):
         return Choice("torch", "not every tensor is a plain torch.Tensor")
     if torch.jit.is_tracing():
         return Choice("torch", "torch.jit.trace is recording")
+    if first.device.type == "cuda":
+        return _on_gpu(tensors, step, layer)
     if first.device.type != "cpu":
         return Choice("torch", f"no engine of ours for {first.device.type} yet")
     if torch.is_autocast_enabled("cpu"):
@@ -95,6 +102,33 @@ def _under_autocast(tensors, step):
     if step:
         return Choice("torch", "autocast of one step: torch remembers the weights it has cast")
     return Choice("numba", f"autocast to bfloat16 on CPU{_computed_in(to, step)}")
+
+
+def _on_gpu(tensors, step, layer):
+    """The best engine for plain tensors, the first of them on a GPU."""
+    tensors = [t for t in tensors if t is not None]
+    first, name = tensors[0], _name(tensors[0].dtype)
+    if any(t.device != first.device or t.dtype != first.dtype for t in tensors):
+        return Choice("torch", "devices or dtypes differ")
+    if torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu"):
+        return Choice("torch", "autocast on GPU is torch's")
+    if step:
+        return Choice("torch", "a single step on GPU is torch's")
+    if first.dtype not in TRITON_DTYPES or any(t.layout != torch.strided for t in tensors):
+        return Choice("torch", f"no engine of ours for {name}, {first.layout} on GPU")
+    try:
+        choice = import_module("fastrnn.kernels.gpu.choice")
+    except ImportError as error:
+        return Choice("torch", f"Triton cannot be imported: {error}")
+    obstacle = choice.obstacle(first.device.type)
+    if obstacle:
+        return Choice("torch", obstacle)
+    if layer is None:
+        return Choice("triton", f"{name} on GPU, where sizes fit")
+    cell, directions = layer
+    training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    fits, reason = choice.fit(cell, directions, tensors[1 : 1 + cell.states], training)
+    return Choice("triton" if fits else "torch", f"{name} on GPU: {reason}")
 
 
 @cache

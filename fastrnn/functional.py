@@ -35,8 +35,8 @@ def sequence(name, *arguments, keep=Keep.ALL):
         x, hx, weights, bias, layers, p, training, bidirectional, batch_first = arguments
     cell = CELLS[name]
     states = (hx,) if cell.states == 1 else tuple(hx)
-    choice = backends.explain(x, *states, *weights)
     D = 2 if bidirectional else 1
+    choice = backends.explain(x, *states, *weights, layer=(cell, D))
     directions = _directions(weights, bias, layers * D)
     torch_serves = choice.name == "torch" or directions is None or not x.numel()
     if torch_serves or len(states) != cell.states or (packed and batch_sizes.dtype != torch.int64):

@@ -144,7 +144,7 @@ def test_use_is_of_one_thread():
 
 def test_unknown_engine():
     with (
-        pytest.raises(ValueError, match=r"'cuda'.*numba, reference, torch"),
+        pytest.raises(ValueError, match=r"'cuda'.*numba, triton, reference, torch"),
         backends.use("cuda"),
     ):
         pass

@@ -20,7 +20,8 @@ def forward(x, h, states):
 def backward(dstates, kept, before, after):
     dh, dc = dstates
     i, f, g, o = kept
-    (_, c), (_, c_new) = before, after
+    _, c = before
+    _, c_new = after
     tanh_c = tanh(c_new)
     dc = dc + dh * (o - o * tanh_c * tanh_c)
     di, df, dg, do = dc * g, dc * c, dc * i, dh * tanh_c

@@ -12,7 +12,8 @@ def forward_tanh(x, h, states):
 
 
 def backward_tanh(dstates, kept, before, after):
-    (d,), (new,) = dstates, after
+    (d,) = dstates
+    (new,) = after
     return (d - d * new * new,), (zeros_like(d),)
 
 
@@ -22,7 +23,8 @@ def forward_relu(x, h, states):
 
 
 def backward_relu(dstates, kept, before, after):
-    (d,), (new,) = dstates, after
+    (d,) = dstates
+    (new,) = after
     return (zero_unless_positive(d, new),), (zeros_like(d),)
 
 

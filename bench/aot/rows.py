@@ -1,0 +1,97 @@
+"""What is compiled: every tile that the choice gives to common layers on common GPUs."""
+
+from itertools import product
+from typing import NamedTuple
+
+from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.gpu import tiles
+
+from .compiler import Layer, compiled, resources, target
+
+KIB = 1024
+# A GPU of each kind: processors, shared memory of a program and of a multiprocessor.
+GPUS = {
+    "sm80": tiles.Device(80, 108, 163 * KIB, 164 * KIB),
+    "sm86": tiles.Device(86, 84, 99 * KIB, 100 * KIB),
+    "sm89": tiles.Device(89, 128, 99 * KIB, 100 * KIB),
+    "sm90": tiles.Device(90, 132, 227 * KIB, 228 * KIB),
+    "sm100": tiles.Device(100, 148, 227 * KIB, 228 * KIB),
+    "sm120": tiles.Device(120, 170, 99 * KIB, 100 * KIB),
+    "gfx942": tiles.Device(0x942, 304, 64 * KIB, 64 * KIB),
+}
+SHORT = ("sm86", "sm89", "sm120")  # much alike: the LSTM alone, where matrix units multiply
+WIDTHS = (64, 128, 256, 512, 768, 1024, 1536)
+BATCHES = (1, 64, 128)
+ARITHMETICS = {
+    "bfloat16": ("bfloat16", False),
+    "float16": ("float16", False),
+    "tf32": ("float32", True),
+    "float32": ("float32", False),
+}
+
+
+class Row(NamedTuple):
+    """One kernel on one kind of GPU."""
+
+    gpu: str
+    cell: str
+    arithmetic: str
+    H: int
+    direction: str  # "forward" or "backward"
+    tile: tuple
+
+    @property
+    def shared(self):
+        """Bytes of shared memory, as the choice of tiles reckons."""
+        kind = tiles.precision(*ARITHMETICS[self.arithmetic])
+        reckon = getattr(tiles, f"{self.direction}_shared")
+        return reckon(self._tile, CELLS[self.cell].gates, kind, self.H)
+
+    @property
+    def _tile(self):
+        return (tiles.Forward if self.direction == "forward" else tiles.Backward)(*self.tile)
+
+    def compile(self):
+        """What the compiler says, see ``resources``."""
+        found = compiled(
+            target(self.gpu),
+            Layer(self.cell, *ARITHMETICS[self.arithmetic], self.H),
+            **{self.direction: self._tile},
+        )
+        return resources(found[self.direction])
+
+    def in_ci(self):
+        """Whether the tests compile it: those that matter most, and some of every kind."""
+        if self.gpu == "sm90" and self.cell == "lstm" and self.arithmetic == "bfloat16":
+            return self.H in (128, 512, 1024)
+        return self.H == 256 and (self.cell, self.arithmetic) == ("gru", "bfloat16")
+
+
+def rows():
+    """Every Row, in an order that does not change."""
+    found = {}
+    for gpu, cell, arithmetic, H, B in product(GPUS, CELLS, ARITHMETICS, WIDTHS, BATCHES):
+        if gpu in SHORT and (cell != "lstm" or arithmetic == "float32"):
+            continue
+        if cell == "rnn_relu" and (H != 512 or B != 64):  # the cell itself is all that differs
+            continue
+        if arithmetic == "float16" and (cell != "lstm" or gpu != "sm90"):  # as bfloat16
+            continue
+        if arithmetic == "float32" and H not in (64, 256, 512):  # without matrix units: slow
+            continue
+        if B > 64 and gpu != "sm90":
+            continue
+        layer = (CELLS[cell].gates, *ARITHMETICS[arithmetic], B, H, 1, GPUS[gpu])
+        for direction in ("forward", "backward"):
+            tile = getattr(tiles, f"choose_{direction}")(*layer)
+            if not isinstance(tile, str):
+                found[Row(gpu, cell, arithmetic, H, direction, tuple(tile))] = None
+    return list(found)
+
+
+def compile_row(row):
+    """(row, its figures, or {"error": ...} where the compiler has none)."""
+    try:
+        return row, row.compile()
+    except Exception as error:
+        return row, {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}

@@ -1,0 +1,131 @@
+"""Runs the plan in a process of its own, within the time; what hangs there is killed and noted."""
+
+import time
+from collections import Counter
+from multiprocessing import get_context
+
+from . import prepare, worker
+
+START = 90  # seconds that a new process may take until it is ready
+MANY = 2  # items of a family that may be killed before the rest of it is left out
+
+
+class Worker:
+    """The process, if it runs."""
+
+    def __init__(self, log, environment=()):
+        self.log, self.environment = log, dict(environment)
+        self.process = self.connection = None
+
+    def start(self):
+        context = get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, self.log, self.environment))
+        self.process.start()
+        theirs.close()
+
+    def rows(self, name, item, limit):
+        """The rows of an item as they come. The last says "failed" if there will be no more."""
+        try:
+            if self.process is None:
+                self.start()
+                if not self.connection.poll(START):
+                    raise OSError
+                self.connection.recv()
+            end = time.monotonic() + limit
+            self.connection.send((name, item))
+            while self.connection.poll(max(0.0, end - time.monotonic())):
+                row = self.connection.recv()
+                if row is None:
+                    return
+                yield row
+                if row.get("killed"):
+                    self.stop()
+                    return
+            yield item | {"failed": f"killed after {limit:.0f} s", "killed": True}
+        except (EOFError, OSError):
+            yield item | {"failed": "the process died", "killed": True}
+        self.stop()
+
+    def stop(self):
+        if self.process:
+            self.process.kill()
+            self.process.join(30)
+            self.connection.close()
+            self.process = None
+
+
+def _serve(connection, log, environment):
+    import os
+
+    os.environ.update(environment)
+    worker.serve(connection, log)
+
+
+class Run:
+    """The plan under way. ``note(row)`` is called with each row."""
+
+    def __init__(self, sections, seconds, note, log):
+        self.sections, self.note, self.log = sections, note, log
+        self.start = time.monotonic()
+        self.seconds, self.end = seconds, self.start + seconds
+        self.killed, self.worker, self.ceilings = Counter(), None, {}
+        self.compilers = []
+
+    def all(self):
+        """Each section within its share; then, while there is time, what was left undone."""
+        rest = []
+        try:
+            for section in self.sections:
+                end = min(self.end, time.monotonic() + section.share * self.seconds)
+                rest.append((section, self._some(section, section.items, end)))
+            for section, items in rest:
+                for item in self._some(section, items, self.end):
+                    self.note(item | {"section": section.name, "undone": "no time was left"})
+        finally:
+            for process in self.compilers:
+                process.kill()
+            if self.worker:
+                self.worker.stop()
+
+    def _some(self, section, items, end):
+        """Does items until ``end``; returns those not begun."""
+        for number, item in enumerate(items):
+            left = end - time.monotonic()
+            if left <= 0:
+                return items[number:]
+            if self.killed[_family(section, item)] >= MANY:
+                self.note(item | {"section": section.name, "undone": "others like it were killed"})
+                continue
+            self._one(section, item, min(section.limit, self.end - time.monotonic()))
+        return []
+
+    def _one(self, section, item, limit):
+        worker = self._worker(section.guarded)
+        start = time.monotonic()
+        for row in worker.rows(section.run, item, limit):
+            if "copy_bytes" in row:
+                self.ceilings = row
+                self.compilers = prepare.start(self.sections, self.device, self.log)
+            if "shared_total" in row:
+                self.device = prepare.device_of(row)
+            self.killed[_family(section, item)] += row.get("killed", False)
+            row = row | {"section": section.name, "took_s": time.monotonic() - start}
+            self.note(row)
+
+    def _worker(self, guarded):
+        """The running process, or a new one where the last has ended or had another environment."""
+        environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if guarded else {}
+        environment["FASTRNN_SPIN_LIMIT"] = str(prepare.SPINS) if guarded else "0"
+        if self.worker and self.worker.environment != environment:
+            self.worker.stop()
+        if not (self.worker and self.worker.process):
+            self.worker = Worker(self.log, environment)
+            if self.ceilings:
+                list(self.worker.rows("bench.gpu.worker:ceilings_are", self.ceilings, 5))
+        return self.worker
+
+
+def _family(section, item):
+    case = item.get("case", {})
+    return section.run, case.get("cell"), item.get("arithmetic"), item.get("what")

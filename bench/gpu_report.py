@@ -1,0 +1,194 @@
+"""python -m bench.gpu_report FILE: what a GPU said, as the engine's table and the README's."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import geometric_mean
+
+from . import report, tables
+from .cases import GATES
+
+ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "kernels" / "gpu" / "measured.json"
+START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
+UNTIMED = (
+    "Proved by Triton's interpreter, against the reference engine, and by compiling ahead of time "
+    "(`python -m bench.aot`); not yet timed on a GPU. There it serves wherever it fits; "
+    "`python -m bench.gpu` checks and measures it."
+)
+GAIN = 1.03  # a tile has to be so many times faster than the one chosen so far to replace it
+CLASSES = {
+    "standard": "cuDNN's standard algorithm",
+    "small H": "its algorithm for small H",
+    "persistent": "its persistent kernel (float16)",
+}
+
+
+def parser():
+    p = argparse.ArgumentParser(
+        prog="python -m bench.gpu_report",
+        description="From a result file of python -m bench.gpu make the table that the engine "
+        "chooses by, and the README's tables.",
+    )
+    p.add_argument("files", nargs="*", type=Path, metavar="FILE", help="gpu.jsonl, one or more")
+    p.add_argument("--table", type=Path, default=TABLE, metavar="FILE", help="default: %(default)s")
+    p.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="README.md")
+    p.add_argument("--check", action="store_true", help="change nothing; exit 1 if it would")
+    return p
+
+
+def load(paths):
+    """The rows of the files; a line that was cut off is left out."""
+    found = []
+    for path in paths:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                print(f"{path}: a line is not whole, left out", file=sys.stderr)
+    return found
+
+
+def engine_table(rows):
+    """What kernels/gpu/measured.py reads: an entry for each GPU."""
+    found = []
+    for gpu, mine in tables.by(rows, "gpu").items():
+        arch = mine[0]["arch"]
+        found.append({"gpu": gpu, "arch": arch, "speed": _speeds(mine), "tiles": _tiles(mine)})
+    return found
+
+
+def _key(row):
+    case = row["case"]
+    return {
+        "gates": GATES[case["cell"]],
+        "arithmetic": row["arithmetic"],
+        "D": case["directions"],
+        "H": case["H"],
+        "B": case["B"],
+    }
+
+
+def _timed(rows):
+    """The rows with a ratio, of the plain cells; of one measured more than once, the last."""
+    found = {}
+    for row in rows:
+        if "ratio" in row and not row["relu"]:
+            found[json.dumps([row["case"], row["arithmetic"], row["mode"]])] = row
+    return list(found.values())
+
+
+def _speeds(rows):
+    found = {}
+    for row in _timed(rows):
+        if not row["case"]["packed"]:
+            key = _key(row)
+            entry = found.setdefault(str(key), key | {"inference": None, "training": None})
+            entry[row["mode"]] = round(row["ratio"], 3)
+    return list(found.values())
+
+
+def _tiles(rows):
+    """The tile that was fastest, where it was not the one that is chosen anyway (the first)."""
+    tried = {}
+    for row in rows:
+        if "tile" in row and "ours_us" in row:
+            key = str(_key(row))
+            tried.setdefault(key, (_key(row), {}))[1].setdefault(row["direction"], []).append(row)
+    found = []
+    for key, directions in tried.values():
+        best = {"forward": None, "backward": None}
+        for direction, mine in directions.items():
+            fastest = min(mine, key=lambda row: row["ours_us"])
+            if mine[0]["ours_us"] > GAIN * fastest["ours_us"]:
+                best[direction] = fastest["tile"]
+        if any(best.values()):
+            found.append(key | best)
+    return found
+
+
+def block(rows):
+    """The README's block."""
+    timed = _timed(rows)
+    if not timed:
+        return UNTIMED
+    return "\n\n".join(_of_gpu(g, mine, rows) for g, mine in tables.by(timed, "gpu").items())
+
+
+def _of_gpu(gpu, rows, everything):
+    last, mine = rows[-1], [row for row in everything if row.get("gpu") == gpu]
+    right, wrong = (sum(row.get("right") is is_so for row in mine) for is_so in (True, False))
+    failed = sum("failed" in row for row in mine)
+    parts = [
+        f"Measured on {gpu}; torch {last['torch']}, triton {last['triton']}, cuDNN "
+        f"{last['cudnn']}; commit {last['commit']}, {last['date'][:10]}, by `python -m bench.gpu`. "
+        f"{right} checks against torch.nn in float64 were right, {wrong} wrong, {failed} failed.",
+        _by_class(rows),
+        _sizes(rows),
+    ]
+    return "\n\n".join(parts)
+
+
+def _by_class(rows):
+    """Times faster than torch.nn, by the algorithm that PyTorch asks cuDNN for."""
+    found = tables.by([row for row in rows if not row["case"]["packed"]], "class")
+    if packed := [row for row in rows if row["case"]["packed"]]:
+        found["packed"] = packed
+    lines = []
+    for name, mine in found.items():
+        cells = [CLASSES.get(name, "packed rows")]
+        for mode in ("inference", "training"):
+            these = [row for row in mine if row["mode"] == mode]
+            if these:
+                worst = min(these, key=lambda row: row["ratio"])
+                cells.append(f"{geometric_mean(row['ratio'] for row in these):.2f}x")
+                cells.append(f"{worst['ratio']:.2f}x at {_name(worst)}")
+            else:
+                cells += ["", ""]
+        lines.append(cells)
+    header = ["against torch.nn on", "inference", "worst", "training", "worst"]
+    return tables.table(header, lines)
+
+
+def _name(row):
+    case = row["case"]
+    size = f"{case['T']}x{case['B']}x{case['H']}"
+    packed, both = "packed " * case["packed"], "bidirectional " * (case["directions"] > 1)
+    return f"{packed}{both}{case['cell']} {row['arithmetic']} {size}"
+
+
+def _sizes(rows):
+    """The sizes that the issue names: µs a step of both."""
+    found = {}
+    for row in rows:
+        if row["section"] == "headlines":
+            times = f"{row['ours_us']:.2f} against {row['torch_us']:.2f} ({row['ratio']:.2f}x)"
+            found.setdefault(_name(row), {})[row["mode"]] = times
+    lines = [[name, t.get("inference", ""), t.get("training", "")] for name, t in found.items()]
+    header = ["µs a step, ours against torch.nn's", "forward", "forward and backward"]
+    return tables.table(header, lines)
+
+
+def main(argv=None):
+    """The exit status: 0; with --check 1 where something is not up to date."""
+    p = parser()
+    args = p.parse_args(argv)
+    try:
+        rows, text = load(args.files), args.readme.read_text(encoding="utf-8")
+        new = report.with_block(text, block(rows), START, END)
+    except (OSError, ValueError) as error:
+        p.error(str(error))
+    table = json.dumps(engine_table([r for r in rows if "gpu" in r]), indent=None)
+    table = table.replace("}, {", "},\n{") + "\n"
+    before = args.table.read_text(encoding="utf-8") if args.table.exists() else "[]\n"
+    if args.check:
+        return int(new != text or table != before)
+    args.readme.write_text(new, encoding="utf-8")
+    if args.files:
+        args.table.write_text(table, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Backward through a whole sequence in one launch; the recurrent weights stay on the chip.
+
+Programs divide the recurrent weights in two dimensions, by groups of GU units: program (i, j) has
+what the gates of group j weigh the units of group i by. Each step it
+
+- adds up what reaches group j's states from the step after: partial sums of the programs (j, .);
+- computes the gradients of group j's gates, as all programs (., j) do, each for itself;
+- stores their product with its weights: a partial sum for group i.
+
+The order of every sum is fixed. Partial sums of three steps have a place each, and a counter each:
+a program may be a step ahead of another, whose reads and arrivals it must not disturb. With one
+group there is one program, and nothing to exchange.
+
+The names in capitals are set by kernels.py, which binds this function to a cell.
+"""
+
+import triton.language as tl
+
+from .blocks import LINE, arrivals_by, arrive, counter_of, product, select, wait
+
+GATES = STATES = KEPT = DGATES = DH = cell_backward = None
+
+
+def backward(
+    kept,  # (D, N, WIDTH, H)
+    weights,  # (D, GATES, H, H)
+    dy,  # (N, D, H)
+    after,  # (N, D, H): h after each step
+    extra,  # (N, D, H): and the other state
+    first,  # (STATES, D, B, H): the states before the first step
+    start,  # (STATES, D, B, H): the gradients of the states after step s0, counted from the last
+    end,  # (STATES, D, B, H): and after s1, where partial sums are still to be added to that of h
+    dgates,  # (D, N, DGATES, H)
+    partials,  # (RING, D, ceil(H / GU), B, H): the last is zero at first
+    steps,  # (2, T + 2): as in forward
+    counters,  # (D, ceil(B / BB), ceil(H / GU), RING, LINE)
+    failed,  # (1,)
+    s0: tl.int32,
+    s1: tl.int32,
+    T: tl.int32,
+    B: tl.int32,
+    N: tl.int64,
+    H: tl.constexpr,
+    UNITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    GU: tl.constexpr,
+    BB: tl.constexpr,
+    RING: tl.constexpr,  # steps whose partial sums have a place each
+    PRECISION: tl.constexpr,
+    SPIN_LIMIT: tl.constexpr,
+):
+    GROUPS: tl.constexpr = (H + GU - 1) // GU
+    dtype = weights.dtype.element_ty
+    i, j = tl.program_id(1), tl.program_id(2)
+    blocks = (B + BB - 1) // BB
+    block = tl.program_id(0) % blocks
+    d, D = (tl.program_id(0) // blocks).to(tl.int64), tl.num_programs(0) // blocks
+    to, u = i * GU + tl.arange(0, GU), j * GU + tl.arange(0, GU)
+    b = block * BB + tl.arange(0, BB)
+    sequence = b.to(tl.int64)
+    inside = (u < H)[:, None] & (b < B)[None, :]
+    own = (d * B + sequence)[None, :] * H + u[:, None]  # in (D, B, H)
+    plane = D.to(tl.int64) * B * H
+    counter = counters + (d * blocks + block) * (GROUPS * RING * LINE)
+    partial = partials + d * GROUPS * B * H + sequence[None, :] * H
+    read, written = partial + u[:, None], partial + to[:, None] + j.to(tl.int64) * B * H
+
+    held = ()
+    for g in tl.static_range(GATES):
+        weight = weights + (d * GATES + g) * H * H + u[None, :] * H + to[:, None]
+        is_weight = (u < H)[None, :] & (to < H)[:, None]
+        held = held + (tl.load(weight, mask=is_weight, other=0.0),)
+    earliest, carried = (), ()
+    for n in tl.static_range(STATES):
+        earliest = earliest + (tl.load(first + n * plane + own, mask=inside, other=0.0),)
+        carried = carried + (tl.load(start + n * plane + own, mask=inside, other=0.0),)
+
+    for s in range(s0, s1):
+        t = tl.where(d == 0, T - 1 - s, s) + 1
+        before = tl.where(d == 0, t - 1, t + 1)
+        line = tl.load(steps + T + 2 + t) + sequence
+        line_before = tl.load(steps + T + 2 + before) + sequence
+        alive = (u < UNITS)[:, None] & (b < tl.load(steps + t))[None, :]
+        begun = alive & (b < tl.load(steps + before))[None, :]
+        at, at_before = (line * D + d)[None, :] * H, (line_before * D + d)[None, :] * H
+        news = (tl.load(after + at + u[:, None], mask=alive, other=0.0).to(tl.float32),)
+        olds = (tl.load(after + at_before + u[:, None], mask=begun, other=0.0).to(tl.float32),)
+        if STATES == 2:
+            news = news + (tl.load(extra + at + u[:, None], mask=alive, other=0.0),)
+            olds = olds + (tl.load(extra + at_before + u[:, None], mask=begun, other=0.0),)
+        olds = select(begun, olds, earliest, STATES)
+        recalled = ()
+        for n in tl.static_range(KEPT):
+            recall = kept + ((d * N + line) * (WIDTH * H))[None, :] + n * H + u[:, None]
+            recalled = recalled + (tl.load(recall, mask=alive, other=0.0).to(tl.float32),)
+        dout = tl.load(dy + at + u[:, None], mask=alive, other=0.0).to(tl.float32)
+
+        dh = carried[0]
+        if GROUPS > 1:
+            due = s + RING - 1  # the step before, counted from RING
+            enough = arrivals_by(due, GROUPS, RING)
+            wait(counter_of(due, j, counter, RING), enough, failed, SPIN_LIMIT)
+            for n in tl.static_range(GROUPS):
+                place = read + ((due % RING) * GROUPS * plane + n * B.to(tl.int64) * H)
+                dh += tl.load(place, mask=inside, other=0.0, cache_modifier=".cg")
+        reached, asked = (dh,), (dh + dout,)
+        if STATES == 2:
+            reached, asked = reached + (carried[1],), asked + (carried[1],)
+        grads, passed = cell_backward(asked, recalled, olds, news)
+        carried = select(alive, passed, reached, STATES)
+        total = tl.zeros((GU, BB), tl.float32)
+        for g in tl.static_range(GATES):
+            grad = tl.where(alive, grads[DH[g]], 0.0).to(dtype)
+            total = product(held[g], grad, total, PRECISION)
+        if GROUPS > 1:
+            place = written + (s % RING) * GROUPS * plane
+            tl.store(place, total, mask=(to < H)[:, None] & (b < B)[None, :])
+            arrive(counter_of(s, i, counter, RING))
+        else:
+            summed = (carried[0] + total,)
+            if STATES == 2:
+                summed = summed + (carried[1],)
+            carried = summed
+        if i == s % GROUPS:  # they take turns
+            for n in tl.static_range(DGATES):
+                out = dgates + ((d * N + line) * (DGATES * H))[None, :] + n * H + u[:, None]
+                tl.store(out, grads[n].to(dtype), mask=alive)
+    if i == 0:
+        for n in tl.static_range(STATES):
+            tl.store(end + n * plane + own, carried[n], mask=inside)

@@ -1,0 +1,81 @@
+"""What the kernels of both directions of time are made of: products, and the counters they meet at.
+
+Programs that need each other's numbers of the step before run at the same time (a cooperative
+launch) and meet at a counter in memory: each adds one to it when its numbers are stored
+(``arrive``), and reads on when it has reached what is due (``wait``).
+"""
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+LINE = tl.constexpr(32)  # int32s from one counter to the next: a cache line each
+
+
+@triton.jit
+def product(a, b, total, PRECISION: tl.constexpr):
+    """total + a @ b, summed in float32."""
+    if INTERPRETED:  # it multiplies bfloat16 wrongly
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, total, input_precision=PRECISION)
+
+
+@triton.jit
+def by_gate(tile, GATES: tl.constexpr, UNITS: tl.constexpr, COLUMNS: tl.constexpr):
+    """A tile of 1 or 4 runs of UNITS rows each as GATES tiles (UNITS, COLUMNS)."""
+    if GATES == 1:
+        return (tile,)
+    else:
+        halves = tl.reshape(tile, (2, 2, UNITS, COLUMNS)).permute(2, 3, 0, 1)
+        even, odd = tl.split(halves)
+        first, third = tl.split(even)
+        second, fourth = tl.split(odd)
+        if GATES == 3:
+            return (first, second, third)
+        else:
+            return (first, second, third, fourth)
+
+
+@triton.jit
+def select(condition, chosen, others, LENGTH: tl.constexpr):
+    """A tuple of tl.where's."""
+    found = ()
+    for i in tl.static_range(LENGTH):
+        found = found + (tl.where(condition, chosen[i], others[i]),)
+    return found
+
+
+@triton.jit
+def counter_of(step, group, counters, RING: tl.constexpr):
+    """The counter at which a group's partial sums of a step are announced (step >= 0)."""
+    return counters + (group * RING + step % RING) * LINE
+
+
+@triton.jit
+def arrivals_by(step, each, RING: tl.constexpr):
+    """What it counts when ``each`` programs have stored theirs, in all rounds until then.
+
+    Steps of the first round count as done before: there is no step RING before them.
+    """
+    return each * (step // RING)
+
+
+@triton.jit
+def arrive(counter):
+    """Say that what this program has stored may be read."""
+    tl.debug_barrier()  # every thread has stored, not only the one that says so
+    tl.atomic_add(counter, 1, sem="release", scope="gpu")
+
+
+@triton.jit
+def wait(counter, due, failed, SPIN_LIMIT: tl.constexpr):
+    """Until ``due`` programs have arrived; with a limit, for so many tries, and then say so."""
+    if SPIN_LIMIT == 0:
+        while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < due:
+            pass
+    else:
+        tries = 0
+        while (tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < due) & (tries < SPIN_LIMIT):
+            tries += 1
+        if tries == SPIN_LIMIT:
+            tl.store(failed, 1)

@@ -1,0 +1,120 @@
+"""The tensors that the kernels work on: their shapes, their padding, and what is kept of them."""
+
+from itertools import accumulate
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch.nn.functional import pad
+
+from ..keep import Keep
+
+ALIGNMENT = 256  # bytes
+UNITS = 8  # of which H is made up to a multiple: rows of halves then begin at 16 bytes
+_tables = WeakKeyDictionary()
+
+
+class Shape(NamedTuple):
+    """The sizes of a call."""
+
+    dtype: torch.dtype
+    device: torch.device
+    T: int
+    B: int
+    N: int  # rows, T * B if dense
+    D: int
+    H: int
+    P: int  # H and its padding
+    width: int  # so many times P for a row's pre-activations, and for what the cell keeps
+
+    @classmethod
+    def of(cls, cell, x, steps, directions):
+        H = directions[0].hh.shape[1]
+        sizes = steps.T, steps.B, steps.N, len(directions), H, -(-H // UNITS) * UNITS
+        return cls(x.dtype, x.device, *sizes, max(cell.gates, cell.kept))
+
+    def padded(self, tensor, *dims):
+        """``tensor`` with zeros after the units in these dimensions (of which each counts H)."""
+        spare = [0] * (2 * tensor.dim())
+        for dim in dims:
+            spare[2 * (-dim - 1) + 1] = self.P - self.H
+        return pad(tensor, spare) if self.P > self.H else tensor
+
+    def states(self, states):
+        """(STATES, D, B, P) float32, from a (D, B, H) tensor for each."""
+        return self.padded(torch.stack([s.float() for s in states]), -1)
+
+    def weights(self, directions, gates):
+        """(D, GATES, P, P), from each direction's (GATES * H, H)."""
+        stacked = torch.stack([w.hh for w in directions])
+        return self.padded(stacked.unflatten(1, (gates, self.H)), -1, -2)
+
+    def biases(self, directions, gates):
+        """(D, GATES, P): what is added to the recurrent part."""
+        if directions[0].b_hh is None:
+            return torch.zeros(self.D, gates, self.P, dtype=self.dtype, device=self.device)
+        stacked = torch.stack([w.b_hh for w in directions])
+        return self.padded(stacked.unflatten(1, (gates, self.H)), -1)
+
+    def memory(self, cell, keep, kept=None):
+        """(bytes for backward or None, h, the other state, gates) of all rows, as yet empty.
+
+        h: (N, D, P), the other state likewise, in float32; gates: (D, N, width, P). What is kept
+        of them lies in the bytes: so ``gradients`` finds it there, and gets the rest empty again.
+        """
+        extra = self.N if keep and cell.states > 1 else 0
+        parts = [
+            ((self.N, self.D, self.P), self.dtype),
+            ((extra, self.D, self.P), torch.float32),
+            ((self.D, self.N, self.width, self.P), self.dtype),
+        ]
+        count = 0 if not keep else 3 if keep == Keep.ALL and cell.kept else 2
+        sizes = [torch.Size(shape).numel() * dtype.itemsize for shape, dtype in parts]
+        ends = list(accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes[:count]))
+        if keep and kept is None:
+            kept = torch.empty(ends[-1], dtype=torch.uint8, device=self.device)
+        found = [
+            kept[begin:][:size].view(dtype).view(shape)
+            for begin, size, (shape, dtype) in zip([0, *ends], sizes, parts[:count], strict=False)
+        ]
+        for shape, dtype in parts[count:]:
+            found.append(torch.empty(shape, dtype=dtype, device=self.device))
+        return kept, *found
+
+
+def table(steps, device):
+    """(2, T + 2) int64: the sizes and the offsets of the steps, with an empty one at either end.
+
+    Remembered for each stream, whose order is what makes it safe to use again.
+    """
+    found = _tables.setdefault(steps, {})
+    cuda = device.type == "cuda"
+    key = device, torch.cuda.current_stream(device) if cuda else None
+    if key not in found:
+        made = _make_table(steps, device)
+        if cuda and torch.cuda.is_current_stream_capturing():
+            return made  # its memory is the graph's
+        found[key] = made
+    return found[key]
+
+
+def _make_table(steps, device):
+    if steps.N == steps.T * steps.B:  # made where it is wanted: nothing to wait for
+        made = torch.full((2, steps.T + 2), steps.B, device=device)
+        made[0, 0] = made[0, -1] = 0
+        made[1, 1:-1] = torch.arange(0, steps.N, steps.B, device=device)
+        return made
+    made = torch.zeros(2, steps.T + 2, dtype=torch.int64)
+    made[0, 1:-1], made[1, 1:-1] = map(torch.from_numpy, (steps.sizes, steps.offsets))
+    return made.to(device, non_blocking=True)
+
+
+def rows_before(steps, device, reverse):
+    """(N,) int64: for each row that of the step before in cat(initial states, all rows)."""
+    sizes, offsets = table(steps, device)
+    t = torch.repeat_interleave(
+        torch.arange(steps.T + 2, device=device), sizes, output_size=steps.N
+    )
+    b = torch.arange(steps.N, device=device) - offsets[t]
+    before = t + 1 if reverse else t - 1
+    return torch.where(b < sizes[before], steps.B + offsets[before] + b, b)

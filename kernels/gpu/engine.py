@@ -1,0 +1,148 @@
+"""The GPU engine: a layer forward, and its gradients, each one launch and some large products."""
+
+import torch
+
+from ..keep import Keep
+from . import kernels, launch, products, tiles
+from .blocks import LINE
+from .buffers import Shape, rows_before, table
+
+# Steps whose partial sums have a place each: a program may be storing those of one step while
+# others still read those of two steps before.
+RING = 3
+
+
+def dtypes(dtype):
+    """In what tensors of ``dtype`` are computed: x and the output; states and weights."""
+    return dtype, dtype
+
+
+def layer(cell, x, steps, directions, states, keep):
+    """One layer, forward. x: (N, I); states: a (D, B, H) tensor for each of the cell's.
+
+    Returns the output (N, D * H), the final states, and what ``gradients`` wants to see again.
+    ``keep``: how much of it, a Keep.
+    """
+    shape = Shape.of(cell, x, steps, directions)
+    tile = _tile(tiles.choose_forward, cell, shape)
+    kept, after, extra, gates = shape.memory(cell, keep)
+    with products.as_cudnn_would(x.dtype):
+        for weights, out in zip(directions, gates, strict=True):
+            products.project(shape, x, weights, cell.gates, out)
+    start = shape.states(states)
+    programs, blocks = _cdiv(shape.P, tile.BU), _cdiv(shape.B, tile.BB)
+    end = launch.run(
+        kernels.forward(cell),
+        (blocks, programs, shape.D),
+        start,
+        tile.warps,
+        steps.T,
+        alone=programs == 1,
+        gates=gates,
+        biases=shape.biases(directions, cell.gates),
+        hidden=start[:1].to(x.dtype).repeat(2, 1, 1, 1),
+        after=after,
+        extra=extra,
+        counters=_counters(x, shape.D * blocks),
+        BU=tile.BU,
+        KC=tile.KC,
+        SEQUENTIAL=tile.sequential,
+        KEEP=int(keep),
+        **_common(cell, shape, tile, steps, directions),
+    )
+    y = after[..., : shape.H].flatten(1)
+    if keep and shape.P == shape.H:
+        y = y.clone()  # what is kept is nobody else's to change
+    return y, tuple(end[..., : shape.H].to(x.dtype)), kept
+
+
+def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):
+    """One layer, backward. grads: those of the output and the final states.
+
+    Returns the gradients of x (None unless asked for), of the states, and a Weights for each
+    direction (None where nobody asked).
+    """
+    shape = Shape.of(cell, x, steps, directions)
+    tile = _tile(tiles.choose_backward, cell, shape)
+    _, after, extra, gates = shape.memory(cell, keep, kept)
+
+    def before(d, every, initial):
+        """One of the states of a direction, before each step."""
+        rows = torch.cat((initial[d], every[:, d, : shape.H]))
+        return rows.index_select(0, rows_before(steps, x.device, d == 1))
+
+    if keep == Keep.STATES and cell.kept:
+        every = [after, extra][: cell.states]
+        for d, weights in enumerate(directions):
+            befores = [before(d, *pair) for pair in zip(every, states, strict=True)]
+            with products.as_cudnn_would(x.dtype):
+                products.recall(cell, shape, x, weights, befores, gates[d])
+    start = shape.states(grads[1:])
+    groups, blocks = _cdiv(shape.P, tile.GU), _cdiv(shape.B, tile.BB)
+    partials = start.new_empty(RING, shape.D, groups, shape.B, shape.P)
+    partials[-1] = 0
+    dgates = x.new_empty(shape.D, shape.N, cell.dgates, shape.P)
+    dstates = launch.run(
+        kernels.backward(cell),
+        (shape.D * blocks, groups, groups),
+        start,
+        tile.warps,
+        steps.T,
+        alone=groups == 1,
+        kept=gates,
+        dy=shape.padded(grads[0].unflatten(1, (shape.D, shape.H)), -1).contiguous(),
+        after=after,
+        extra=extra,
+        first=shape.states(states),
+        dgates=dgates,
+        partials=partials,
+        counters=_counters(x, shape.D * blocks * groups * RING),
+        GU=tile.GU,
+        RING=RING,
+        **_common(cell, shape, tile, steps, directions),
+    )
+    if groups > 1:
+        dstates[0] += partials[(steps.T - 1) % RING].sum(1)
+    dx, dweights = None, []
+    with products.as_cudnn_would(x.dtype):
+        for d, weights in enumerate(directions):
+            mine = dgates[d, ..., : shape.H]
+            hidden = before(d, after, states[0]) if need_weights[d].hh else None
+            dweights.append(products.weight_gradients(cell, mine, x, hidden, need_weights[d]))
+            if need_x:
+                dx = products.input_gradient(cell, mine, weights.ih, dx)
+    return dx, tuple(dstates[..., : shape.H].to(x.dtype)), dweights
+
+
+def _cdiv(a, b):
+    return -(-a // b)
+
+
+def _tile(choose, cell, shape):
+    """The tile for a call; RuntimeError where none fits, which the choice of engines rules out."""
+    dtype = str(shape.dtype).removeprefix("torch.")
+    device = launch.describe(shape.device)
+    tile = choose(cell.gates, dtype, products.tf32(), shape.B, shape.H, shape.D, device)
+    if isinstance(tile, str):
+        raise RuntimeError(f"the triton engine cannot serve this: {tile}")
+    return tile
+
+
+def _counters(x, count):
+    return torch.zeros(count * LINE.value, dtype=torch.int32, device=x.device)
+
+
+def _common(cell, shape, tile, steps, directions):
+    """What both kernels are given."""
+    tf32 = shape.dtype == torch.float32 and products.tf32()
+    return {
+        "weights": shape.weights(directions, cell.gates),
+        "steps": table(steps, shape.device),
+        "B": shape.B,
+        "N": shape.N,
+        "H": shape.P,
+        "UNITS": shape.H,
+        "WIDTH": shape.width,
+        "BB": tile.BB,
+        "PRECISION": "tf32" if tf32 else "ieee",
+    }

@@ -1,0 +1,119 @@
+"""A whole sequence forward in one launch; the recurrent weights stay on the chip all the while.
+
+A program has BU hidden units, with all their gates, of BB sequences of one direction:
+
+    gates (GATES * BU, BB) = weights (GATES * BU, H) @ h (H, BB)
+
+Every step it stores its units of h, waits for those of the other programs, and loads all of h. A
+program that has all units (BU >= H) waits for nobody, and keeps h to itself.
+
+The names in capitals are set by kernels.py, which binds this function to a cell.
+"""
+
+import triton.language as tl
+
+from .blocks import LINE, arrive, by_gate, product, select, wait
+
+GATES = STATES = KEPT = ROW_GROUPS = cell_forward = None
+
+
+def forward(
+    gates,  # (D, N, WIDTH, H): x's part of the pre-activations; what the cell keeps replaces it
+    weights,  # (D, GATES, H, H)
+    biases,  # (D, GATES, H)
+    hidden,  # (2, D, B, H): h before the even and before the odd steps; the first is given
+    after,  # (N, D, H): h after each step
+    extra,  # (N, D, H): and the other state
+    start,  # (STATES, D, B, H): the states before step s0
+    end,  # (STATES, D, B, H): and before s1
+    steps,  # (2, T + 2): sizes and offsets of the steps, with an empty one at either end
+    counters,  # (D, ceil(B / BB), LINE)
+    failed,  # (1,)
+    s0: tl.int32,  # which steps to take, in the order of each direction
+    s1: tl.int32,
+    T: tl.int32,
+    B: tl.int32,
+    N: tl.int64,
+    H: tl.constexpr,  # with its padding
+    UNITS: tl.constexpr,  # and without
+    WIDTH: tl.constexpr,
+    BU: tl.constexpr,
+    BB: tl.constexpr,
+    KC: tl.constexpr,  # so many of H in one piece of the weights
+    SEQUENTIAL: tl.constexpr,  # to load h piece by piece takes fewer registers, and longer
+    KEEP: tl.constexpr,  # a Keep
+    PRECISION: tl.constexpr,
+    SPIN_LIMIT: tl.constexpr,
+):
+    ALONE: tl.constexpr = BU >= H
+    PIECES: tl.constexpr = (H + KC - 1) // KC
+    dtype = weights.dtype.element_ty
+    block, group, blocks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
+    d, D = tl.program_id(2).to(tl.int64), tl.num_programs(2)
+    u = group * BU + tl.arange(0, BU)
+    b = block * BB + tl.arange(0, BB)
+    sequence = b.to(tl.int64)
+    inside = (u < H)[:, None] & (b < B)[None, :]
+    own = (d * B + sequence)[None, :] * H + u[:, None]  # in (D, B, H)
+    plane = D.to(tl.int64) * B * H
+    counter = counters + (d * blocks + block) * LINE
+
+    r = tl.arange(0, ROW_GROUPS * BU)
+    row_unit = group * BU + r % BU
+    row = (r // BU) * H + row_unit
+    is_row = (r // BU < GATES) & (row_unit < H)
+    k = tl.arange(0, KC)
+    held = ()
+    for i in tl.static_range(PIECES):
+        place = weights + d * GATES * H * H + row[:, None] * H + (i * KC + k)[None, :]
+        is_weight = is_row[:, None] & (i * KC + k < H)[None, :]
+        held = held + (tl.load(place, mask=is_weight, other=0.0),)
+    bias = tl.load(biases + d * GATES * H + row, mask=is_row, other=0.0).to(tl.float32)
+    bias = tl.broadcast_to(bias[:, None], (ROW_GROUPS * BU, BB))
+    states = ()
+    for i in tl.static_range(STATES):
+        states = states + (tl.load(start + i * plane + own, mask=inside, other=0.0),)
+
+    for s in range(s0, s1):
+        t = tl.where(d == 0, s, T - 1 - s) + 1
+        active = b < tl.load(steps + t)
+        line = tl.load(steps + T + 2 + t) + sequence
+        x_row = gates + (d * N + line) * (WIDTH * H)
+        is_x = is_row[:, None] & active[None, :]
+        x = tl.load(x_row[None, :] + row[:, None], mask=is_x, other=0.0).to(tl.float32)
+        total = bias
+        if ALONE:
+            total = product(held[0], states[0].to(dtype), total, PRECISION)
+        else:
+            wait(counter, tl.num_programs(1) * s, failed, SPIN_LIMIT)
+            h_row = hidden + (s % 2) * plane + (d * B + sequence) * H
+            hs = ()
+            for i in tl.static_range(PIECES):
+                is_h = (b < B)[:, None] & (i * KC + k < H)[None, :]
+                at = h_row[:, None] + (i * KC + k)[None, :]
+                h = tl.load(at, mask=is_h, other=0.0, cache_modifier=".cg")
+                if SEQUENTIAL:
+                    total = product(held[i], tl.trans(h), total, PRECISION)
+                else:
+                    hs = hs + (h,)
+            if not SEQUENTIAL:
+                for i in tl.static_range(PIECES):
+                    total = product(held[i], tl.trans(hs[i]), total, PRECISION)
+        xs, hs = by_gate(x, GATES, BU, BB), by_gate(total, GATES, BU, BB)
+        new, kept = cell_forward(xs, hs, states)
+        alive = (u < UNITS)[:, None] & active[None, :]  # the padding stays zero, come what may
+        states = select(alive, new, states, STATES)
+        if not ALONE:
+            slot = hidden + ((s + 1) % 2) * plane
+            tl.store(slot + own, states[0].to(dtype), mask=inside)
+            arrive(counter)
+        out = (line * D + d)[None, :] * H + u[:, None]
+        stored = inside & active[None, :]
+        tl.store(after + out, states[0].to(dtype), mask=stored)
+        if KEEP >= 1 and STATES == 2:
+            tl.store(extra + out, states[1], mask=stored)
+        if KEEP == 2:
+            for i in tl.static_range(KEPT):
+                tl.store(x_row[None, :] + i * H + u[:, None], kept[i].to(dtype), mask=alive)
+    for i in tl.static_range(STATES):
+        tl.store(end + i * plane + own, states[i], mask=inside)

@@ -1,0 +1,45 @@
+"""The kernels, bound to a cell: its functions, with Triton's operations, and its numbers."""
+
+from functools import cache
+from types import FunctionType
+
+import triton
+import triton.language as tl
+
+from .activations import OPERATIONS
+from .backward import backward as backward_kernel
+from .forward import forward as forward_kernel
+
+RUN_TIME = ["s0", "s1", "T", "B", "N"]  # no value of these is worth a compilation of its own
+
+
+def rebind(function, names):
+    """The same code over other globals: ``names`` go before the function's own."""
+    bound = FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
+    bound.__annotations__, bound.__qualname__ = function.__annotations__, function.__qualname__
+    return bound
+
+
+def _bind(kernel, cell):
+    names = {
+        "GATES": cell.gates,
+        "ROW_GROUPS": 1 if cell.gates == 1 else 4,  # a block has a power of two of rows
+        "STATES": cell.states,
+        "KEPT": cell.kept,
+        "DGATES": cell.dgates,
+        "DH": cell.dh,
+    }
+    names = {name: tl.constexpr(value) for name, value in names.items()}
+    for name, function in (("cell_forward", cell.forward), ("cell_backward", cell.backward)):
+        names[name] = triton.jit(rebind(function, OPERATIONS | {"tl": tl}))
+    return triton.jit(rebind(kernel, names), do_not_specialize=RUN_TIME)
+
+
+@cache
+def forward(cell):
+    return _bind(forward_kernel, cell)
+
+
+@cache
+def backward(cell):
+    return _bind(backward_kernel, cell)

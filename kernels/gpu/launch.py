@@ -1,0 +1,70 @@
+"""Launches: a whole sequence at once; a step in the interpreter, whose programs take turns."""
+
+import os
+from contextlib import contextmanager
+from functools import cache
+from threading import Lock
+
+import torch
+import triton
+
+from .tiles import Device
+
+INTERPRETED = STEPWISE = triton.knobs.runtime.interpret
+# For debugging: how often to look at a counter before giving up; 0 is for ever.
+SPIN_LIMIT = int(os.environ.get("FASTRNN_SPIN_LIMIT", "0"))
+_lock, _last = Lock(), {}
+
+
+@cache
+def describe(device):
+    """A torch.device as the choice of tiles sees it; the interpreter passes for an H200."""
+    if device.type != "cuda":
+        return Device(90, 132, 232448, 233472)
+    found = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        arch = int(found.gcnArchName.partition(":")[0].removeprefix("gfx"), 16)
+        shared = total = found.shared_memory_per_block
+    else:
+        arch = 10 * found.major + found.minor
+        shared = found.shared_memory_per_block_optin
+        total = found.shared_memory_per_multiprocessor
+    return Device(arch, found.multi_processor_count, shared, total)
+
+
+def run(kernel, grid, start, warps, T, alone, **arguments):
+    """``kernel`` over T steps, from the states ``start``: the states at the end.
+
+    alone: no program waits for another.
+    """
+    end, failed = torch.empty_like(start), arguments["counters"].new_zeros(1)
+    options = {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": not alone}
+    arguments |= {"failed": failed, "T": T, "SPIN_LIMIT": SPIN_LIMIT}
+    with in_turn(start.device):
+        for s0, s1 in [(s, s + 1) for s in range(T)] if STEPWISE and not alone else [(0, T)]:
+            kernel[grid](start=start, end=end, s0=s0, s1=s1, **arguments, **options)
+            start, end = end, start
+    if SPIN_LIMIT and failed.item():
+        raise RuntimeError("FASTRNN_SPIN_LIMIT: the programs of a kernel did not all arrive")
+    return start
+
+
+@contextmanager
+def in_turn(device):
+    """One after another on a device, on whatever streams: of two kernels whose programs wait for
+    each other, each might hold the processors that the other waits for.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device), _lock:
+        stream = torch.cuda.current_stream()
+        if torch.cuda.is_current_stream_capturing():  # a graph cannot wait for what is outside it
+            yield
+            return
+        stream_before, event = _last.setdefault(device.index, (None, torch.cuda.Event()))
+        if stream_before not in (None, stream):
+            stream.wait_event(event)
+        yield
+        event.record(stream)
+        _last[device.index] = stream, event

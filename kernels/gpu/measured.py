@@ -1,0 +1,74 @@
+"""What GPUs said: where ours was faster than torch's kernels, and with which tiles.
+
+measured.json is made by ``python -m bench.gpu_report`` from what ``python -m bench.gpu`` found:
+
+    {"gpu": ..., "arch": 90, "speed": [...], "tiles": [...]}     for each GPU that was measured
+    speed: {gates, arithmetic, D, H, B, inference, training}     times faster than torch.nn
+    tiles: {gates, arithmetic, D, H, B, forward, backward}       the fastest; null: not tried
+
+A size that was not measured is taken to be like the nearest one, if that is no more than FAR away.
+"""
+
+import json
+from functools import cache, lru_cache
+from math import log2
+from pathlib import Path
+
+FILE = Path(__file__).with_name("measured.json")
+FAR = 2  # powers of two, in H and in B
+UNTIMED = "fits, not yet timed on such a GPU"
+
+
+@cache
+def gpus():
+    """What the file says; nothing is measured where there is none."""
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else []
+
+
+def arithmetic(dtype, tf32):
+    """What the rows call it: cuDNN is not equally fast for float16 and bfloat16."""
+    return "tf32" if dtype == "float32" and tf32 else dtype
+
+
+def nearest(rows, gates, arithmetics, B, H, D):
+    """The row for this layer, or for the layer most like it; None where none is like it."""
+
+    def distance(row):
+        return max(abs(log2(row["H"] / H)), abs(log2(row["B"] / B)))
+
+    alike = [
+        row
+        for row in rows
+        if row["gates"] == gates and row["D"] == D and row["arithmetic"] in arithmetics
+    ]
+    best = min(alike, key=distance, default=None)
+    return best if best and distance(best) <= FAR else None
+
+
+def tile(direction, gates, kind, B, H, D, arch):
+    """The tile that was fastest ("forward" or "backward"), as a list; None where none was tried.
+
+    kind: of tiles.PRECISIONS
+    """
+    names = {"half": ("float16", "bfloat16"), "tf32": ("tf32",), "fp32": ("float32",)}[kind]
+    for gpu in gpus():
+        if gpu["arch"] == arch:
+            rows = [row for row in gpu["tiles"] if row[direction]]
+            found = nearest(rows, gates, names, B, H, D)
+            if found:
+                return found[direction]
+    return None
+
+
+@lru_cache(4096)
+def verdict(gates, dtype, tf32, B, H, D, arch, training):
+    """(whether ours shall serve a layer that fits, why)."""
+    mode = "training" if training else "inference"
+    for gpu in gpus():
+        if gpu["arch"] == arch:
+            rows = [row for row in gpu["speed"] if row[mode]]
+            found = nearest(rows, gates, (arithmetic(dtype, tf32),), B, H, D)
+            if found:
+                size = f"B = {found['B']}, H = {found['H']} on {gpu['gpu']}"
+                return found[mode] >= 1, f"{found[mode]:.2f}x as fast as torch.nn at {size}"
+    return True, UNTIMED

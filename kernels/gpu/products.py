@@ -1,0 +1,106 @@
+"""The large products before and after the time loop, which are torch's."""
+
+from contextlib import contextmanager
+
+import torch
+
+from ..weights import Weights
+
+ROWS = 8192  # computed anew at a time
+
+
+def tf32():
+    """Whether torch's flags let cuDNN's recurrent layers round float32 factors to TF32."""
+    return torch.backends.cudnn.rnn.fp32_precision == "tf32"
+
+
+@contextmanager
+def as_cudnn_would(dtype):
+    """Within this context torch's products are as exact as the flags say of recurrent layers.
+
+    torch has one setting for all products of the process, and none for a single product.
+    """
+    matmul, wanted = torch.backends.cuda.matmul, "tf32" if tf32() else "ieee"
+    before = matmul.fp32_precision
+    if dtype != torch.float32 or before == wanted:
+        yield
+        return
+    matmul.fp32_precision = wanted
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+def linear(x, weight, bias, out):
+    """x @ weight.T + bias."""
+    if bias is None:
+        return torch.mm(x, weight.t(), out=out)
+    return torch.addmm(bias, x, weight.t(), out=out)
+
+
+def project(shape, x, weights, gates, out):
+    """x's part of the pre-activations of a direction. out: (N, width, P)"""
+    ih = shape.padded(weights.ih.unflatten(0, (gates, shape.H)), -2).flatten(0, 1)
+    bias = weights.b_ih
+    if bias is not None:
+        bias = shape.padded(bias.unflatten(0, (gates, shape.H)), -1).flatten()
+    linear(x, ih, bias, out.flatten(1)[:, : gates * shape.P])
+
+
+def recall(cell, shape, x, weights, befores, out):
+    """What the cell keeps, computed anew from the states before each step: out (N, width, P)."""
+    for r in range(0, shape.N, ROWS):
+        mine = slice(r, r + ROWS)
+        states = [before[mine].float() for before in befores]
+        xs = torch.nn.functional.linear(x[mine], weights.ih, weights.b_ih).float()
+        hs = torch.nn.functional.linear(befores[0][mine], weights.hh, weights.b_hh).float()
+        _, kept = cell.forward(xs.chunk(cell.gates, 1), hs.chunk(cell.gates, 1), states)
+        out[mine, : cell.kept, : shape.H] = torch.stack(kept, 1)
+
+
+def by_place(side):
+    """The gates in the order in which their gradients lie in dgates."""
+    return sorted(range(len(side)), key=side.__getitem__)
+
+
+def _run(dgates, side):
+    """The part of dgates (N, DGATES, H) that a side of the cell has, as a matrix."""
+    return dgates[:, min(side) : max(side) + 1].flatten(1)
+
+
+def _by_gates(tensor, order, H):
+    """``tensor`` (GATES * H, ...) with the gates in another order."""
+    if order == sorted(order):
+        return tensor
+    gates = tensor.split(H)
+    return torch.cat([gates[place] for place in order])
+
+
+def weight_gradients(cell, dgates, x, hidden, need):
+    """The gradients of a direction's weights, where ``need`` says so.
+
+    dgates: (N, DGATES, H); hidden: (N, H), the hidden states before each step, if it is wanted
+    """
+    H = dgates.shape[2]
+
+    def of(side, needed, value):
+        if not needed:
+            return None
+        back = [place - min(side) for place in side]
+        return _by_gates(value(_run(dgates, side)), back, H)
+
+    return Weights(
+        of(cell.dx, need.ih, lambda grads: grads.t() @ x),
+        of(cell.dh, need.hh, lambda grads: grads.t() @ hidden),
+        of(cell.dx, need.b_ih, lambda grads: grads.sum(0)),
+        of(cell.dh, need.b_hh, lambda grads: grads.sum(0)),
+        None,
+    )
+
+
+def input_gradient(cell, dgates, weight, dx):
+    """dx (None at first) and what a direction adds to it."""
+    grads = _run(dgates, cell.dx)
+    weight = _by_gates(weight, by_place(cell.dx), dgates.shape[2])
+    return grads @ weight if dx is None else torch.addmm(dx, grads, weight)

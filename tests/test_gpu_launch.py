@@ -1,0 +1,136 @@
+"""What a launch needs of a GPU, shown with a GPU that is pretended."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+from against_torch import EVERY_KIND
+
+from bench.aot import compiler
+from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.gpu import choice, kernels, launch, products, tiles
+
+
+@EVERY_KIND
+def test_compiled_once_for_every_batch(kind):
+    """B = 1 and multiples of 16 are numbers like any other, in a kernel's key."""
+    cell = CELLS[kind]
+    bound = {name: getattr(kernels, name)(cell) for name in ("forward", "backward")}
+    before = {name: sizes(kernel) for name, kernel in bound.items()}
+    found = []
+    for B in (1, 16, 17):
+        layer = compiler.Layer(kind, "float16", tf32=False, H=16, B=B)
+        chosen = tiles.Forward(16, 16, 16, 4, True), tiles.Backward(16, 16, 4)
+        found.append(compiler.compiled(compiler.target("sm90"), layer, *chosen))
+    for name, kernel in bound.items():
+        assert all(compiled[name] is found[0][name] for compiled in found)
+        assert sizes(kernel) == before[name] + 1
+
+
+def sizes(kernel):
+    """How many versions of a kernel were compiled."""
+    return sum(len(caches[0]) for caches in kernel.device_caches.values())
+
+
+def test_without_a_driver(monkeypatch):
+    """Where Triton finds no GPU that it can use, or no C compiler, that is a reason, no error."""
+
+    class Driver:
+        @property
+        def active(self):
+            raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(choice, "driver", Driver())
+    assert choice.obstacle.__wrapped__("cuda") == "Triton cannot start: Failed to find C compiler."
+    assert "no GPU" in choice.obstacle.__wrapped__("cpu")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """torch.cuda, pretended: a list of what happened, and who is the current stream."""
+
+    class Event:
+        def record(self, stream):
+            done.append(f"record on {stream.name}")
+
+    class Stream(SimpleNamespace):
+        def wait_event(self, event):
+            done.append(f"{self.name} waits")
+
+    @contextmanager
+    def device(which):
+        done.append(f"enter {which.index}")
+        yield
+        done.append(f"leave {which.index}")
+
+    done, state = [], SimpleNamespace(stream=None, capturing=False)
+    state.done, state.streams = done, [Stream(name=name) for name in "ab"]
+    for name, value in {
+        "Event": Event,
+        "device": device,
+        "current_stream": lambda: state.stream,
+        "is_current_stream_capturing": lambda: state.capturing,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(launch, "_last", {})
+    return state
+
+
+def test_streams_take_turns(gpu):
+    """A launch on one stream waits for the one before on another: each device by itself."""
+
+    def run(stream, device=0):
+        gpu.stream = gpu.streams[stream]
+        gpu.done.clear()
+        with launch.in_turn(torch.device("cuda", device)):
+            gpu.done.append("launch")
+        return gpu.done[1:-1]
+
+    assert run(0) == ["launch", "record on a"]
+    assert run(0) == ["launch", "record on a"]
+    assert run(1) == ["b waits", "launch", "record on b"]
+    assert run(0, device=1) == ["launch", "record on a"]
+    gpu.capturing = True
+    assert run(0) == ["launch"]
+    gpu.capturing = False
+    assert run(0) == ["a waits", "launch", "record on a"]
+    assert (gpu.done[0], gpu.done[-1]) == ("enter 0", "leave 0")
+
+
+@pytest.mark.parametrize(
+    ("properties", "hip", "expected"),
+    [
+        (
+            {"major": 9, "minor": 0, "shared_memory_per_block_optin": 232448},
+            None,
+            tiles.Device(90, 132, 232448, 233472),
+        ),
+        (
+            {"gcnArchName": "gfx942:sramecc+:xnack-", "shared_memory_per_block": 65536},
+            "6.4",
+            tiles.Device(0x942, 132, 65536, 65536),
+        ),
+    ],
+    ids=["cuda", "hip"],
+)
+def test_describe(monkeypatch, properties, hip, expected):
+    found = SimpleNamespace(
+        multi_processor_count=132, shared_memory_per_multiprocessor=233472, **properties
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert launch.describe.__wrapped__(torch.device("cuda", 0)) == expected
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_products_are_as_exact_as_cudnns(monkeypatch, allowed):
+    """float32 products follow the flag of cuDNN's recurrent layers, and the setting comes back."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32" if allowed else "ieee")
+    with products.as_cudnn_would(torch.float32):
+        assert matmul.fp32_precision == ("tf32" if allowed else "ieee")
+    assert matmul.fp32_precision == before
+    with products.as_cudnn_would(torch.float16):
+        assert matmul.fp32_precision == before

@@ -1,0 +1,220 @@
+"""The choice of tiles for many layers and GPUs: always an answer, never over a device's limits."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.gpu import measured, tiles
+from fastrnn.kernels.gpu.tiles import Device
+
+KIB = 1024
+H200 = Device(90, 132, 227 * KIB, 228 * KIB)
+A100 = Device(80, 108, 163 * KIB, 164 * KIB)
+DEVICES = {
+    "H200": H200,
+    "H200, a seventh": Device(90, 16, 227 * KIB, 228 * KIB),
+    "A100": A100,
+    "A100, a seventh": Device(80, 14, 163 * KIB, 164 * KIB),
+    "RTX 4090": Device(89, 128, 99 * KIB, 100 * KIB),
+    "T4": Device(75, 40, 64 * KIB, 64 * KIB),
+    "MI300X": Device(0x942, 304, 64 * KIB, 64 * KIB),
+}
+ARITHMETICS = [("float16", False), ("bfloat16", False), ("float32", True), ("float32", False)]
+GATES = sorted({cell.gates for cell in CELLS.values()})
+
+devices = st.builds(
+    lambda processors, shared, more: Device(90, processors, shared, shared + more),
+    st.integers(1, 400),
+    st.integers(16 * KIB, 256 * KIB),
+    st.sampled_from([0, KIB, 128 * KIB]),
+)
+layers = st.tuples(
+    st.sampled_from(GATES),
+    st.sampled_from(ARITHMETICS),
+    st.integers(1, 5000),  # B
+    st.integers(1, 3000),  # H
+    st.sampled_from([1, 2]),
+)
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch, tmp_path):
+    use_file(monkeypatch, tmp_path / "none.json")
+
+
+def use_file(monkeypatch, path):
+    monkeypatch.setattr(measured, "FILE", path)
+    for function in (measured.gpus, measured.verdict, tiles._chosen):
+        function.cache_clear()
+
+
+def chosen(layer, device):
+    """(forward, backward), each a tile or a reason."""
+    gates, arithmetic, B, H, D = layer
+    return tuple(
+        choose(gates, *arithmetic, B, H, D, device)
+        for choose in (tiles.choose_forward, tiles.choose_backward)
+    )
+
+
+def hold(layer, device):
+    """Assert that what is chosen is a reason in words, or a tile within the device's limits."""
+    gates, arithmetic, B, H, D = layer
+    kind = tiles.precision(*arithmetic)
+    sizes = (
+        (tiles.forward_shared, tiles.forward_programs),
+        (tiles.backward_shared, tiles.backward_programs),
+    )
+    for tile, (shared, programs) in zip(chosen(layer, device), sizes, strict=True):
+        if isinstance(tile, str):
+            assert f"H = {H}" in tile or device.arch < tiles.OLDEST
+            continue
+        assert all(size & (size - 1) == 0 for size in (tile[0], tile.BB, tile.warps))
+        assert min(tile[0], tile.BB) >= 16
+        needed = shared(tile, gates, kind, H)
+        assert needed <= device.shared
+        units, batch = -(-H // tile[0]), -(-B // tile.BB)
+        if units > 1:
+            each = device.shared_total // (needed + 1 * KIB)
+            assert programs(tile, B, H, D) <= device.processors * each
+            assert programs(tile, B, H, D) >= units * batch * D
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
+def test_within_the_limits(device):
+    widths = [1, 7, 16, 40, 64, 65, 100, 128, 129, 200, 256, 384, 512, 768, 1000, 1024, 1536, 2048]
+    batches = [1, 2, 16, 17, 32, 64, 100, 128, 256, 1024]
+    for layer in product(GATES, ARITHMETICS, batches, widths, (1, 2)):
+        hold(layer, device)
+
+
+@given(layers, devices)
+def test_within_the_limits_of_any_device(layer, device):
+    hold(layer, device)
+
+
+@given(layers, devices, st.integers(0, 100), st.integers(0, 64 * KIB))
+def test_more_device_serves_more(layer, device, processors, shared):
+    more = Device(90, device.processors + processors, device.shared + shared, 10**9)
+    for small, large in zip(chosen(layer, device), chosen(layer, more), strict=True):
+        assert isinstance(small, str) or not isinstance(large, str)
+
+
+@given(layers, devices, st.integers(0, 1000))
+def test_fewer_sequences_fit_where_more_do(layer, device, fewer):
+    gates, arithmetic, B, H, _ = layer
+    less = (gates, arithmetic, max(1, B - fewer), H, 1)
+    for many, few in zip(chosen(layer, device), chosen(less, device), strict=True):
+        assert isinstance(many, str) or not isinstance(few, str)
+
+
+@pytest.mark.parametrize("gates", GATES)
+def test_an_h200_serves_what_it_must(gates):
+    """Half precision to H = 1024; TF32 to 768, but at 768 in training only a small batch."""
+
+    def serves(dtype, B, H, training):
+        choice = tiles.choose(gates, dtype, dtype == "float32", B, H, 1, H200, training)
+        assert choice.forward, f"{dtype} {choice.reason}"
+
+    for H, B in product((1, 32, 100, 128, 256, 300, 512), (1, 16, 64)):
+        for dtype in ("float16", "bfloat16", "float32"):
+            serves(dtype, B, H, training=True)
+    for H, B in product((768, 1000, 1024), (1, 16, 64)):
+        serves("bfloat16", B, H, training=True)
+    serves("float32", 64, 768, training=False)
+    serves("float32", 16, 768, training=True)
+
+
+def test_a_small_layer_is_one_program():
+    """Then it needs no barrier, and runs on any GPU however small."""
+    small = Device(86, 1, 64 * KIB, 64 * KIB)
+    for gates, H in product(GATES, (8, 30, 64)):
+        choice = tiles.choose(gates, "float16", False, 1000, H, 2, small, True)
+        assert choice.forward.BU >= H
+        assert choice.backward.GU >= H
+
+
+def test_reasons():
+    """They say what is in the way, in numbers that a user knows."""
+    wide = tiles.choose(4, "bfloat16", False, 1, 4096, 1, H200, False)
+    assert wide.forward is None
+    assert "H = 4096 is beyond 1536" in wide.reason
+    many = tiles.choose(4, "bfloat16", False, 5000, 1024, 1, H200, False)
+    assert "at the same time" in many.reason
+    poor = Device(86, 40, 16 * KIB, 16 * KIB)
+    tight = tiles.choose(4, "float16", False, 1, 128, 1, poor, False)
+    assert "KiB of shared memory" in tight.reason
+    old = tiles.choose(4, "float16", False, 1, 128, 1, DEVICES["T4"], False)
+    assert old.reason == "compute capability 7.5, and 8.0 or newer is needed"
+    inference = tiles.choose(4, "bfloat16", False, 64, 512, 1, H200, False)
+    assert inference.reason == measured.UNTIMED
+    assert inference.backward is None
+
+
+def test_tiles_as_told():
+    forward, backward = tiles.Forward(16, 128, 64, 8, True), tiles.Backward(32, 64, 4)
+    with tiles.using(forward, backward):
+        choice = tiles.choose(4, "bfloat16", False, 64, 512, 1, H200, True)
+    assert choice[:2] == (forward, backward)
+    with tiles.using(forward, backward), ThreadPoolExecutor(1) as another:  # such as autograd's
+        told = another.submit(tiles.choose_backward, 4, "bfloat16", False, 64, 512, 1, H200)
+        assert told.result() == backward
+    with tiles.using(forward=forward):
+        assert tiles.choose_backward(4, "bfloat16", False, 64, 512, 1, H200) != backward
+
+
+@pytest.fixture
+def measurements(monkeypatch, tmp_path):
+    """An H200 on which ours was fast at H 512, slow at H 1024, and another tile was the best."""
+    key = {"gates": 4, "arithmetic": "bfloat16", "D": 1}
+    speed = [
+        key | {"H": 512, "B": 64, "inference": 2.0, "training": 1.5},
+        key | {"H": 1024, "B": 64, "inference": 1.1, "training": 0.5},
+        key | {"H": 1024, "B": 16, "inference": None, "training": 3.0},
+    ]
+    best = [key | {"H": 512, "B": 64, "forward": [16, 32, 128, 4, True], "backward": None}]
+    path = tmp_path / "measured.json"
+    path.write_text(json.dumps([{"gpu": "NVIDIA H200", "arch": 90, "speed": speed, "tiles": best}]))
+    use_file(monkeypatch, path)
+
+
+@pytest.mark.usefixtures("measurements")
+def test_measurements_decide():
+    def choice(B, H, training, dtype="bfloat16", device=H200, D=1):
+        return tiles.choose(4, dtype, False, B, H, D, device, training)
+
+    fast = choice(64, 500, training=True)
+    assert fast.reason == "1.50x as fast as torch.nn at B = 64, H = 512 on NVIDIA H200"
+    assert fast.forward == tiles.Forward(16, 32, 128, 4, True)
+    assert fast.backward.GU == 128  # not measured: as ever
+    slow = choice(64, 1000, training=True)
+    assert slow.forward is None
+    assert "0.50x" in slow.reason
+    with tiles.using():
+        assert choice(64, 1000, training=True).forward
+    assert choice(64, 1000, training=False).forward  # that mode was fast
+    assert choice(16, 1024, training=True).forward  # and so was that batch
+    for unlike in (
+        choice(64, 512, training=True, dtype="float16"),
+        choice(64, 512, training=True, device=A100),
+        choice(64, 512, training=True, D=2),
+        choice(1, 64, training=True),
+    ):
+        assert unlike.reason == measured.UNTIMED
+
+
+@pytest.mark.usefixtures("measurements")
+def test_a_measured_tile_serves_only_where_it_fits():
+    poor = Device(90, 132, 60 * KIB, 64 * KIB)
+    hold((4, ("bfloat16", False), 64, 512, 1), poor)
+    hold((4, ("bfloat16", False), 2000, 300, 1), H200)
+
+
+def test_nothing_measured_is_fine():
+    assert measured.verdict(4, "bfloat16", False, 1, 64, 1, 90, True) == (True, measured.UNTIMED)
+    assert measured.tile("forward", 4, "half", 1, 64, 1, 90) is None
