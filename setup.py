@@ -23,6 +23,7 @@ setup(
         "plot": ["matplotlib"],
         "bench": ["matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
         "test": [
+            "expecttest",  # which PyTorch's own samples of modules need
             "hypothesis",
             "matplotlib",
             "pytest",
