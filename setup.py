@@ -30,7 +30,10 @@ setup(
         "plot": ["matplotlib"],
         "bench": ["matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
         "test": [
+            "accelerate",
+            "expecttest",  # which PyTorch's own samples of modules need
             "hypothesis",
+            "lightning",
             "matplotlib",
             "pytest",
             "pytest-benchmark",

@@ -1,7 +1,18 @@
 """torch.nn.RNN, LSTM and GRU as fused kernels: replace ``torch.nn.`` by ``fastrnn.``"""
 
 from . import backends
+from .conversion import accelerate, restore
 from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
 __version__ = "0.1.0"
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "backends"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "accelerate",
+    "backends",
+    "restore",
+]

@@ -93,15 +93,13 @@ def _unserved(tensors, step, layer):
 
 def _under_autocast(tensors, step):
     """The best engine for tensors, the first of them on CPU, that torch would cast."""
-    to, castable = torch.get_autocast_dtype("cpu"), (torch.float32, torch.bfloat16)
-    if to != torch.bfloat16:
-        return Choice("torch", f"autocast to {_name(to)} is torch's")
-    plain = all(t.device.type == "cpu" and t.layout == torch.strided for t in tensors)
-    if not plain or any(t.dtype not in castable for t in tensors):
-        return Choice("torch", "autocast, and not every tensor is float32 or bfloat16 on CPU")
+    to = torch.get_autocast_dtype("cpu")
     if step:
         return Choice("torch", "autocast of one step: torch remembers the weights it has cast")
-    return Choice("numba", f"autocast to bfloat16 on CPU{_computed_in(to, step)}")
+    plain = all(t.device.type == "cpu" and t.layout == torch.strided for t in tensors)
+    if not plain or any(t.dtype not in (torch.float32, to) for t in tensors):
+        return Choice("torch", f"autocast, and not every tensor is float32 or {_name(to)} on CPU")
+    return Choice("numba", f"autocast to {_name(to)} on CPU{_computed_in(to, step)}")
 
 
 def _on_gpu(tensors, step, layer):

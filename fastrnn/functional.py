@@ -89,7 +89,10 @@ def _autocast_dtypes(name, ragged, projected, given, to, mkldnn):
             sizes = torch.tensor([2, 1])
             results = function(x, sizes, hx, weights, False, 1, 0.0, False, False)
         else:
-            results = function(x, hx, weights, False, 1, 0.0, False, False, False)
+            try:
+                results = function(x, hx, weights, False, 1, 0.0, False, False, False)
+            except RuntimeError:  # oneDNN has no LSTM in float16 here; for ragged ones torch has
+                return _autocast_dtypes(name, True, projected, given, to, mkldnn)
     return tuple(result.dtype for result in results)
 
 

@@ -73,10 +73,6 @@ class _Sequence:
     def extra_repr(self):
         return super().extra_repr() + ", recompute=True" * self.recompute
 
-    def _update_flat_weights(self):
-        """Read the weights anew: whatever a parametrisation, a hook or an update made of them."""
-        self._flat_weights = [getattr(self, name, None) for name in self._flat_weights_names]
-
 
 def _documented(theirs):
     return f"""{theirs.__doc__}

@@ -53,7 +53,13 @@ def test_the_whole_command(tiny):
     assert done.returncode == 0, done.stderr
     assert not CONTROL.search(done.stdout)
     assert all(line.startswith("fastrnn: compiling") for line in done.stderr.splitlines())
-    for said in ("float32 on CPU", "19 gradients", "step 12 of 12", "Characters per second"):
+    for said in (
+        "float32 on CPU",
+        "19 gradients",
+        "step 12 of 12",
+        "Characters per second",
+        "fastrnn.accelerate",
+    ):
         assert said in done.stdout
     assert "FAIL" not in done.stdout
     assert done.stdout.endswith("fastrnn agrees with torch.nn on this machine.\n")

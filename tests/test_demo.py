@@ -9,8 +9,10 @@ import torch
 from rich.console import Console
 
 import fastrnn
-from fastrnn.demo import machine, style
+from fastrnn.demo import machine, options, style
+from fastrnn.demo.agreement import Comparison
 from fastrnn.demo.curves import braille
+from fastrnn.demo.existing import show_existing
 from fastrnn.demo.text import Corpus
 
 
@@ -29,6 +31,16 @@ def test_what_the_engine_says_is_shown_by_the_spinner():
     said = console.file.getvalue()
     assert "a warning" in said
     assert "fastrnn: compiling" not in said
+
+
+@pytest.mark.parametrize("layer", ["lstm", "gru", "rnn"])
+def test_an_existing_model(layer, monkeypatch):
+    tiny = ["--hidden=16", "--batch=32", "--length=16", "--steps=1", "--layer", layer]
+    console = Console(file=io.StringIO(), width=100)
+    assert show_existing(console, Comparison(options.parse(tiny)))
+    assert f"recurrent  {layer.upper()}" in console.file.getvalue()
+    monkeypatch.setattr(fastrnn, "accelerate", fastrnn.restore)  # which changes nothing
+    assert not show_existing(console, Comparison(options.parse(tiny)))
 
 
 def test_windows_of_text():

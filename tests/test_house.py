@@ -18,6 +18,7 @@ PACKAGES = {
 }
 # Imports run down this list only. What is not in it (the program) may import all of it.
 STOREYS = [
+    ["fastrnn.conversion"],
     ["fastrnn.modules"],
     ["fastrnn.functional", "fastrnn.cell_step"],
     ["fastrnn.autograd"],

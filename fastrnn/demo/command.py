@@ -1,4 +1,4 @@
-"""The command itself: options in, three sections out, an exit status at the end."""
+"""The command itself: options in, sections out, an exit status at the end."""
 
 import sys
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from . import curves, machine, report
 from .agreement import Comparison
 from .check import findings
+from .existing import show_existing
 from .options import parse
 from .style import working
 
@@ -56,7 +57,7 @@ def _train(options, console):
         comparison.evaluate()
         agreements = list(comparison.agreements())
     report.show_training(console, comparison, agreements)
-    agreed = all(a.passed for a in agreements)
+    agreed = all(a.passed for a in agreements) and show_existing(console, comparison)
     if agreed:
         report.show_sample(console, comparison.sample())
     if options.plot:
