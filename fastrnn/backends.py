@@ -10,11 +10,13 @@ Engines: "numba" (CPU, fused), "reference" (plain PyTorch, differentiable any nu
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from typing import NamedTuple
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 
 ENGINES = {
@@ -25,7 +27,22 @@ ENGINES = {
 NUMBA_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _STRIDED = torch.strided
 _PLAIN = {torch.Tensor, torch.nn.Parameter}
-_told = ContextVar("fastrnn_engine", default=None)
+_RECORDED = _PLAIN | {FakeTensor, FunctionalTensor}
+_asked = ContextVar("fastrnn_engine", default=None)
+
+
+def constant(function):
+    """Remember the results, and let torch.compile take them as they are, without a look inside."""
+    known = {}
+
+    @wraps(function)
+    def remember(*arguments):
+        if arguments not in known:
+            known[arguments] = function(*arguments)
+        return known[arguments]
+
+    remember._dynamo_marked_constant = True
+    return remember
 
 
 class Choice(NamedTuple):
@@ -43,13 +60,26 @@ def explain(*tensors, step=False):
 
     ``step``: for a cell, which takes one step.
     """
-    able = _able(tensors, step)
-    told = _told.get()
+    return choose(tensors, step, tracing(tensors[0]))
+
+
+def choose(tensors, step, traced):
+    """As ``explain``; traced: what ``tracing`` says of the tensors."""
+    able = _recorded(tensors, step) if traced else _able(tensors, step)
+    told = _told()
     if told is None:
         return able
     if told == "numba" and able.name != "numba":
         raise RuntimeError(f"the numba engine cannot serve this: {able.reason}")
     return Choice(told, "asked for by fastrnn.backends.use")
+
+
+def _told():
+    """The engine that ``use`` asks for; a compiled graph keeps the one of its compilation."""
+    return _asked.get()
+
+
+_told._dynamo_marked_constant = True
 
 
 def _able(tensors, step):
@@ -67,11 +97,29 @@ def _able(tensors, step):
     return _served(dtype, step) or _unserved(tensors, step)
 
 
+def _recorded(tensors, step):
+    """The best engine for the tensors of a trace."""
+    if torch._C._are_functorch_transforms_active():
+        return _TRANSFORMED
+    first = tensors[0]
+    for t in tensors:
+        if t is not None and not (
+            type(t) in _RECORDED
+            and t.device.type == "cpu"
+            and t.dtype == first.dtype
+            and t.layout == torch.strided
+        ):
+            return _unserved(tensors, step)
+    if torch.is_autocast_enabled("cpu"):
+        return _unserved(tensors, step)
+    return _served(first.dtype, step) or _unserved(tensors, step)
+
+
 def _unserved(tensors, step):
     """The Choice for tensors that are not served as they are: mostly torch, and why."""
     tensors = [t for t in tensors if t is not None]
     first = tensors[0]
-    if any(type(t) not in _PLAIN for t in tensors):
+    if any(type(t) not in _RECORDED for t in tensors):
         return Choice("torch", "not every tensor is a plain torch.Tensor")
     if torch.jit.is_tracing():
         return Choice("torch", "torch.jit.trace is recording")
@@ -97,7 +145,7 @@ def _under_autocast(tensors, step):
     return Choice("numba", f"autocast to bfloat16 on CPU{_computed_in(to, step)}")
 
 
-@cache
+@constant
 def _served(dtype, step):
     """The Choice for tensors of ``dtype`` on CPU."""
     if dtype not in NUMBA_DTYPES:
@@ -115,6 +163,24 @@ def _computed_in(dtype, step):
 
 def _name(dtype):
     return str(dtype).removeprefix("torch.")
+
+
+def tracing(tensor):
+    """Whether what is computed is recorded, or observed, or of shapes alone, instead of just done.
+
+    That is torch.compile, torch.export, make_fx, fake tensors, and every other dispatch mode.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or type(tensor) is FakeTensor
+    )
+
+
+@constant
+def dtypes(engine, dtype):
+    """In what an engine computes tensors of ``dtype``: x and the output; states and weights."""
+    return load(engine).dtypes(dtype)
 
 
 @cache
@@ -135,8 +201,8 @@ def use(name):
     """Within this context the engine ``name`` serves every layer (of this thread or task)."""
     if name not in ENGINES:
         raise ValueError(f"no engine is called {name!r}; there are {', '.join(ENGINES)}")
-    token = _told.set(name)
+    token = _asked.set(name)
     try:
         yield
     finally:
-        _told.reset(token)
+        _asked.reset(token)

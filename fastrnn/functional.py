@@ -6,18 +6,17 @@ its error is then the user's, to the letter.
 """
 
 import warnings
-from functools import cache
 
 import torch
 from torch import _VF
 from torch.nn.functional import dropout
 
-from . import backends
+from . import backends, operators
 from .autograd import run_layer
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
-from .kernels.weights import Weights
+from .kernels.weights import Weights, split
 
 
 def sequence(name, *arguments, keep=Keep.ALL):
@@ -35,20 +34,26 @@ def sequence(name, *arguments, keep=Keep.ALL):
         x, hx, weights, bias, layers, p, training, bidirectional, batch_first = arguments
     cell = CELLS[name]
     states = (hx,) if cell.states == 1 else tuple(hx)
-    choice = backends.explain(x, *states, *weights)
+    traced = backends.tracing(x)
+    engine = backends.choose((x, *states, *weights), False, traced).name
     D = 2 if bidirectional else 1
-    directions = _directions(weights, bias, layers * D)
-    torch_serves = choice.name == "torch" or directions is None or not x.numel()
+    directions = split(weights, layers * D)
+    complete = directions is not None and (directions[0].b_ih is not None) == bias
+    torch_serves = engine == "torch" or not complete or not x.numel()
     if torch_serves or len(states) != cell.states or (packed and batch_sizes.dtype != torch.int64):
         return getattr(_VF, name)(*arguments)
     if packed:
-        steps, rows = layouts.packed(batch_sizes), x
+        rows = x
     else:
         x = x.transpose(0, 1) if batch_first else x
-        steps, rows = layouts.dense(*x.shape[:2]), x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1])
+    if traced:
+        T, B = (len(batch_sizes), states[0].shape[1]) if packed else x.shape[:2]
+        steps = layouts.Traced(T, B, len(rows), batch_sizes if packed else None)
+    else:
+        steps = layouts.packed(batch_sizes) if packed else layouts.dense(*x.shape[:2])
     if not _agree(cell, rows, steps, directions, states, layers, D):
         return getattr(_VF, name)(*arguments)
-    engine = backends.load(choice.name)
     ragged = steps.N < steps.T * steps.B
     dtype, dtypes = _dtypes(name, ragged, rows, states, directions[0])
     y, finals = _stack(
@@ -69,7 +74,7 @@ def _dtypes(name, ragged, x, states, weights):
     return to, _autocast_dtypes(name, ragged, weights.hr is not None, given, to, mkldnn)
 
 
-@cache
+@backends.constant
 def _autocast_dtypes(name, ragged, projected, given, to, mkldnn):
     """The dtypes of torch's results under autocast: no rule tells them, so torch is asked.
 
@@ -91,19 +96,6 @@ def _autocast_dtypes(name, ragged, projected, given, to, mkldnn):
         else:
             results = function(x, hx, weights, False, 1, 0.0, False, False, False)
     return tuple(result.dtype for result in results)
-
-
-def _directions(weights, bias, count):
-    """torch's flat list as a Weights for each layer and direction; None if it is incomplete."""
-    each = len(weights) // count
-    if each * count != len(weights) or each not in ((4, 5) if bias else (2, 3)):
-        return None
-    found = []
-    for i in range(0, len(weights), each):
-        ih, hh, *rest = weights[i : i + each]
-        biases = rest[:2] if bias else (None, None)
-        found.append(Weights(ih, hh, *biases, rest[-1] if each in (3, 5) else None))
-    return found
 
 
 def _agree(cell, x, steps, directions, states, layers, D):
@@ -131,8 +123,9 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
 
     x: (N, I); states: a (layers * D, B, H or P) tensor for each state.
     """
-    if engine is not backends.load("reference"):
-        of_x, of_others = engine.dtypes(dtype)
+    run = operators.run_layer if isinstance(steps, layouts.Traced) else run_layer
+    if engine != "reference":
+        of_x, of_others = backends.dtypes(engine, dtype)
         x, states = x.to(of_x), [s.to(of_others) for s in states]
         directions = [
             Weights(*(w if w is None else w.to(of_others) for w in ws)) for ws in directions
@@ -142,7 +135,7 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
         if first and p:
             x = dropout(x, p)
         mine = slice(first, first + D)
-        x, final = run_layer(
+        x, final = run(
             engine, cell, x, steps, directions[mine], tuple(s[mine] for s in states), keep
         )
         finals.append(final)

@@ -5,36 +5,25 @@ unbatched input. Only the name ``_VF``, through which that code reaches torch's 
 ours. So there is no second copy of torch's behaviour that could differ from it.
 """
 
-import sys
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from types import FunctionType, SimpleNamespace
 
-import torch
 from torch import nn
 
+from . import dynamo
 from .cell_step import cell_step
 from .functional import sequence
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
 
-_disabled = cache(torch.compiler.disable)
-
-
-def _call(function, *arguments, **keywords):
-    """Call ``function`` where torch.compile does not look: it takes layers like these as they are.
-
-    Only a process that has loaded dynamo pays for that (loading it takes seconds).
-    """
-    if "torch._dynamo" in sys.modules:
-        function = _disabled(function)
-    return function(*arguments, **keywords)
-
 
 def _on(kernels, forward):
     """torch's ``forward``, with ``_VF`` bound to the namespace ``kernels``."""
+    scope = {**forward.__globals__, "_VF": kernels}
+    del scope["__name__"]  # by which torch.compile would find torch's module, and its _VF
     bound = FunctionType(
         forward.__code__,
-        {**forward.__globals__, "_VF": kernels},
+        scope,
         forward.__name__,
         forward.__defaults__,
         forward.__closure__,
@@ -43,9 +32,9 @@ def _on(kernels, forward):
     return bound
 
 
-_CELLS = SimpleNamespace(**{f"{name}_cell": partial(_call, cell_step, name) for name in CELLS})
+_CELLS = SimpleNamespace(**{f"{name}_cell": partial(cell_step, name) for name in CELLS})
 _LAYERS = {
-    keep: SimpleNamespace(**{name: partial(_call, sequence, name, keep=keep) for name in CELLS})
+    keep: SimpleNamespace(**{name: partial(sequence, name, keep=keep) for name in CELLS})
     for keep in (Keep.ALL, Keep.STATES)
 }
 
@@ -76,6 +65,9 @@ class _Sequence:
     def _update_flat_weights(self):
         """Read the weights anew: whatever a parametrisation, a hook or an update made of them."""
         self._flat_weights = [getattr(self, name, None) for name in self._flat_weights_names]
+
+
+dynamo.admit(_Sequence)
 
 
 def _documented(theirs):

@@ -20,7 +20,8 @@ PACKAGES = {
 STOREYS = [
     ["fastrnn.modules"],
     ["fastrnn.functional", "fastrnn.cell_step"],
-    ["fastrnn.autograd"],
+    ["fastrnn.operators"],
+    ["fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo"],
     ["fastrnn.backends"],
     ["fastrnn.kernels.reference", "fastrnn.kernels.cpu", "fastrnn.kernels.gpu"],
     ["fastrnn.kernels.keep", "fastrnn.kernels.steps", "fastrnn.kernels.weights"],
