@@ -32,17 +32,14 @@ _asked = ContextVar("fastrnn_engine", default=None)
 
 
 def constant(function):
-    """Remember the results, and let torch.compile take them as they are, without a look inside."""
-    known = {}
+    """``function``, whose results torch.compile takes as they are, without a look inside."""
 
     @wraps(function)
-    def remember(*arguments):
-        if arguments not in known:
-            known[arguments] = function(*arguments)
-        return known[arguments]
+    def call(*arguments):
+        return function(*arguments)
 
-    remember._dynamo_marked_constant = True
-    return remember
+    call._dynamo_marked_constant = True  # what torch.compiler.assume_constant_result does
+    return call
 
 
 class Choice(NamedTuple):
@@ -66,7 +63,7 @@ def explain(*tensors, step=False):
 def choose(tensors, step, traced):
     """As ``explain``; traced: what ``tracing`` says of the tensors."""
     able = _recorded(tensors, step) if traced else _able(tensors, step)
-    told = _told()
+    told = _told() if traced else _asked.get()
     if told is None:
         return able
     if told == "numba" and able.name != "numba":
@@ -74,12 +71,7 @@ def choose(tensors, step, traced):
     return Choice(told, "asked for by fastrnn.backends.use")
 
 
-def _told():
-    """The engine that ``use`` asks for; a compiled graph keeps the one of its compilation."""
-    return _asked.get()
-
-
-_told._dynamo_marked_constant = True
+_told = constant(_asked.get)  # a compiled graph keeps the engine of its compilation
 
 
 def _able(tensors, step):
@@ -99,7 +91,7 @@ def _able(tensors, step):
 
 def _recorded(tensors, step):
     """The best engine for the tensors of a trace."""
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _TRANSFORMED
     first = tensors[0]
     for t in tensors:
@@ -112,7 +104,7 @@ def _recorded(tensors, step):
             return _unserved(tensors, step)
     if torch.is_autocast_enabled("cpu"):
         return _unserved(tensors, step)
-    return _served(first.dtype, step) or _unserved(tensors, step)
+    return _served_in_trace(first.dtype, step) or _unserved(tensors, step)
 
 
 def _unserved(tensors, step):
@@ -145,7 +137,7 @@ def _under_autocast(tensors, step):
     return Choice("numba", f"autocast to bfloat16 on CPU{_computed_in(to, step)}")
 
 
-@constant
+@cache
 def _served(dtype, step):
     """The Choice for tensors of ``dtype`` on CPU."""
     if dtype not in NUMBA_DTYPES:
@@ -153,6 +145,10 @@ def _served(dtype, step):
     return Choice("numba", f"{_name(dtype)} on CPU{_computed_in(dtype, step)}")
 
 
+_served_in_trace = constant(_served)
+
+
+@constant
 def _computed_in(dtype, step):
     """What to add where the CPU engine computes in another dtype than the tensors'."""
     if dtype not in (torch.bfloat16, torch.float16):  # known without loading the engine
@@ -178,6 +174,7 @@ def tracing(tensor):
 
 
 @constant
+@cache
 def dtypes(engine, dtype):
     """In what an engine computes tensors of ``dtype``: x and the output; states and weights."""
     return load(engine).dtypes(dtype)

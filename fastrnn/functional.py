@@ -6,6 +6,7 @@ its error is then the user's, to the letter.
 """
 
 import warnings
+from functools import cache
 
 import torch
 from torch import _VF
@@ -48,8 +49,10 @@ def sequence(name, *arguments, keep=Keep.ALL):
         x = x.transpose(0, 1) if batch_first else x
         rows = x.reshape(-1, x.shape[-1])
     if traced:
-        T, B = (len(batch_sizes), states[0].shape[1]) if packed else x.shape[:2]
-        steps = layouts.Traced(T, B, len(rows), batch_sizes if packed else None)
+        T, B = (batch_sizes.shape[0], states[0].shape[1]) if packed else x.shape[:2]
+        for state in states:  # of packed rows, a trace does not know how many sequences they are
+            torch._check(state.shape[1] == B)
+        steps = layouts.Traced(T, B, rows.shape[0], batch_sizes if packed else None)
     else:
         steps = layouts.packed(batch_sizes) if packed else layouts.dense(*x.shape[:2])
     if not _agree(cell, rows, steps, directions, states, layers, D):
@@ -65,16 +68,20 @@ def sequence(name, *arguments, keep=Keep.ALL):
     return tuple(t.to(d) for t, d in zip((y, *finals), dtypes, strict=True))
 
 
+_mkldnn_enabled = backends.constant(torch._C._get_mkldnn_enabled)
+
+
 def _dtypes(name, ragged, x, states, weights):
     """In what dtype to compute, and the dtypes of the output and of the final states."""
     if not torch.is_autocast_enabled("cpu"):
         return x.dtype, (x.dtype,) * (1 + len(states))
-    to, mkldnn = torch.get_autocast_dtype("cpu"), torch._C._get_mkldnn_enabled()
+    to, mkldnn = torch.get_autocast_dtype("cpu"), _mkldnn_enabled()
     given = tuple(t.dtype for t in (x, *states, weights.ih))
     return to, _autocast_dtypes(name, ragged, weights.hr is not None, given, to, mkldnn)
 
 
 @backends.constant
+@cache
 def _autocast_dtypes(name, ragged, projected, given, to, mkldnn):
     """The dtypes of torch's results under autocast: no rule tells them, so torch is asked.
 

@@ -8,6 +8,7 @@ ours. So there is no second copy of torch's behaviour that could differ from it.
 from functools import partial, wraps
 from types import FunctionType, SimpleNamespace
 
+import torch
 from torch import nn
 
 from . import dynamo
@@ -62,9 +63,29 @@ class _Sequence:
     def extra_repr(self):
         return super().extra_repr() + ", recompute=True" * self.recompute
 
+    def check_forward_args(self, input, hidden, batch_sizes):
+        """As torch does; but how many sequences are packed, a trace cannot know: _VF will see."""
+        if batch_sizes is None or not torch.compiler.is_compiling():
+            super().check_forward_args(input, hidden, batch_sizes)
+        else:
+            self.check_input(input, batch_sizes)
+
+    @property
+    def _flat_weights(self):
+        """What torch's forward takes for the weights; a trace must not see it assigned."""
+        return self._weights() if torch.compiler.is_compiling() else self.__dict__["_flat_weights"]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights):
+        self.__dict__["_flat_weights"] = weights
+
+    def _weights(self):
+        """The weights read anew: whatever a parametrisation, a hook or an update made of them."""
+        return [getattr(self, name, None) for name in self._flat_weights_names]
+
     def _update_flat_weights(self):
-        """Read the weights anew: whatever a parametrisation, a hook or an update made of them."""
-        self._flat_weights = [getattr(self, name, None) for name in self._flat_weights_names]
+        if not torch.compiler.is_compiling():
+            self.__dict__["_flat_weights"] = self._weights()
 
 
 dynamo.admit(_Sequence)
