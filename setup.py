@@ -25,6 +25,9 @@ setup(
         "test": [
             "hypothesis",
             "matplotlib",
+            "onnx",
+            "onnxruntime",
+            "onnxscript",
             "pytest",
             "pytest-benchmark",
             "pytest-timeout",
