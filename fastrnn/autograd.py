@@ -2,6 +2,7 @@
 
 import torch
 
+from . import backends
 from .kernels import reference
 from .kernels.keep import Keep
 from .kernels.weights import Weights
@@ -10,10 +11,12 @@ LEADING = 4  # arguments of Layer that are no tensors
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
-    """One layer on ``engine``, shapes as in kernels/reference.py: (output, final states).
+    """One layer on the engine of that name, shapes as in kernels/reference.py: (output, final
+    states).
 
     keep: how much of it to keep for backward, where there will be one.
     """
+    engine = backends.load(engine)
     if engine is reference:
         return reference.layer(cell, x, steps, directions, states)
     tensors = (x, *states, *(w for weights in directions for w in weights))
@@ -53,10 +56,7 @@ class Layer(torch.autograd.Function):
 
             def again(*tensors):
                 x, states, directions = _unflatten(cell, tensors)
-                with torch.autocast("cpu", enabled=False):
-                    wide = x.to(states[0].dtype)
-                    y, finals = reference.layer(cell, wide, ctx.steps, directions, states)
-                return y.to(x.dtype), *finals
+                return layer_by_reference(cell, x, ctx.steps, directions, states)
 
             return *[None] * LEADING, *differentiable(again, inputs, needed, grads)
         x, states, directions = _unflatten(cell, inputs)
@@ -66,6 +66,13 @@ class Layer(torch.autograd.Function):
         )
         flat = (dx, *dstates, *(g for weights in dweights for g in weights))
         return *[None] * LEADING, *(g if n else None for g, n in zip(flat, needed, strict=True))
+
+
+def layer_by_reference(cell, x, steps, directions, states):
+    """(output, *final states), as an engine of ours computes them, in plain PyTorch."""
+    with torch.autocast("cpu", enabled=False):
+        y, finals = reference.layer(cell, x.to(states[0].dtype), steps, directions, states)
+    return y.to(x.dtype), *finals
 
 
 def differentiable(function, inputs, needed, grads):

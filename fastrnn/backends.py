@@ -10,11 +10,13 @@ number of times) and "torch" (torch's own kernels, for all that has no better en
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from typing import NamedTuple
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 
 ENGINES = {
@@ -27,7 +29,19 @@ NUMBA_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _STRIDED = torch.strided
 _PLAIN = {torch.Tensor, torch.nn.Parameter}
-_told = ContextVar("fastrnn_engine", default=None)
+_RECORDED = _PLAIN | {FakeTensor, FunctionalTensor}
+_asked = ContextVar("fastrnn_engine", default=None)
+
+
+def constant(function):
+    """``function``, whose results torch.compile takes as they are, without a look inside."""
+
+    @wraps(function)
+    def call(*arguments):
+        return function(*arguments)
+
+    call._dynamo_marked_constant = True  # what torch.compiler.assume_constant_result does
+    return call
 
 
 class Choice(NamedTuple):
@@ -46,15 +60,23 @@ def explain(*tensors, step=False, layer=None):
     ``step``: for a cell, which takes one step. ``layer``: its Cell and number of directions, which
     matter on a GPU.
     """
-    told = _told.get()
-    able = _able(tensors, step, layer)
+    return choose(tensors, step, layer, tracing(tensors[0]))
+
+
+def choose(tensors, step, layer, traced):
+    """As ``explain``; traced: what ``tracing`` says of the tensors."""
+    able = _recorded(tensors, step) if traced else _able(tensors, step, layer)
+    told = _told() if traced else _asked.get()
     if told is None:
         return able
-    if told == "triton" and able.name == "numba":  # Triton's interpreter runs on CPU
+    if told == "triton" and able.name == "numba" and not traced:  # its interpreter runs on CPU
         able = _on_gpu(tensors, step, layer)
     if told in ("numba", "triton") and able.name != told:
         raise RuntimeError(f"the {told} engine cannot serve this: {able.reason}")
     return Choice(told, "asked for by fastrnn.backends.use")
+
+
+_told = constant(_asked.get)  # a compiled graph keeps the engine of its compilation
 
 
 def _able(tensors, step, layer):
@@ -72,11 +94,31 @@ def _able(tensors, step, layer):
     return _served(dtype, step) or _unserved(tensors, step, layer)
 
 
+def _recorded(tensors, step):
+    """The best engine for the tensors of a trace."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return _TRANSFORMED
+    first = tensors[0]
+    if first.device.type == "cuda":
+        return Choice("torch", "in a trace on GPU, torch's kernels serve")
+    for t in tensors:
+        if t is not None and not (
+            type(t) in _RECORDED
+            and t.device.type == "cpu"
+            and t.dtype == first.dtype
+            and t.layout == torch.strided
+        ):
+            return _unserved(tensors, step, None)
+    if torch.is_autocast_enabled("cpu"):
+        return _unserved(tensors, step, None)
+    return _served_in_trace(first.dtype, step) or _unserved(tensors, step, None)
+
+
 def _unserved(tensors, step, layer):
     """The Choice for tensors that are not served as they are: mostly torch, and why."""
     tensors = [t for t in tensors if t is not None]
     first = tensors[0]
-    if any(type(t) not in _PLAIN for t in tensors):
+    if any(type(t) not in _RECORDED for t in tensors):
         return Choice("torch", "not every tensor is a plain torch.Tensor")
     if torch.jit.is_tracing():
         return Choice("torch", "torch.jit.trace is recording")
@@ -137,6 +179,10 @@ def _served(dtype, step):
     return Choice("numba", f"{_name(dtype)} on CPU{_computed_in(dtype, step)}")
 
 
+_served_in_trace = constant(_served)
+
+
+@constant
 def _computed_in(dtype, step):
     """What to add where the CPU engine computes in another dtype than the tensors'."""
     if dtype not in (torch.bfloat16, torch.float16):  # known without loading the engine
@@ -147,6 +193,25 @@ def _computed_in(dtype, step):
 
 def _name(dtype):
     return str(dtype).removeprefix("torch.")
+
+
+def tracing(tensor):
+    """Whether what is computed is recorded, or observed, or of shapes alone, instead of just done.
+
+    That is torch.compile, torch.export, make_fx, fake tensors, and every other dispatch mode.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or type(tensor) is FakeTensor
+    )
+
+
+@constant
+@cache
+def dtypes(engine, dtype):
+    """In what an engine computes tensors of ``dtype``: x and the output; states and weights."""
+    return load(engine).dtypes(dtype)
 
 
 @cache
@@ -167,8 +232,8 @@ def use(name):
     """Within this context the engine ``name`` serves every layer (of this thread or task)."""
     if name not in ENGINES:
         raise ValueError(f"no engine is called {name!r}; there are {', '.join(ENGINES)}")
-    token = _told.set(name)
+    token = _asked.set(name)
     try:
         yield
     finally:
-        _told.reset(token)
+        _asked.reset(token)

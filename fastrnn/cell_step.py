@@ -22,10 +22,11 @@ def cell_step(name, x, hx, w_ih, w_hh, b_ih, b_hh):
     """torch._VF.<name>_cell."""
     cell = CELLS[name]
     h, c = (hx, None) if cell.states == 1 else hx if len(hx) == 2 else (None, None)
-    engine = backends.explain(x, h, c, w_ih, w_hh, b_ih, b_hh, step=True).name
+    traced = backends.tracing(x)
+    engine = backends.choose((x, h, c, w_ih, w_hh, b_ih, b_hh), True, None, traced).name
     if engine == "torch" or not _agree(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
         return getattr(_VF, f"{name}_cell")(x, hx, w_ih, w_hh, b_ih, b_hh)
-    compute = _reference if engine == "reference" else _fused
+    compute = _reference if engine == "reference" else _traced if traced else _fused
     h_new, c_new = compute(cell, x, h, c, w_ih, w_hh, b_ih, b_hh)
     return h_new if c is None else (h_new, c_new)
 
@@ -48,16 +49,29 @@ def _reference(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
     """(h, c) after the step, through what autograd can follow any number of times."""
     states = [s.unsqueeze(0) for s in (h, c) if s is not None]
     weights = Weights(w_ih, w_hh, b_ih, b_hh, None)
-    _, new = reference.layer(cell, x, layouts.dense(1, x.shape[0]), [weights], states)
+    B = x.shape[0]
+    _, new = reference.layer(cell, x, layouts.Traced(1, B, B), [weights], states)
     return new[0].squeeze(0), new[1].squeeze(0) if cell.states == 2 else None
+
+
+def _traced(cell, *tensors):
+    """(h, c) after the step, as operations that a compiler fuses with those around them."""
+    dtype = tensors[0].dtype
+    return (
+        _in_float32(_traced, cell, *tensors) if dtype.itemsize == 2 else _reference(cell, *tensors)
+    )
+
+
+def _in_float32(compute, cell, *tensors):
+    dtype = tensors[0].dtype
+    h, c = compute(cell, *(t if t is None else t.float() for t in tensors))
+    return h.to(dtype), c if c is None else c.to(dtype)
 
 
 def _fused(cell, *tensors):
     """(h, c) after the step; half precision is computed in float32."""
-    dtype = tensors[0].dtype
-    if dtype.itemsize == 2:
-        h, c = _fused(cell, *(t if t is None else t.float() for t in tensors))
-        return h.to(dtype), c if c is None else c.to(dtype)
+    if tensors[0].dtype.itemsize == 2:
+        return _in_float32(_fused, cell, *tensors)
     if torch.is_grad_enabled():
         for t in tensors:
             if t is not None and t.requires_grad:

@@ -12,12 +12,12 @@ import torch
 from torch import _VF
 from torch.nn.functional import dropout
 
-from . import backends
+from . import backends, operators
 from .autograd import run_layer
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
-from .kernels.weights import Weights
+from .kernels.weights import Weights, split
 
 
 def sequence(name, *arguments, keep=Keep.ALL):
@@ -36,19 +36,27 @@ def sequence(name, *arguments, keep=Keep.ALL):
     cell = CELLS[name]
     states = (hx,) if cell.states == 1 else tuple(hx)
     D = 2 if bidirectional else 1
-    choice = backends.explain(x, *states, *weights, layer=(cell, D))
-    directions = _directions(weights, bias, layers * D)
-    torch_serves = choice.name == "torch" or directions is None or not x.numel()
+    traced = backends.tracing(x)
+    engine = backends.choose((x, *states, *weights), False, (cell, D), traced).name
+    directions = split(weights, layers * D)
+    complete = directions is not None and (directions[0].b_ih is not None) == bias
+    torch_serves = engine == "torch" or not complete or not x.numel()
     if torch_serves or len(states) != cell.states or (packed and batch_sizes.dtype != torch.int64):
         return getattr(_VF, name)(*arguments)
     if packed:
-        steps, rows = layouts.packed(batch_sizes), x
+        rows = x
     else:
         x = x.transpose(0, 1) if batch_first else x
-        steps, rows = layouts.dense(*x.shape[:2]), x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1])
+    if traced:
+        T, B = (batch_sizes.shape[0], states[0].shape[1]) if packed else x.shape[:2]
+        for state in states:  # of packed rows, a trace does not know how many sequences they are
+            torch._check(state.shape[1] == B)
+        steps = layouts.Traced(T, B, rows.shape[0], batch_sizes if packed else None)
+    else:
+        steps = layouts.packed(batch_sizes) if packed else layouts.dense(*x.shape[:2])
     if not _agree(cell, rows, steps, directions, states, layers, D):
         return getattr(_VF, name)(*arguments)
-    engine = backends.load(choice.name)
     ragged = steps.N < steps.T * steps.B
     dtype, dtypes = _dtypes(name, ragged, rows, states, directions[0])
     y, finals = _stack(
@@ -60,15 +68,19 @@ def sequence(name, *arguments, keep=Keep.ALL):
     return tuple(t.to(d) for t, d in zip((y, *finals), dtypes, strict=True))
 
 
+_mkldnn_enabled = backends.constant(torch._C._get_mkldnn_enabled)
+
+
 def _dtypes(name, ragged, x, states, weights):
     """In what dtype to compute, and the dtypes of the output and of the final states."""
     if not torch.is_autocast_enabled("cpu"):
         return x.dtype, (x.dtype,) * (1 + len(states))
-    to, mkldnn = torch.get_autocast_dtype("cpu"), torch._C._get_mkldnn_enabled()
+    to, mkldnn = torch.get_autocast_dtype("cpu"), _mkldnn_enabled()
     given = tuple(t.dtype for t in (x, *states, weights.ih))
     return to, _autocast_dtypes(name, ragged, weights.hr is not None, given, to, mkldnn)
 
 
+@backends.constant
 @cache
 def _autocast_dtypes(name, ragged, projected, given, to, mkldnn):
     """The dtypes of torch's results under autocast: no rule tells them, so torch is asked.
@@ -96,19 +108,6 @@ def _autocast_dtypes(name, ragged, projected, given, to, mkldnn):
     return tuple(result.dtype for result in results)
 
 
-def _directions(weights, bias, count):
-    """torch's flat list as a Weights for each layer and direction; None if it is incomplete."""
-    each = len(weights) // count
-    if each * count != len(weights) or each not in ((4, 5) if bias else (2, 3)):
-        return None
-    found = []
-    for i in range(0, len(weights), each):
-        ih, hh, *rest = weights[i : i + each]
-        biases = rest[:2] if bias else (None, None)
-        found.append(Weights(ih, hh, *biases, rest[-1] if each in (3, 5) else None))
-    return found
-
-
 def _agree(cell, x, steps, directions, states, layers, D):
     """Whether all shapes fit together; where they do not, torch has the words for it."""
     H = directions[0].hh.shape[0] // cell.gates
@@ -134,8 +133,9 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
 
     x: (N, I); states: a (layers * D, B, H or P) tensor for each state.
     """
-    if engine is not backends.load("reference"):
-        of_x, of_others = engine.dtypes(dtype)
+    run = operators.run_layer if isinstance(steps, layouts.Traced) else run_layer
+    if engine != "reference":
+        of_x, of_others = backends.dtypes(engine, dtype)
         x, states = x.to(of_x), [s.to(of_others) for s in states]
         directions = [
             Weights(*(w if w is None else w.to(of_others) for w in ws)) for ws in directions
@@ -145,7 +145,7 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
         if first and p:
             x = dropout(x, p)
         mine = slice(first, first + D)
-        x, final = run_layer(
+        x, final = run(
             engine, cell, x, steps, directions[mine], tuple(s[mine] for s in states), keep
         )
         finals.append(final)

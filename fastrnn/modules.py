@@ -5,36 +5,26 @@ unbatched input. Only the name ``_VF``, through which that code reaches torch's 
 ours. So there is no second copy of torch's behaviour that could differ from it.
 """
 
-import sys
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from types import FunctionType, SimpleNamespace
 
 import torch
 from torch import nn
 
+from . import dynamo
 from .cell_step import cell_step
 from .functional import sequence
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
 
-_disabled = cache(torch.compiler.disable)
-
-
-def _call(function, *arguments, **keywords):
-    """Call ``function`` where torch.compile does not look: it takes layers like these as they are.
-
-    Only a process that has loaded dynamo pays for that (loading it takes seconds).
-    """
-    if "torch._dynamo" in sys.modules:
-        function = _disabled(function)
-    return function(*arguments, **keywords)
-
 
 def _on(kernels, forward):
     """torch's ``forward``, with ``_VF`` bound to the namespace ``kernels``."""
+    scope = {**forward.__globals__, "_VF": kernels}
+    del scope["__name__"]  # by which torch.compile would find torch's module, and its _VF
     bound = FunctionType(
         forward.__code__,
-        {**forward.__globals__, "_VF": kernels},
+        scope,
         forward.__name__,
         forward.__defaults__,
         forward.__closure__,
@@ -43,9 +33,9 @@ def _on(kernels, forward):
     return bound
 
 
-_CELLS = SimpleNamespace(**{f"{name}_cell": partial(_call, cell_step, name) for name in CELLS})
+_CELLS = SimpleNamespace(**{f"{name}_cell": partial(cell_step, name) for name in CELLS})
 _LAYERS = {
-    keep: SimpleNamespace(**{name: partial(_call, sequence, name, keep=keep) for name in CELLS})
+    keep: SimpleNamespace(**{name: partial(sequence, name, keep=keep) for name in CELLS})
     for keep in (Keep.ALL, Keep.STATES)
 }
 
@@ -72,6 +62,31 @@ class _Sequence:
 
     def extra_repr(self):
         return super().extra_repr() + ", recompute=True" * self.recompute
+
+    def check_forward_args(self, input, hidden, batch_sizes):
+        """As torch does; but how many sequences are packed, a trace cannot know: _VF will see."""
+        if batch_sizes is None or not torch.compiler.is_compiling():
+            super().check_forward_args(input, hidden, batch_sizes)
+        else:
+            self.check_input(input, batch_sizes)
+
+    @property
+    def _flat_weights(self):
+        """What torch's forward takes for the weights; a trace must not see it assigned."""
+        if not torch.compiler.is_compiling():
+            return self.__dict__["_flat_weights"]
+        return [getattr(self, name, None) for name in self._flat_weights_names]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights):
+        self.__dict__["_flat_weights"] = weights
+
+    def _update_flat_weights(self):
+        if not torch.compiler.is_compiling():
+            super()._update_flat_weights()
+
+
+dynamo.admit(_Sequence)
 
 
 def _documented(theirs):

@@ -25,7 +25,7 @@ def _direction(cell, x, steps, weights, states, reverse):
     xgates = linear(x, weights.ih, weights.b_ih)
     outputs = [None] * steps.T
     for t in steps.order(reverse):
-        rows, first = int(steps.sizes[t]), int(steps.offsets[t])
+        rows, first = steps.sizes[t], steps.offsets[t]
         active = [s[:rows] for s in states]
         hgates = linear(active[0], weights.hh, weights.b_hh)
         new, _ = cell.forward(

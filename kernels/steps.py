@@ -1,6 +1,7 @@
 """How a sequence's rows lie in memory: what every engine's time loop takes besides the numbers."""
 
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 
@@ -56,3 +57,27 @@ def dense(T, B):
 def packed(batch_sizes):
     """The Steps of a PackedSequence's batch_sizes (a CPU tensor)."""
     return Steps(batch_sizes.numpy())
+
+
+class Traced:
+    """Steps as a trace knows them: their numbers may be symbols, and are checked later.
+
+    batch_sizes: (T,), of values unknown; None if dense.
+    """
+
+    falling = True
+
+    def __init__(self, T, B, N, batch_sizes=None):
+        self.T, self.B, self.N, self.batch_sizes = T, B, N, batch_sizes
+
+    @property
+    def sizes(self):
+        return [self.B] * self.T if self.batch_sizes is None else self.batch_sizes.tolist()
+
+    @property
+    def offsets(self):
+        return [0, *accumulate(self.sizes[:-1])]
+
+    def order(self, reverse):
+        """As in Steps."""
+        return range(self.T - 1, -1, -1) if reverse else range(self.T)

@@ -1,0 +1,186 @@
+"""The operators that a trace records: a layer and its gradients, of any cell on any engine.
+
+Only traces pass here (``backends.tracing``): to an eager call an operator would add a hundred
+microseconds. An operator is a layer, not a stack of them: so dropout between layers stays a random
+operation of the trace's own, and a layer is what other formats have a node for.
+"""
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from . import backends, onnx
+from .autograd import differentiable, layer_by_reference
+from .kernels import reference
+from .kernels import steps as layouts
+from .kernels.cells import CELLS
+from .kernels.keep import Keep
+from .kernels.weights import split
+
+
+def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
+    """As autograd.run_layer, for a trace: ``steps`` are layouts.Traced."""
+    if engine == "reference":
+        return reference.layer(cell, x, steps, directions, states)
+    if torch.onnx.is_in_onnx_export() and onnx.has_node(steps, directions):
+        return onnx.layer(cell, x, steps, directions, states)
+    weights = [w for each in directions for w in each if w is not None]
+    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
+    # an exported program is mostly for inference; what is not kept, backward computes anew
+    keeps = trained and keep == Keep.ALL and engine in KEPT and not torch.compiler.is_exporting()
+    keep = Keep.ALL if keeps else Keep.NOTHING
+    y, *finals, _ = layer(engine, cell.name, int(keep), x, steps.batch_sizes, list(states), weights)
+    return y, tuple(finals)
+
+
+@torch.library.custom_op("fastrnn::layer", mutates_args=())
+def layer(
+    engine: str,
+    cell: str,
+    keep: int,
+    x: Tensor,  # (N, I)
+    batch_sizes: Tensor | None,  # (T,) if packed
+    states: list[Tensor],  # (D, B, H or P) each
+    weights: list[Tensor],  # of direction after direction, those that are there
+) -> list[Tensor]:
+    """[output (N, D * H or P), *final states, what backward wants to see again]."""
+    steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
+    run = backends.load(engine).layer
+    y, finals, kept = run(CELLS[cell], x, steps, directions, states, Keep(keep))
+    return [y, *finals, x.new_empty(0) if kept is None else kept]
+
+
+@layer.register_fake
+def _(engine, cell, keep, x, batch_sizes, states, weights):
+    D, _, S = states[0].shape
+    kept = x.new_empty(0)
+    if keep:
+        kept = KEPT[engine](CELLS[cell], x, _directions(states, weights), states)
+    return [x.new_empty(x.shape[0], D * S), *(s.new_empty(s.shape) for s in states), kept]
+
+
+@torch.library.custom_op("fastrnn::layer_gradients", mutates_args=())
+def layer_gradients(
+    engine: str,
+    cell: str,
+    keep: int,
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    states: list[Tensor],
+    weights: list[Tensor],
+    kept: Tensor,
+    grads: list[Tensor],  # of the output and the final states
+    needed: list[bool],  # for x, each of the states and each of the weights
+) -> list[Tensor]:
+    """The gradients that are needed, in that order."""
+    steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
+    run, rule = backends.load(engine), CELLS[cell]
+    if not keep:
+        keep = Keep.ALL
+        _, _, kept = run.layer(rule, x, steps, directions, states, keep)
+    need_weights = _directions(states, needed[1 + len(states) :])
+    dx, dstates, dweights = run.gradients(
+        rule, x, steps, directions, states, Keep(keep), kept, grads, needed[0], need_weights
+    )
+    # a result of an operator shares no memory with another
+    own = lambda t: t.clone(memory_format=torch.contiguous_format)  # noqa: E731
+    found = [dx if needed[0] else None, *map(own, dstates)]
+    for each, theirs in zip(need_weights, dweights, strict=True):
+        present = [g for g, need in zip(theirs, each, strict=True) if need is not None]
+        found += [own(g) if g is not None and g.dim() == 1 else g for g in present]
+    return [g for g, need in zip(found, needed, strict=True) if need]
+
+
+@layer_gradients.register_fake
+def _(engine, cell, keep, x, batch_sizes, states, weights, kept, grads, needed):
+    pairs = zip((x, *states, *weights), needed, strict=True)
+    return [t.new_empty(t.shape) for t, need in pairs if need]
+
+
+def _remember(ctx, inputs, output):
+    ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights = inputs
+    ctx.states = len(states)
+    ctx.mark_non_differentiable(output[-1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, batch_sizes, output[-1], *states, *weights)
+
+
+def _backward(ctx, grads):
+    x, batch_sizes, kept, *rest = ctx.saved_tensors
+    states, weights = rest[: ctx.states], rest[ctx.states :]
+    _, _, _, need_x, _, need_states, need_weights = ctx.needs_input_grad
+    needed = [need_x, *need_states, *need_weights]
+    D, _, S = states[0].shape
+    results = [(x, (x.shape[0], D * S)), *((s, s.shape) for s in states)]
+    grads = [
+        like.new_zeros(shape) if g is None else g
+        for g, (like, shape) in zip(grads[:-1], results, strict=True)
+    ]
+    tensors = [x, *states, *weights]
+    if torch.is_grad_enabled():  # create_graph
+        steps = _steps(x, batch_sizes, states)
+
+        def again(x, *rest):
+            states, weights = rest[: ctx.states], rest[ctx.states :]
+            directions = _directions(states, weights)
+            return layer_by_reference(CELLS[ctx.cell], x, steps, directions, states)
+
+        found = differentiable(again, tensors, needed, grads)
+    else:
+        given = (ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights, kept, grads)
+        computed = iter(layer_gradients(*given, needed))
+        found = [next(computed) if need else None for need in needed]
+    return None, None, None, found[0], None, found[1 : 1 + ctx.states], found[1 + ctx.states :]
+
+
+layer.register_autograd(_backward, setup_context=_remember)
+
+
+def _each_alone(operator):
+    """The vmap rule: one call for each member of the batch."""
+
+    def rule(info, in_dims, *arguments):
+        def member(i):
+            return lambda t, dim: t if dim is None else t.select(dim, i)
+
+        results = [
+            operator(*(tree_map(member(i), a, d) for a, d in zip(arguments, in_dims, strict=True)))
+            for i in range(info.batch_size)
+        ]
+        stacked = [torch.stack(members) for members in zip(*results, strict=True)]
+        return stacked, [0] * len(stacked)
+
+    operator.register_vmap(rule)
+
+
+_each_alone(layer)
+_each_alone(layer_gradients)
+
+
+def _steps(x, batch_sizes, states):
+    """The Steps of the rows of ``x``."""
+    (N, _), (_, B, _) = x.shape, states[0].shape
+    if batch_sizes is None:
+        return layouts.dense(N // B, B)
+    steps = layouts.packed(batch_sizes)
+    if not steps.falling or (steps.N, steps.B) != (N, B):
+        raise RuntimeError(f"batch_sizes do not fall from {B}, or do not add up to {N} rows")
+    return steps
+
+
+def _directions(states, flat):
+    """A Weights for each direction, from the tensors (or what belongs to each) that are there."""
+    return split(flat, states[0].shape[0])
+
+
+def _kept_by_numba(cell, x, directions, states):
+    """As kernels/cpu/calls.py allocates it."""
+    from .kernels.cpu.layouts import Shape
+
+    steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
+    _, each, _ = Shape.of(cell, x, steps, directions, states).record(cell, Keep.ALL)
+    return states[0].new_empty(states[0].shape[0], each // states[0].itemsize)
+
+
+# For each engine whose shapes tell it: an empty tensor as it keeps for backward (Keep.ALL).
+KEPT = {"numba": _kept_by_numba}
