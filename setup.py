@@ -24,7 +24,7 @@ setup(
         "torch>=2.11",
         "numba>=0.61",
         "rich",
-        "triton>=3.6; sys_platform == 'linux'",  # tested: 3.6.0 and 3.7.1
+        "triton>=3.6,<3.8; sys_platform == 'linux'",  # tested: 3.6.0 and 3.7.1
     ],
     extras_require={
         "plot": ["matplotlib"],
