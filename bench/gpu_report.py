@@ -1,4 +1,7 @@
-"""python -m bench.gpu_report FILE: what a GPU said, as the engine's table and the README's."""
+"""python -m bench.gpu_report FILE: what a GPU said, as the engine's table and the README's.
+
+The file that both were made from is committed as bench/gpu.jsonl.
+"""
 
 import argparse
 import json

@@ -11,7 +11,7 @@ from bench.aot import __main__ as command
 from bench.aot import compiler, rows
 from fastrnn.kernels.gpu import tiles
 
-SPILLED = 256  # bytes of a thread that a tile in use may spill, at most
+SPILLED = 192  # bytes of a thread that a tile in use may spill, at most
 ROOM = 8  # registers that another version of the compiler may take more
 MATRIX = {"sm90": "wgmma.mma_async", "sm100": "tcgen05.mma", "gfx942": "v_mfma"}
 
@@ -44,8 +44,9 @@ def test_the_table_holds_what_it_must(committed):
         if found["spilled"] > SPILLED:
             wrong.append((row, f"{found['spilled']} bytes spilled"))
         exact = row.arithmetic == "float32"
-        wanted = MATRIX.get(row.gpu, "mma.sync")
-        if not exact and found["instruction"] != wanted:
+        small = row.direction == "backward" and row.tile[0] < 64  # wgmma has 64 rows
+        wanted = {MATRIX.get(row.gpu, "mma.sync"), *["mma.sync"] * small}
+        if not exact and found["instruction"] not in wanted:
             wrong.append((row, found["instruction"]))
     assert not wrong, "\n".join(map(str, wrong))
 

@@ -62,9 +62,10 @@ class Row(NamedTuple):
 
     def in_ci(self):
         """Whether the tests compile it: those that matter most, and some of every kind."""
-        if self.gpu == "sm90" and self.cell == "lstm" and self.arithmetic == "bfloat16":
-            return self.H in (128, 512, 1024)
-        return self.H == 256 and (self.cell, self.arithmetic) == ("gru", "bfloat16")
+        if self.gpu == "sm90" and self.cell == "lstm":
+            widths = {"bfloat16": (128, 512, 1024), "tf32": (256,), "float32": (256,)}
+            return self.H in widths.get(self.arithmetic, ())
+        return self.cell == "gru" and self.arithmetic == "bfloat16" and self.H == 256
 
 
 def rows():

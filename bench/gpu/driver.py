@@ -101,7 +101,7 @@ class Run:
         return []
 
     def _one(self, section, item, limit):
-        worker = self._worker(section.guarded)
+        worker = self._worker(section.spins)
         start = time.monotonic()
         for row in worker.rows(section.run, item, limit):
             if "copy_bytes" in row:
@@ -109,14 +109,15 @@ class Run:
                 self.compilers = prepare.start(self.sections, self.device, self.log)
             if "shared_total" in row:
                 self.device = prepare.device_of(row)
+            if row.get("killed") and time.monotonic() >= self.end:
+                row = item | {"undone": "the time was up"}
             self.killed[_family(section, item)] += row.get("killed", False)
             row = row | {"section": section.name, "took_s": time.monotonic() - start}
             self.note(row)
 
-    def _worker(self, guarded):
+    def _worker(self, spins):
         """The running process, or a new one where the last has ended or had another environment."""
-        environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if guarded else {}
-        environment["FASTRNN_SPIN_LIMIT"] = str(prepare.SPINS) if guarded else "0"
+        environment = {"FASTRNN_SPIN_LIMIT": str(spins), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
         if self.worker and self.worker.environment != environment:
             self.worker.stop()
         if not (self.worker and self.worker.process):

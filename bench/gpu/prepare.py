@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from .. import machine, tree
 
-SPINS = 100_000_000  # looks at a counter before a waiting program gives up: many seconds
 SPARE = 4  # processors that are left to the measuring process
 
 
@@ -79,18 +78,17 @@ def calls(section, item, device):
     layer = Layer(name, case.dtype, tf32, case.H, case.B, case.directions)
     sizes = (CELLS[name].gates, case.dtype, tf32, case.B, case.H, case.directions, device)
     forward, backward = tiles.choose_forward(*sizes), tiles.choose_backward(*sizes)
-    limit = SPINS if section.guarded else 0
     if isinstance(forward, str) or case.projection:
         return []
     if "direction" in item:
         kind = tiles.precision(case.dtype, tf32)
         tried = tiles.fitting(item["direction"], sizes[0], kind, *sizes[3:])
         if item["direction"] == "forward":
-            return [Call(layer, tile, None, Keep.NOTHING, limit) for tile in tried]
-        return [Call(layer, forward, tile, Keep.ALL, limit) for tile in tried]
+            return [Call(layer, tile, None, Keep.NOTHING, section.spins) for tile in tried]
+        return [Call(layer, forward, tile, Keep.ALL, section.spins) for tile in tried]
     found = []
     if case.training and not isinstance(backward, str):
-        found.append(Call(layer, forward, backward, Keep.ALL, limit))
+        found.append(Call(layer, forward, backward, Keep.ALL, section.spins))
     if not case.training or section.run.endswith("measure"):
-        found.append(Call(layer, forward, None, Keep.NOTHING, limit))
+        found.append(Call(layer, forward, None, Keep.NOTHING, section.spins))
     return found

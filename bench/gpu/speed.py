@@ -115,6 +115,8 @@ def tune(item):
                     if gate["right"]:
                         row["ours_us"] = median(race({"ours": run})["ours"]) * 1e6 / case.T
                 except RuntimeError as error:
+                    if "cannot serve this" in str(error):
+                        raise
                     torch.cuda.synchronize()  # does it still work? else this raises, too
                     row = {"failed": str(error)[:300]}
             yield item | {"tile": list(tile)} | row

@@ -78,21 +78,26 @@ def behave(item):
 
 
 def measure(item):
-    import fastrnn
-    from fastrnn.kernels.gpu import tiles
-
     from . import speed
 
-    try:
-        with tiles.using(), fastrnn.backends.use("triton"):
-            yield from speed.measure(item, _ceilings)
-    except RuntimeError as refusal:
-        if "cannot serve this" not in str(refusal):
-            raise
-        yield item | {"skipped": str(refusal)}
+    yield from _by_triton(item, speed.measure(item, _ceilings))
 
 
 def tune(item):
     from . import speed
 
-    yield from speed.tune(item)
+    yield from _by_triton(item, speed.tune(item))
+
+
+def _by_triton(item, rows):
+    """The rows, from our engine alone, whatever an earlier measurement says."""
+    import fastrnn
+    from fastrnn.kernels.gpu import tiles
+
+    try:
+        with tiles.using(), fastrnn.backends.use("triton"):
+            yield from rows
+    except RuntimeError as refusal:
+        if "cannot serve this" not in str(refusal):
+            raise
+        yield item | {"skipped": str(refusal)}

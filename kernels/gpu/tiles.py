@@ -54,7 +54,10 @@ WARPS = 8  # that a multiprocessor holds for certain: at the most registers a th
 BATCHES = (16, 32, 64, 128)
 OLDEST = 80  # compute capability, times ten: older GPUs have no bfloat16, and little shared memory
 ROWS = 64  # of a forward tile, all gates together: the least that wgmma takes
-AHEAD = 64  # registers of a thread for states that are loaded ahead; more would spill
+AHEAD = 32  # registers of a thread for states that are loaded ahead; with more it is close,
+SPILLS = 64  # and with more than this it spills
+CHUNKS = 256  # of the weights, times sequences, beyond which a program spills
+ALONE = 128  # units at most that a program has alone; with more the compiler gives up on sm80
 _told = []  # pairs, the last one counts; for every thread, as autograd has its own
 
 
@@ -103,7 +106,8 @@ def forward_shared(tile, gates, kind, H):
     chunks, item = cdiv(H, tile.KC), PRECISIONS[kind].itemsize
     weights = groups(gates) * tile.BU * tile.KC * chunks * item
     states = tile.BB * tile.KC * item * (1 if tile.sequential else chunks)
-    return BARRIERS + weights + max(states, 4 * max(ROWS, tile.BU) * tile.BB)
+    beside = max(states, 4 * max(ROWS, tile.BU) * tile.BB)
+    return BARRIERS + weights + beside * (2 if tile.BU >= H else 1)
 
 
 def backward_shared(tile, gates, kind, H):
@@ -129,7 +133,7 @@ def forward_tiles(gates, kind, H):
     """The forward tiles of this layer, best first."""
     p = PRECISIONS[kind]
     for warps in (p.warps, 8):
-        if groups(gates) * power(H) * 16 <= 32 * warps * p.alone:
+        if power(H) <= ALONE and groups(gates) * power(H) * 16 <= 32 * warps * p.alone:
             yield Forward(power(H), 16, power(H), warps, True)
             break
     if p.widest < H:
@@ -138,10 +142,14 @@ def forward_tiles(gates, kind, H):
     for batch in BATCHES:
         chunk = min(p.chunk, power(H))
         registers = batch * cdiv(H, chunk) * chunk * p.itemsize // (4 * 32 * p.warps)
+        ahead = Forward(units, batch, chunk, p.warps, False)
+        narrow = min(chunk, max(16, p.chunk * 16 // batch))
         if registers <= AHEAD:
-            yield Forward(units, batch, chunk, p.warps, False)
-        if batch <= 64:
-            yield Forward(units, batch, min(chunk, max(16, p.chunk * 16 // batch)), p.warps, True)
+            yield ahead
+        if batch <= 64 and batch * cdiv(H, p.chunk) <= CHUNKS:
+            yield Forward(units, batch, narrow, p.warps, True)
+        if AHEAD < registers <= SPILLS:
+            yield ahead
 
 
 def backward_tiles(gates, kind, H):
@@ -197,9 +205,16 @@ def fitting(direction, gates, kind, B, H, D, device, best=()):
     for tile in (*best, *tiles(gates, kind, H)):
         needed = shared(tile, gates, kind, H)
         together = programs(tile, B, H, D) <= resident(needed, tile.warps, device)
+        if direction == "backward" and _fails(tile, gates, H, device):
+            continue
         if needed <= device.shared and (tile[0] >= H or together):
             found[tile] = None
     return list(found)
+
+
+def _fails(tile, gates, H, device):
+    """Whether Triton fails to compile this Backward tile: seen with 3.7.1, of one gate alone."""
+    return 100 <= device.arch < 120 and gates == 1 and tile.GU >= H
 
 
 def _reason(direction, gates, kind, B, H, D, device):
