@@ -229,7 +229,11 @@ def load_step():
 
 @contextmanager
 def use(name):
-    """Within this context the engine ``name`` serves every layer (of this thread or task)."""
+    """Within this context the engine ``name`` serves every layer (of this thread or task).
+
+    What torch.compile has compiled keeps the engine of its compilation. Raises ValueError if no
+    engine has that name; a layer then raises RuntimeError where "numba" cannot serve it.
+    """
     if name not in ENGINES:
         raise ValueError(f"no engine is called {name!r}; there are {', '.join(ENGINES)}")
     token = _asked.set(name)

@@ -89,28 +89,31 @@ class _Sequence:
 dynamo.admit(_Sequence)
 
 
-def _documented(theirs):
+def _documented(theirs, source):
     return f"""{theirs.__doc__}
+    The formula is torch's, after {source}; errors are torch's, too.
+
     In fastrnn there is one argument more:
 
         recompute: if ``True``, forward keeps half as much memory for backward (LSTM, GRU), which
             computes the missing gates anew from the states, a block of steps at a time: the same
-            results for up to a quarter more time. It is an attribute, too. Default: ``False``
+            results for up to a quarter more time. It is an attribute, too. Default: ``False``.
+            Under torch.compile forward keeps nothing, and backward runs all of it again
     """
 
 
 class RNN(_Sequence, nn.RNN):
-    __doc__ = _documented(nn.RNN)
+    __doc__ = _documented(nn.RNN, "Elman (1990)")
     forward = _layer(nn.RNN.forward)
 
 
 class LSTM(_Sequence, nn.LSTM):
-    __doc__ = _documented(nn.LSTM)
+    __doc__ = _documented(nn.LSTM, "Hochreiter & Schmidhuber (1997) and Gers et al. (2000)")
     forward = _layer(nn.LSTM.forward)
 
 
 class GRU(_Sequence, nn.GRU):
-    __doc__ = _documented(nn.GRU)
+    __doc__ = _documented(nn.GRU, "Cho et al. (2014)")
     forward = _layer(nn.GRU.forward)
 
 

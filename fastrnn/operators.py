@@ -20,10 +20,10 @@ from .kernels.weights import split
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
     """As autograd.run_layer, for a trace: ``steps`` are layouts.Traced."""
-    if engine == "reference":
-        return reference.layer(cell, x, steps, directions, states)
     if torch.onnx.is_in_onnx_export() and onnx.has_node(steps, directions):
         return onnx.layer(cell, x, steps, directions, states)
+    if engine == "reference" or torch.onnx.is_in_onnx_export():
+        return reference.layer(cell, x, steps, directions, states)
     weights = [w for each in directions for w in each if w is not None]
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
     # an exported program is mostly for inference; what is not kept, backward computes anew
@@ -178,7 +178,9 @@ def _kept_by_numba(cell, x, directions, states):
     from .kernels.cpu.layouts import Shape
 
     steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
-    _, each, _ = Shape.of(cell, x, steps, directions, states).record(cell, Keep.ALL)
+    shape = Shape.of(cell, x, steps, directions, states)
+    # torch 2.11 cannot multiply a symbol by a bool
+    _, each, _ = shape._replace(projected=int(shape.projected)).record(cell, Keep.ALL)
     return states[0].new_empty(states[0].shape[0], each // states[0].itemsize)
 
 

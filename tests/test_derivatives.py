@@ -245,6 +245,25 @@ def test_ensemble_of_weights(kind):
 
 
 @EVERY_KIND
+@pytest.mark.parametrize("cell", [False, True], ids=["layer", "cell"])
+def test_gradients_of_each_sample(kind, cell):
+    """vmap over grad: torch's recipe for per-sample gradients."""
+    ours, theirs = twins(kind, 2, 3, dtype=torch.float64, cell=cell)
+    x = torch.randn(5, *(() if cell else (4,)), 1, 2).double()
+
+    def loss(weights, x):
+        leaves = torch.utils._pytree.tree_leaves(functional_call(ours, weights, (x,)))
+        return leaves[0].square().sum()
+
+    weights = {name: w.detach() for name, w in ours.named_parameters()}
+    found = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    for i, sample in enumerate(x):
+        score = torch.utils._pytree.tree_leaves(theirs(sample))[0].square().sum()
+        expected = torch.autograd.grad(score, list(theirs.parameters()))
+        torch.testing.assert_close([g[i] for g in found.values()], list(expected))
+
+
+@EVERY_KIND
 def test_many_gradients_at_once(kind):
     """vectorize=True runs one backward under vmap over all the rows of a Jacobian."""
     ours, theirs = twins(kind, 2, 3, dtype=torch.float64)

@@ -75,6 +75,15 @@ def test_sizes_left_open(kind, tmp_path):
         check(model, run, [torch.randn(T, B, 5)])
 
 
+def test_projection(tmp_path):
+    """ONNX has no node for it: the steps are exported, as many as there are."""
+    model = Model(fastrnn.LSTM(5, 8, proj_size=3))
+    inputs = [torch.randn(4, 3, 5)]
+    nodes, run = exported(model, inputs, tmp_path / "model.onnx")
+    assert "LSTM" not in nodes
+    check(model, run, inputs)
+
+
 @EVERY_KIND
 def test_cell(kind, tmp_path):
     """ONNX has no node for a step: it is exported as the operations that it is made of."""

@@ -310,6 +310,6 @@ def test_the_opt_in(monkeypatch):
     fast, graphs = compiled(ours)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="allow_rnn=True"):
         fast(torch.randn(4, 3, 5))
-    monkeypatch.setattr(torch._dynamo.config, "allow_rnn", True)
-    assert not differs(ours, fast, make_inputs(ours, 4, 3))
+    with torch._dynamo.config.patch(allow_rnn=True):
+        assert not differs(ours, fast, make_inputs(ours, 4, 3))
     assert layers_in(graphs[0])
