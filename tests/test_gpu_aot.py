@@ -2,10 +2,11 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 
 import pytest
 
-triton = pytest.importorskip("triton", reason="Triton is not installed")
+pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench.aot import __main__ as command
 from bench.aot import compiler, rows
@@ -52,7 +53,7 @@ def test_the_table_holds_what_it_must(committed):
 
 
 @needs_file
-@pytest.mark.skipif(not triton.__version__.startswith(MADE_WITH), reason="made with another Triton")
+@pytest.mark.skipif(not version("triton").startswith(MADE_WITH), reason="made with another Triton")
 @pytest.mark.parametrize("row", [row for row in rows.rows() if row.in_ci()], ids=str)
 def test_no_row_gets_worse(committed, row):
     before, now = committed[row], row.compile()
