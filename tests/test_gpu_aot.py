@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 
 import pytest
 
@@ -12,7 +13,7 @@ from bench.aot import compiler, rows
 from fastrnn.kernels.gpu import tiles
 
 SPILLED = 192  # bytes of a thread that a tile in use may spill, at most
-ROOM = 8  # registers that another version of the compiler may take more
+MADE_WITH = "3.7."  # the Triton that made the table; others take some registers more or less
 MATRIX = {"sm90": "wgmma.mma_async", "sm100": "tcgen05.mma", "gfx942": "v_mfma"}
 
 needs_file = pytest.mark.skipif(not command.FILE.exists(), reason="bench/aot.jsonl is not made yet")
@@ -52,6 +53,7 @@ def test_the_table_holds_what_it_must(committed):
 
 
 @needs_file
+@pytest.mark.skipif(not version("triton").startswith(MADE_WITH), reason="made with another Triton")
 @pytest.mark.parametrize("row", [row for row in rows.rows() if row.in_ci()], ids=str)
 def test_no_row_gets_worse(committed, row):
     before, now = committed[row], row.compile()
@@ -59,7 +61,7 @@ def test_no_row_gets_worse(committed, row):
     assert now["instruction"] == before["instruction"]
     assert now["shared"] <= before["shared"]
     assert now["spilled"] <= before["spilled"]
-    assert now["registers"] <= before["registers"] + ROOM
+    assert now["registers"] <= before["registers"]
 
 
 def test_it_is_what_a_launch_compiles():
