@@ -33,12 +33,12 @@ def parser():
     return p
 
 
-def with_block(text, block):
+def with_block(text, block, start=START, end=END):
     """``text`` with ``block`` between the markers."""
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ValueError(f"there must be one line {START} and, below it, one line {END}")
-    before, rest = text.split(START)
-    return f"{before}{START}\n{block}\n{END}{rest.split(END)[1]}"
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise ValueError(f"there must be one line {start} and, below it, one line {end}")
+    before, rest = text.split(start)
+    return f"{before}{start}\n{block}\n{end}{rest.split(end)[1]}"
 
 
 def pictures(readme, folder=PLOTS):
