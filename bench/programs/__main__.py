@@ -31,7 +31,7 @@ LIMIT = 1e-2
 
 
 def measure(name, rounds):
-    """A row: both trained from the same seed, ``rounds`` times in turn, after one run unmeasured."""
+    """A row: both trained from one seed, ``rounds`` times in turn, after one run unmeasured."""
     program = importlib.import_module(f"bench.programs.{name}")
     changed = []
     sides = {
@@ -67,9 +67,9 @@ def table(rows):
     first = rows[0]
     lines = [
         f"Measured on {first['cpu']}, {first['threads']} thread; torch {first['torch']}, commit "
-        f"{first['commit']}, by `python -m bench.programs`: each program trained from one seed with "
-        "torch.nn's layers and, after `accelerate`, with ours, in turn. Apart: the largest difference "
-        "of their losses, relative to the first loss. Times are of the whole training.",
+        f"{first['commit']}, by `python -m bench.programs`: each trained from one seed with "
+        "torch.nn's layers and, after `accelerate`, with ours, in turn. Apart: the largest "
+        "difference of their losses, relative to the first loss. Times are of the whole training.",
         "",
         "| program | modules changed | losses, first and last | apart | times faster |",
         "| --- | --- | --- | --- | --- |",
