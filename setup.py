@@ -29,6 +29,7 @@ setup(
     extras_require={
         "plot": ["matplotlib"],
         "bench": ["matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
+        "programs": ["flair", "neuralforecast", "openunmix", "sb3-contrib"],
         "test": [
             "accelerate",
             "expecttest",  # which PyTorch's own samples of modules need
