@@ -1,6 +1,6 @@
 """Which engine serves these tensors, and why; and a way to say otherwise.
 
-    >>> fastrnn.backends.explain(torch.zeros(5, 3, 8))
+    >>> fastrnn.backends.explain(fastrnn.LSTM(8, 9), torch.zeros(5, 3, 8))
     Choice(name='numba', reason='float32 on CPU')
     >>> with fastrnn.backends.use("torch"): ...   # torch's own kernels, to compare
 
@@ -18,6 +18,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
+
+from . import description
 
 ENGINES = {
     "numba": "fastrnn.kernels.cpu.engine",
@@ -54,12 +56,18 @@ class Choice(NamedTuple):
 _TRANSFORMED = Choice("reference", "torch.func or forward-mode AD is active")
 
 
-def explain(*tensors, step=False, layer=None):
-    """The Choice for a layer on these tensors (input, states, weights; None where absent).
+def explain(*called, step=False):
+    """The Choice for a call: of a module, ``explain(module, input, hx)``, or of any layer on these
+    tensors (input, states, weights; None where absent).
 
-    ``step``: for a cell, which takes one step. ``layer``: its Cell and number of directions, which
-    matter on a GPU.
+    ``step``: of a cell, which takes one step; only for tensors. What a GPU serves depends on the
+    sizes too, so there ask for the module.
     """
+    layer, tensors = None, called
+    if isinstance(called[0], torch.nn.Module):
+        if description.is_torchs(called[0]):
+            return Choice("torch", "a module of torch.nn: fastrnn.accelerate(model) changes it")
+        tensors, step, layer = description.describe(*called)
     return choose(tensors, step, layer, tracing(tensors[0]))
 
 

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from against_torch import (
+    CELL_OR_LAYER,
     EVERY_KIND,
     FLOATS,
     compare,
@@ -15,6 +16,7 @@ from against_torch import (
 )
 from torch import nn
 from torch.autograd import forward_ad
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from fastrnn import backends
 
@@ -46,6 +48,34 @@ def test_explain(tensors, name, reason):
     choice = backends.explain(*tensors)
     assert choice.name == name
     assert reason in choice.reason
+
+
+@EVERY_KIND
+@CELL_OR_LAYER
+def test_explain_a_call(kind, cell, monkeypatch):
+    """Of a module: its tensors are those that the call itself chooses an engine for."""
+    seen, choose = [], backends.choose
+
+    def noted(tensors, step, layer, traced):
+        seen.append(([(t.shape, t.dtype) for t in tensors if t is not None], step, layer))
+        return choose(tensors, step, layer, traced)
+
+    monkeypatch.setattr(backends, "choose", noted)
+    options = {} if cell else {"num_layers": 2, "bidirectional": True}
+    ours, theirs = twins(kind, 5, 17, cell=cell, **options)
+    x, *states = make_inputs(ours, 4, 3).values()
+    hx = states[0] if len(states) == 1 else tuple(states)
+    calls = [(x,), (x, hx)]
+    if not cell:
+        calls += [(x[:, 0],), (pack_padded_sequence(x, [4, 2, 1]),)]
+    for call in calls:
+        assert backends.explain(ours, *call).name == "numba"
+        ours(*call)
+        asked, chosen = seen[-2:]
+        assert asked == chosen
+    assert "accelerate" in backends.explain(theirs, x).reason
+    with pytest.raises(TypeError, match="Linear"):
+        backends.explain(nn.Linear(2, 2), x)
 
 
 @EVERY_KIND

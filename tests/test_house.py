@@ -24,6 +24,7 @@ STOREYS = [
     ["fastrnn.operators"],
     ["fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo"],
     ["fastrnn.backends"],
+    ["fastrnn.description"],
     ["fastrnn.kernels.reference", "fastrnn.kernels.cpu", "fastrnn.kernels.gpu"],
     ["fastrnn.kernels.keep", "fastrnn.kernels.steps", "fastrnn.kernels.weights"],
     ["fastrnn.kernels.cells"],

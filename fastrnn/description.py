@@ -1,0 +1,36 @@
+"""What the call of a recurrent module comes to: the tensors, and what else an engine asks of it."""
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .kernels.cells import CELLS
+
+THEIRS = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
+
+
+def is_torchs(module):
+    """Whether the module runs torch.nn's own code."""
+    return type(module).forward in {cls.forward for cls in THEIRS}
+
+
+def describe(module, input, hx=None):
+    """(tensors, step, layer) of ``module(input, hx)``, as ``backends.explain`` takes them."""
+    states = (hx,) if isinstance(hx, torch.Tensor) else hx
+    if isinstance(module, nn.RNNCellBase):
+        count = 2 if isinstance(module, nn.LSTMCell) else 1
+        states = states or [input.new_zeros(*input.shape[:-1], module.hidden_size)] * count
+        return (input, *states, *module.parameters()), True, None
+    if not isinstance(module, nn.RNNBase):
+        raise TypeError(f"expected a recurrent layer or cell, got {type(module).__name__}")
+    cell, D = CELLS[module.mode.lower()], 1 + module.bidirectional
+    if isinstance(input, PackedSequence):
+        x, B = input.data, int(input.batch_sizes[0])
+    else:
+        batch = 0 if module.batch_first else 1
+        x = input if input.dim() == 3 else input.unsqueeze(batch)
+        B = x.shape[batch]
+    widths = (module.proj_size or module.hidden_size, module.hidden_size)[: cell.states]
+    states = states or [x.new_zeros(module.num_layers * D, B, width) for width in widths]
+    states = [s if s.dim() == 3 else s.unsqueeze(1) for s in states]  # of unbatched input
+    return (x, *states, *module.parameters()), False, (cell, D)
