@@ -240,7 +240,8 @@ def use(name):
     """Within this context the engine ``name`` serves every layer (of this thread or task).
 
     What torch.compile has compiled keeps the engine of its compilation. Raises ValueError if no
-    engine has that name; a layer then raises RuntimeError where "numba" cannot serve it.
+    engine has that name; a layer raises RuntimeError where the "numba" or "triton" asked for cannot
+    serve it.
     """
     if name not in ENGINES:
         raise ValueError(f"no engine is called {name!r}; there are {', '.join(ENGINES)}")

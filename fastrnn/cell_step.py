@@ -6,6 +6,8 @@ torch's function. A step at batch 1 takes microseconds, which is why it has an a
 its own, with nothing in it that only sequences need.
 """
 
+from functools import partial
+
 import torch
 from torch import _VF
 from torch._C._functorch import is_legacy_batchedtensor
@@ -26,7 +28,10 @@ def cell_step(name, x, hx, w_ih, w_hh, b_ih, b_hh):
     engine = backends.choose((x, h, c, w_ih, w_hh, b_ih, b_hh), True, None, traced).name
     if engine == "torch" or not _agree(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
         return getattr(_VF, f"{name}_cell")(x, hx, w_ih, w_hh, b_ih, b_hh)
-    compute = _reference if engine == "reference" else _traced if traced else _fused
+    # in a trace, operations that a compiler fuses with those around them
+    compute = _reference if traced or engine == "reference" else _fused
+    if x.dtype.itemsize == 2 and engine != "reference":
+        compute = partial(_in_float32, compute)
     h_new, c_new = compute(cell, x, h, c, w_ih, w_hh, b_ih, b_hh)
     return h_new if c is None else (h_new, c_new)
 
@@ -54,24 +59,15 @@ def _reference(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
     return new[0].squeeze(0), new[1].squeeze(0) if cell.states == 2 else None
 
 
-def _traced(cell, *tensors):
-    """(h, c) after the step, as operations that a compiler fuses with those around them."""
-    dtype = tensors[0].dtype
-    return (
-        _in_float32(_traced, cell, *tensors) if dtype.itemsize == 2 else _reference(cell, *tensors)
-    )
-
-
 def _in_float32(compute, cell, *tensors):
+    """(h, c) after the step, of half precision: what ``compute`` makes of it in float32."""
     dtype = tensors[0].dtype
     h, c = compute(cell, *(t if t is None else t.float() for t in tensors))
     return h.to(dtype), c if c is None else c.to(dtype)
 
 
 def _fused(cell, *tensors):
-    """(h, c) after the step; half precision is computed in float32."""
-    if tensors[0].dtype.itemsize == 2:
-        return _in_float32(_fused, cell, *tensors)
+    """(h, c) after the step, in one compiled call."""
     if torch.is_grad_enabled():
         for t in tensors:
             if t is not None and t.requires_grad:

@@ -12,11 +12,9 @@ from typing import NamedTuple
 from torch import nn
 
 from . import modules
+from .description import THEIRS
 
-TWINS = {
-    getattr(nn, name): getattr(modules, name)
-    for name in ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")
-}
+TWINS = {theirs: getattr(modules, theirs.__name__) for theirs in THEIRS}
 ORIGINALS = {ours: theirs for theirs, ours in TWINS.items()}
 RECURRENT = (nn.RNNBase, nn.modules.rnn.RNNCellBase)
 

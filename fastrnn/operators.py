@@ -82,13 +82,16 @@ def layer_gradients(
     dx, dstates, dweights = run.gradients(
         rule, x, steps, directions, states, Keep(keep), kept, grads, needed[0], need_weights
     )
-    # a result of an operator shares no memory with another
-    own = lambda t: t.clone(memory_format=torch.contiguous_format)  # noqa: E731
-    found = [dx if needed[0] else None, *map(own, dstates)]
+    found = [dx if needed[0] else None, *map(_own, dstates)]
     for each, theirs in zip(need_weights, dweights, strict=True):
         present = [g for g, need in zip(theirs, each, strict=True) if need is not None]
-        found += [own(g) if g is not None and g.dim() == 1 else g for g in present]
+        found += [_own(g) if g is not None and g.dim() == 1 else g for g in present]
     return [g for g, need in zip(found, needed, strict=True) if need]
+
+
+def _own(tensor):
+    """A copy: a result of an operator shares no memory with another."""
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 @layer_gradients.register_fake

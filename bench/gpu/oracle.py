@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import torch
 
 import fastrnn
+from fastrnn.kernels.cells import CELLS
 
 from .. import data
 from ..cases import Case
@@ -39,6 +40,12 @@ def arithmetic(name):
 
 def case_of(item):
     return Case(**{f.name: item["case"][f.name] for f in fields(Case)})
+
+
+def cell_of(item):
+    """The Cell that the item's layer runs."""
+    name = item["case"]["cell"].lower()
+    return CELLS[name + ("_relu" if item["relu"] else "_tanh") * (name == "rnn")]
 
 
 def library(namespace, relu):

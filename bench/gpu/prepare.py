@@ -64,7 +64,6 @@ def device_of(row):
 
 def calls(section, item, device):
     """The Calls for what an item launches; none where it does not fit."""
-    from fastrnn.kernels.cells import CELLS
     from fastrnn.kernels.gpu import tiles
     from fastrnn.kernels.keep import Keep
 
@@ -74,9 +73,9 @@ def calls(section, item, device):
     if "case" not in item:
         return []
     case, tf32 = oracle.case_of(item), item["arithmetic"] == "tf32"
-    name = case.cell.lower() + ("_relu" if item["relu"] else "_tanh") * (case.cell == "RNN")
-    layer = Layer(name, case.dtype, tf32, case.H, case.B, case.directions)
-    sizes = (CELLS[name].gates, case.dtype, tf32, case.B, case.H, case.directions, device)
+    cell = oracle.cell_of(item)
+    layer = Layer(cell.name, case.dtype, tf32, case.H, case.B, case.directions)
+    sizes = (cell.gates, case.dtype, tf32, case.B, case.H, case.directions, device)
     forward, backward = tiles.choose_forward(*sizes), tiles.choose_backward(*sizes)
     if isinstance(forward, str) or case.projection:
         return []
