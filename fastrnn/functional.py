@@ -6,7 +6,7 @@ its error is then the user's, to the letter.
 """
 
 import warnings
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import _VF
@@ -14,6 +14,7 @@ from torch.nn.functional import dropout
 
 from . import backends, operators
 from .autograd import run_layer
+from .kernels import projection
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
@@ -134,6 +135,8 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
     x: (N, I); states: a (layers * D, B, H or P) tensor for each state.
     """
     run = operators.run_layer if isinstance(steps, layouts.Traced) else run_layer
+    if engine == "triton" and directions[0].hr is not None:
+        run = partial(projection.layer, run)
     if engine != "reference":
         of_x, of_others = backends.dtypes(engine, dtype)
         x, states = x.to(of_x), [s.to(of_others) for s in states]

@@ -4,6 +4,7 @@ from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
+import torch
 
 
 class Steps:
@@ -17,8 +18,14 @@ class Steps:
         self.offsets = np.cumsum(self.sizes) - self.sizes  # (T,)
         self.T, self.B, self.N = len(self.sizes), int(self.sizes[0]), int(self.sizes.sum())
         self.falling = self.sizes[-1] >= 1 and (self.sizes[1:] <= self.sizes[:-1]).all()
+        self.dense = self.N == self.T * self.B
         self.addresses = [_address(self.sizes), _address(self.offsets)]
         self._bounds = {}
+
+    @property
+    def batch_sizes(self):
+        """``sizes`` as a tensor."""
+        return torch.from_numpy(self.sizes)
 
     def order(self, reverse):
         """The steps, in the order in which a direction takes them."""
@@ -69,6 +76,7 @@ class Traced:
 
     def __init__(self, T, B, N, batch_sizes=None):
         self.T, self.B, self.N, self.batch_sizes = T, B, N, batch_sizes
+        self.dense = batch_sizes is None
 
     @property
     def sizes(self):

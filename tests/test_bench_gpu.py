@@ -15,11 +15,11 @@ from bench import gpu_report, report
 from bench.cases import Case
 from bench.gpu import __main__ as command
 from bench.gpu import behaviour, checks, driver, oracle, plan, prepare, speed, summary
-from fastrnn.kernels.gpu import launch, measured, tiles
+from fastrnn.kernels.gpu import launch, measured, sizes, tiles
 from fastrnn.kernels.keep import Keep
 
 SMALL = Case("LSTM", T=5, B=3, I=4, H=8)
-H200 = tiles.Device(90, 132, 232448, 233472)
+H200 = sizes.Device(90, 132, 232448, 233472)
 
 
 def section(run, items=({},), share=1.0, limit=60, **more):

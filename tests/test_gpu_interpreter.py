@@ -32,15 +32,15 @@ TILES = pytest.mark.parametrize("tile", [GRID, ALONE], ids=["grid", "alone"])
 def served(tile):
     """Within this context our layers run on the GPU engine, in tiles of this shape.
 
-    What it gives is a list of the grids that were launched.
+    What it gives is a list of the Launches that were made.
     """
     from fastrnn.kernels.gpu import launch, tiles
 
-    grids, run = [], launch.run
+    made, run = [], launch.run
 
-    def noted(kernel, grid, *args, **kwargs):
-        grids.append(grid)
-        return run(kernel, grid, *args, **kwargs)
+    def noted(kernel, launches, *args, **kwargs):
+        made.append(launches)
+        return run(kernel, launches, *args, **kwargs)
 
     with (
         fastrnn.backends.use("triton"),
@@ -48,7 +48,7 @@ def served(tile):
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(launch, "run", noted)
-        yield grids
+        yield made
 
 
 def check(
@@ -60,9 +60,10 @@ def check(
     ours.recompute = recompute
     call = packing(lengths) if lengths else plain_call
     inputs = make_inputs(ours, T, B, states)
-    with served(tile) as grids:
+    with served(tile) as made:
         compare(ours, theirs, inputs, call=call, frozen=frozen, tolerance=TOLERANCE[dtype])
-    assert len(grids) == 3 * ours.num_layers  # forward twice, and backward
+    assert len(made) == 3 * ours.num_layers  # forward twice, and backward
+    return made
 
 
 @TILES
@@ -109,6 +110,37 @@ OPTIONS = {
 @EVERY_KIND
 def test_options(interpreted, kind, options):
     interpreted(check, kind, GRID, **options)
+
+
+PROJECTED = {
+    "plain": {},
+    "packed": {"lengths": [5, 3, 3, 1], "T": 5, "B": 4, "bidirectional": True, "bias": False},
+    "stack": {"num_layers": 2, "bidirectional": True, "recompute": True},
+}
+
+
+@pytest.mark.parametrize("options", PROJECTED.values(), ids=PROJECTED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_projection(interpreted, dtype, options):
+    interpreted(check, "lstm", GRID, dtype=dtype, proj_size=6, **options)
+
+
+def in_several_launches(kind):
+    """On a GPU with room for one lane backward and two forward, lanes come one after another."""
+    from fastrnn.kernels.gpu import launch
+    from fastrnn.kernels.gpu.sizes import Device
+
+    lengths = [6] * 5 + [4] * 20 + [1] * 8  # the last lanes end early, or begin late
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "describe", lambda device: Device(90, 2, 232448, 233472))
+        made = check(kind, GRID, 6, 33, lengths=lengths, bidirectional=True)
+    found = [(each.lanes, each.together, each.count) for each in made]
+    assert found == [(6, 2, 3), (6, 1, 6), (6, 2, 3)]  # forward, backward; forward in inference
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_several_launches(interpreted, kind):
+    interpreted(in_several_launches, kind)
 
 
 def recomputed(kind, tile):
@@ -212,9 +244,9 @@ def choices():
     for kind in CELLS:
         for dtype in backends.TRITON_DTYPES:
             assert asked(kind, dtype=dtype).name == "triton"
+    assert asked(P=2).name == "triton"
     refused = {
         "float64": asked(dtype=torch.float64),
-        "projection": asked(P=2),
         "single step": asked(step=True),
         "beyond": asked(H=5000),
     }

@@ -10,6 +10,7 @@ from against_torch import EVERY_KIND
 from bench.aot import compiler
 from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.gpu import choice, kernels, launch, products, tiles
+from fastrnn.kernels.gpu.sizes import Device
 
 
 @EVERY_KIND
@@ -104,12 +105,12 @@ def test_streams_take_turns(gpu):
         (
             {"major": 9, "minor": 0, "shared_memory_per_block_optin": 232448},
             None,
-            tiles.Device(90, 132, 232448, 233472),
+            Device(90, 132, 232448, 233472),
         ),
         (
             {"gcnArchName": "gfx942:sramecc+:xnack-", "shared_memory_per_block": 65536},
             "6.4",
-            tiles.Device(0x942, 132, 65536, 65536),
+            Device(0x942, 132, 65536, 65536),
         ),
     ],
     ids=["cuda", "hip"],

@@ -1,6 +1,7 @@
 """The choice of tiles for many layers and GPUs: always an answer, never over a device's limits."""
 
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -9,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.gpu import measured, tiles
-from fastrnn.kernels.gpu.tiles import Device
+from fastrnn.kernels.gpu import measured, sizes, tiles
+from fastrnn.kernels.gpu.sizes import Device
 
 KIB = 1024
 H200 = Device(90, 132, 227 * KIB, 228 * KIB)
@@ -65,24 +66,25 @@ def chosen(layer, device):
 def hold(layer, device):
     """Assert that what is chosen is a reason in words, or a tile within the device's limits."""
     gates, arithmetic, B, H, D = layer
-    kind = tiles.precision(*arithmetic)
-    sizes = (
-        (tiles.forward_shared, tiles.forward_programs),
-        (tiles.backward_shared, tiles.backward_programs),
-    )
-    for tile, (shared, programs) in zip(chosen(layer, device), sizes, strict=True):
+    kind = sizes.precision(*arithmetic)
+    for (direction, kernel), tile in zip(sizes.KERNELS.items(), chosen(layer, device), strict=True):
         if isinstance(tile, str):
-            assert f"H = {H}" in tile or device.arch < tiles.OLDEST
+            assert f"H = {H}" in tile or device.arch < sizes.OLDEST
             continue
         assert all(size & (size - 1) == 0 for size in (tile[0], tile.BB, tile.warps))
         assert min(tile[0], tile.BB) >= 16
-        needed = shared(tile, gates, kind, H)
+        needed = kernel.shared(tile, gates, kind, H)
         assert needed <= device.shared
-        units, batch = -(-H // tile[0]), -(-B // tile.BB)
-        if units > 1:
-            each = device.shared_total // (needed + 1 * KIB)
-            assert programs(tile, B, H, D) <= device.processors * each
-            assert programs(tile, B, H, D) >= units * batch * D
+        found = sizes.launches(direction, tile, gates, kind, B, H, D, device)
+        assert found.lanes * tile.BB >= B * D
+        each = math.prod(found.programs)
+        assert each * tile[0] >= H
+        if each > 1:
+            room = device.processors * (device.shared_total // (needed + 1 * KIB))
+            assert 0 < found.together * each <= room
+            assert found.count == math.ceil(found.lanes / found.together)
+        else:
+            assert found.together is None
 
 
 @pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
@@ -105,17 +107,31 @@ def test_more_device_serves_more(layer, device, processors, shared):
         assert isinstance(small, str) or not isinstance(large, str)
 
 
-@given(layers, devices, st.integers(0, 1000))
-def test_fewer_sequences_fit_where_more_do(layer, device, fewer):
-    gates, arithmetic, B, H, _ = layer
-    less = (gates, arithmetic, max(1, B - fewer), H, 1)
-    for many, few in zip(chosen(layer, device), chosen(less, device), strict=True):
-        assert isinstance(many, str) or not isinstance(few, str)
+@given(layers, devices, st.integers(1, 5000))
+def test_what_fits_fits_with_any_batch(layer, device, other):
+    gates, arithmetic, _, H, D = layer
+    unlike = (gates, arithmetic, other, H, 3 - D)
+    for one, another in zip(chosen(layer, device), chosen(unlike, device), strict=True):
+        assert isinstance(one, str) == isinstance(another, str)
+        assert one == another or not isinstance(one, str)
+
+
+@given(layers, devices)
+def test_fewest_launches(layer, device):
+    gates, arithmetic, B, H, D = layer
+    kind = sizes.precision(*arithmetic)
+    for direction, tile in zip(sizes.KERNELS, chosen(layer, device), strict=True):
+        if not isinstance(tile, str):
+            sizes_of = gates, kind, B, H, D, device
+            every = sizes.fitting(direction, *sizes_of)
+            counts = [sizes.launches(direction, each, *sizes_of).count for each in every]
+            assert every[0] == tile
+            assert counts[0] == min(counts)
 
 
 @pytest.mark.parametrize("gates", GATES)
 def test_an_h200_serves_what_it_must(gates):
-    """Half precision to H = 1024; TF32 to 768, but at 768 in training only a small batch."""
+    """Half precision to H = 1024; TF32 to 768; exact float32 to 512."""
 
     def serves(dtype, B, H, training):
         choice = tiles.choose(gates, dtype, dtype == "float32", B, H, 1, H200, training)
@@ -126,8 +142,11 @@ def test_an_h200_serves_what_it_must(gates):
             serves(dtype, B, H, training=True)
     for H, B in product((768, 1000, 1024), (1, 16, 64)):
         serves("bfloat16", B, H, training=True)
+    for B in (1, 16, 32):
+        serves("float32", B, 768, training=True)
     serves("float32", 64, 768, training=False)
-    serves("float32", 16, 768, training=True)
+    exact = (gates, "float32", False, 64, 512, 1, H200)
+    assert tiles.choose(*exact, training=True).forward
 
 
 def test_a_small_layer_is_one_program():
@@ -145,7 +164,9 @@ def test_reasons():
     assert wide.forward is None
     assert "H = 4096 is beyond 1536" in wide.reason
     many = tiles.choose(4, "bfloat16", False, 5000, 1024, 1, H200, False)
-    assert "at the same time" in many.reason
+    assert many.reason == "B = 5000 takes 40 launches, and torch is thought to be faster"
+    few = tiles.choose(4, "bfloat16", False, 1, 1024, 1, DEVICES["H200, a seventh"], False)
+    assert few.reason == "H = 1024 takes 64 programs at the same time, more than this GPU runs"
     poor = Device(86, 40, 16 * KIB, 16 * KIB)
     tight = tiles.choose(4, "float16", False, 1, 128, 1, poor, False)
     assert "KiB of shared memory" in tight.reason
@@ -199,6 +220,9 @@ def test_measurements_decide():
         assert choice(64, 1000, training=True).forward
     assert choice(64, 1000, training=False).forward  # that mode was fast
     assert choice(16, 1024, training=True).forward  # and so was that batch
+    assert not choice(None, 1024, training=True).forward  # it is slow with one, so with any
+    assert choice(None, 1024, training=False).forward
+    assert choice(None, 100, training=True).reason == measured.UNTIMED
     for unlike in (
         choice(64, 512, training=True, dtype="float16"),
         choice(64, 512, training=True, device=A100),
@@ -216,5 +240,5 @@ def test_a_measured_tile_serves_only_where_it_fits():
 
 
 def test_nothing_measured_is_fine():
-    assert measured.verdict(4, "bfloat16", False, 1, 64, 1, 90, True) == (True, measured.UNTIMED)
+    assert measured.verdict(4, "bfloat16", False, 1, 64, 1, 90, True) == (None, measured.UNTIMED)
     assert measured.tile("forward", 4, "half", 1, 64, 1, 90) is None

@@ -4,20 +4,20 @@ from itertools import product
 from typing import NamedTuple
 
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.gpu import tiles
+from fastrnn.kernels.gpu import sizes, tiles
 
 from .compiler import Layer, compiled, resources, target
 
 KIB = 1024
 # A GPU of each kind: processors, shared memory of a program and of a multiprocessor.
 GPUS = {
-    "sm80": tiles.Device(80, 108, 163 * KIB, 164 * KIB),
-    "sm86": tiles.Device(86, 84, 99 * KIB, 100 * KIB),
-    "sm89": tiles.Device(89, 128, 99 * KIB, 100 * KIB),
-    "sm90": tiles.Device(90, 132, 227 * KIB, 228 * KIB),
-    "sm100": tiles.Device(100, 148, 227 * KIB, 228 * KIB),
-    "sm120": tiles.Device(120, 170, 99 * KIB, 100 * KIB),
-    "gfx942": tiles.Device(0x942, 304, 64 * KIB, 64 * KIB),
+    "sm80": sizes.Device(80, 108, 163 * KIB, 164 * KIB),
+    "sm86": sizes.Device(86, 84, 99 * KIB, 100 * KIB),
+    "sm89": sizes.Device(89, 128, 99 * KIB, 100 * KIB),
+    "sm90": sizes.Device(90, 132, 227 * KIB, 228 * KIB),
+    "sm100": sizes.Device(100, 148, 227 * KIB, 228 * KIB),
+    "sm120": sizes.Device(120, 170, 99 * KIB, 100 * KIB),
+    "gfx942": sizes.Device(0x942, 304, 64 * KIB, 64 * KIB),
 }
 SHORT = ("sm86", "sm89", "sm120")  # much alike: the LSTM alone, where matrix units multiply
 WIDTHS = (64, 128, 256, 512, 768, 1024, 1536)
@@ -43,13 +43,13 @@ class Row(NamedTuple):
     @property
     def shared(self):
         """Bytes of shared memory, as the choice of tiles reckons."""
-        kind = tiles.precision(*ARITHMETICS[self.arithmetic])
-        reckon = getattr(tiles, f"{self.direction}_shared")
+        kind = sizes.precision(*ARITHMETICS[self.arithmetic])
+        reckon = sizes.KERNELS[self.direction].shared
         return reckon(self._tile, CELLS[self.cell].gates, kind, self.H)
 
     @property
     def _tile(self):
-        return (tiles.Forward if self.direction == "forward" else tiles.Backward)(*self.tile)
+        return sizes.KERNELS[self.direction].tile(*self.tile)
 
     def compile(self):
         """What the compiler says, see ``resources``."""

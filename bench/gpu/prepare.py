@@ -41,12 +41,12 @@ def serve(todo, device, log):
     tree.use(machine.ROOT)
     import torch
 
-    from fastrnn.kernels.gpu import tiles
+    from fastrnn.kernels.gpu import sizes
 
     from ..aot.compiler import compiled, target
 
     torch.set_num_threads(1)
-    device = tiles.Device(*device)
+    device = sizes.Device(*device)
     name = f"sm{device.arch}" if device.arch < 0x900 else f"gfx{device.arch:x}"
     for section, item in todo:
         for call in calls(section, item, device):
@@ -58,13 +58,14 @@ def serve(todo, device, log):
 
 
 def device_of(row):
-    """The tiles.Device that the environment's row describes, as a plain tuple."""
+    """The sizes.Device that the environment's row describes, as a plain tuple."""
     return tuple(row[name] for name in ("arch", "processors", "shared", "shared_total"))
 
 
 def calls(section, item, device):
     """The Calls for what an item launches; none where it does not fit."""
     from fastrnn.kernels.gpu import tiles
+    from fastrnn.kernels.gpu.sizes import fitting, precision
     from fastrnn.kernels.keep import Keep
 
     from ..aot.compiler import Layer
@@ -80,8 +81,8 @@ def calls(section, item, device):
     if isinstance(forward, str) or case.projection:
         return []
     if "direction" in item:
-        kind = tiles.precision(case.dtype, tf32)
-        tried = tiles.fitting(item["direction"], sizes[0], kind, *sizes[3:])
+        kind = precision(case.dtype, tf32)
+        tried = fitting(item["direction"], sizes[0], kind, *sizes[3:])
         if item["direction"] == "forward":
             return [Call(layer, tile, None, Keep.NOTHING, section.spins) for tile in tried]
         return [Call(layer, forward, tile, Keep.ALL, section.spins) for tile in tried]

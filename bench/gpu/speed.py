@@ -6,7 +6,7 @@ from statistics import median
 import torch
 
 import fastrnn
-from fastrnn.kernels.gpu import launch, tiles
+from fastrnn.kernels.gpu import launch, sizes, tiles
 
 from .. import data
 from . import oracle
@@ -101,10 +101,10 @@ def tune(item):
     base, direction = oracle.case_of(item), item["direction"]
     name, device = item["arithmetic"], launch.describe(torch.device("cuda", 0))
     case = replace(base, mode="training" if direction == "backward" else "inference")
-    kind = tiles.precision(case.dtype, name == "tf32")
+    kind = sizes.precision(case.dtype, name == "tf32")
     gates, numbers = oracle.cell_of(item).gates, data.make(case)
     with oracle.arithmetic(name):
-        for tile in tiles.fitting(direction, gates, kind, case.B, case.H, 1, device):
+        for tile in sizes.fitting(direction, gates, kind, case.B, case.H, 1, device):
             with tiles.using(**{direction: tile}):
                 try:
                     gate = oracle.judge(replace(case, T=min(case.T, 24)), name, item["relu"])

@@ -33,11 +33,13 @@ def backward(
     dgates,  # (D, N, DGATES, H)
     partials,  # (RING, D, ceil(H / GU), B, H): the last is zero at first
     steps,  # (2, T + 2): as in forward
-    counters,  # (D, ceil(B / BB), ceil(H / GU), RING, LINE)
+    counters,  # (D * ceil(B / BB), ceil(H / GU), RING, LINE)
     failed,  # (1,)
+    lane0: tl.int32,
     s0: tl.int32,
     s1: tl.int32,
     T: tl.int32,
+    D: tl.int32,
     B: tl.int32,
     N: tl.int64,
     H: tl.constexpr,
@@ -51,17 +53,16 @@ def backward(
 ):
     GROUPS: tl.constexpr = (H + GU - 1) // GU
     dtype = weights.dtype.element_ty
-    i, j = tl.program_id(1), tl.program_id(2)
+    lane, i, j = lane0 + tl.program_id(0), tl.program_id(1), tl.program_id(2)
     blocks = (B + BB - 1) // BB
-    block = tl.program_id(0) % blocks
-    d, D = (tl.program_id(0) // blocks).to(tl.int64), tl.num_programs(0) // blocks
+    d = (lane // blocks).to(tl.int64)
     to, u = i * GU + tl.arange(0, GU), j * GU + tl.arange(0, GU)
-    b = block * BB + tl.arange(0, BB)
+    b = (lane % blocks) * BB + tl.arange(0, BB)
     sequence = b.to(tl.int64)
     inside = (u < H)[:, None] & (b < B)[None, :]
     own = (d * B + sequence)[None, :] * H + u[:, None]  # in (D, B, H)
     plane = D.to(tl.int64) * B * H
-    counter = counters + (d * blocks + block) * (GROUPS * RING * LINE)
+    counter = counters + lane * (GROUPS * RING * LINE)
     partial = partials + d * GROUPS * B * H + sequence[None, :] * H
     read, written = partial + u[:, None], partial + to[:, None] + j.to(tl.int64) * B * H
 

@@ -99,7 +99,7 @@ def table(steps, device):
 
 
 def _make_table(steps, device):
-    if steps.N == steps.T * steps.B:  # made where it is wanted: nothing to wait for
+    if steps.dense:  # made where it is wanted: nothing to wait for
         made = torch.full((2, steps.T + 2), steps.B, device=device)
         made[0, 0] = made[0, -1] = 0
         made[1, 1:-1] = torch.arange(0, steps.N, steps.B, device=device)

@@ -23,13 +23,11 @@ def obstacle(device_type):
 
 def fit(cell, directions, states, training):
     """(whether it fits, why) for a layer with these initial states, on a GPU or in its place."""
-    hidden, *extras = states
-    if any(extra.shape != hidden.shape for extra in extras):
-        return False, "projection is torch's"
-    if hidden.dim() != 3 or not hidden.numel():
+    last = states[-1]  # of H units, with a projection, too
+    if last.dim() != 3 or not last.numel():
         return False, "nothing to compute"
-    _, B, H = hidden.shape
-    dtype, device = str(hidden.dtype).removeprefix("torch."), launch.describe(hidden.device)
+    _, B, H = last.shape
+    dtype, device = str(last.dtype).removeprefix("torch."), launch.describe(last.device)
     found = tiles.choose(
         cell.gates, dtype, products.tf32(), B, H, directions, device, training=training
     )

@@ -3,7 +3,7 @@
 import torch
 
 from ..keep import Keep
-from . import kernels, launch, products, tiles
+from . import kernels, launch, products, sizes, tiles
 from .blocks import LINE
 from .buffers import Shape, rows_before, table
 
@@ -24,26 +24,23 @@ def layer(cell, x, steps, directions, states, keep):
     ``keep``: how much of it, a Keep.
     """
     shape = Shape.of(cell, x, steps, directions)
-    tile = _tile(tiles.choose_forward, cell, shape)
+    tile, launches = _choose("forward", cell, shape)
     kept, after, extra, gates = shape.memory(cell, keep)
     with products.as_cudnn_would(x.dtype):
         for weights, out in zip(directions, gates, strict=True):
             products.project(shape, x, weights, cell.gates, out)
     start = shape.states(states)
-    programs, blocks = _cdiv(shape.P, tile.BU), _cdiv(shape.B, tile.BB)
     end = launch.run(
         kernels.forward(cell),
-        (blocks, programs, shape.D),
+        launches,
         start,
         tile.warps,
-        steps.T,
-        alone=programs == 1,
         gates=gates,
         biases=shape.biases(directions, cell.gates),
         hidden=start[:1].to(x.dtype).repeat(2, 1, 1, 1),
         after=after,
         extra=extra,
-        counters=_counters(x, shape.D * blocks),
+        counters=_counters(x, launches.lanes),
         BU=tile.BU,
         KC=tile.KC,
         SEQUENTIAL=tile.sequential,
@@ -63,7 +60,7 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     direction (None where nobody asked).
     """
     shape = Shape.of(cell, x, steps, directions)
-    tile = _tile(tiles.choose_backward, cell, shape)
+    tile, launches = _choose("backward", cell, shape)
     _, after, extra, gates = shape.memory(cell, keep, kept)
 
     def before(d, every, initial):
@@ -78,17 +75,15 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
             with products.as_cudnn_would(x.dtype):
                 products.recall(cell, shape, x, weights, befores, gates[d])
     start = shape.states(grads[1:])
-    groups, blocks = _cdiv(shape.P, tile.GU), _cdiv(shape.B, tile.BB)
+    groups = launches.programs[0]
     partials = start.new_empty(RING, shape.D, groups, shape.B, shape.P)
     partials[-1] = 0
     dgates = x.new_empty(shape.D, shape.N, cell.dgates, shape.P)
     dstates = launch.run(
         kernels.backward(cell),
-        (shape.D * blocks, groups, groups),
+        launches,
         start,
         tile.warps,
-        steps.T,
-        alone=groups == 1,
         kept=gates,
         dy=shape.padded(grads[0].unflatten(1, (shape.D, shape.H)), -1).contiguous(),
         after=after,
@@ -96,7 +91,7 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
         first=shape.states(states),
         dgates=dgates,
         partials=partials,
-        counters=_counters(x, shape.D * blocks * groups * RING),
+        counters=_counters(x, launches.lanes * groups * RING),
         GU=tile.GU,
         RING=RING,
         **_common(cell, shape, tile, steps, directions),
@@ -114,18 +109,18 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     return dx, tuple(dstates[..., : shape.H].to(x.dtype)), dweights
 
 
-def _cdiv(a, b):
-    return -(-a // b)
-
-
-def _tile(choose, cell, shape):
-    """The tile for a call; RuntimeError where none fits, which the choice of engines rules out."""
+def _choose(direction, cell, shape):
+    """The tile for a call, and its Launches; RuntimeError where none fits, which the choice of
+    engines rules out.
+    """
+    tf32, device = products.tf32(), launch.describe(shape.device)
     dtype = str(shape.dtype).removeprefix("torch.")
-    device = launch.describe(shape.device)
-    tile = choose(cell.gates, dtype, products.tf32(), shape.B, shape.H, shape.D, device)
+    numbers = shape.B, shape.H, shape.D, device
+    tile = getattr(tiles, f"choose_{direction}")(cell.gates, dtype, tf32, *numbers)
     if isinstance(tile, str):
         raise RuntimeError(f"the triton engine cannot serve this: {tile}")
-    return tile
+    kind = sizes.precision(dtype, tf32)
+    return tile, sizes.launches(direction, tile, cell.gates, kind, *numbers)
 
 
 def _counters(x, count):
@@ -138,6 +133,8 @@ def _common(cell, shape, tile, steps, directions):
     return {
         "weights": shape.weights(directions, cell.gates),
         "steps": table(steps, shape.device),
+        "T": shape.T,
+        "D": shape.D,
         "B": shape.B,
         "N": shape.N,
         "H": shape.P,

@@ -1,11 +1,12 @@
 """A whole sequence forward in one launch; the recurrent weights stay on the chip all the while.
 
-A program has BU hidden units, with all their gates, of BB sequences of one direction:
+A program has BU hidden units, with all their gates, of a lane: BB sequences of a direction.
 
     gates (GATES * BU, BB) = weights (GATES * BU, H) @ h (H, BB)
 
-Every step it stores its units of h, waits for those of the other programs, and loads all of h. A
-program that has all units (BU >= H) waits for nobody, and keeps h to itself.
+Every step it stores its units of h, waits for those of the lane's other programs, and loads all of
+h. A program that has all units (BU >= H) waits for nobody, and keeps h to itself. Lanes need
+nothing of each other: those for which there is no room at once have a launch of their own.
 
 The names in capitals are set by kernels.py, which binds this function to a cell.
 """
@@ -27,11 +28,13 @@ def forward(
     start,  # (STATES, D, B, H): the states before step s0
     end,  # (STATES, D, B, H): and before s1
     steps,  # (2, T + 2): sizes and offsets of the steps, with an empty one at either end
-    counters,  # (D, ceil(B / BB), LINE)
+    counters,  # (D * ceil(B / BB), LINE)
     failed,  # (1,)
+    lane0: tl.int32,  # the first lane of this launch
     s0: tl.int32,  # which steps to take, in the order of each direction
     s1: tl.int32,
     T: tl.int32,
+    D: tl.int32,
     B: tl.int32,
     N: tl.int64,
     H: tl.constexpr,  # with its padding
@@ -48,15 +51,16 @@ def forward(
     ALONE: tl.constexpr = BU >= H
     PIECES: tl.constexpr = (H + KC - 1) // KC
     dtype = weights.dtype.element_ty
-    block, group, blocks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
-    d, D = tl.program_id(2).to(tl.int64), tl.num_programs(2)
+    lane, group = lane0 + tl.program_id(0), tl.program_id(1)
+    blocks = (B + BB - 1) // BB
+    d = (lane // blocks).to(tl.int64)
     u = group * BU + tl.arange(0, BU)
-    b = block * BB + tl.arange(0, BB)
+    b = (lane % blocks) * BB + tl.arange(0, BB)
     sequence = b.to(tl.int64)
     inside = (u < H)[:, None] & (b < B)[None, :]
     own = (d * B + sequence)[None, :] * H + u[:, None]  # in (D, B, H)
     plane = D.to(tl.int64) * B * H
-    counter = counters + (d * blocks + block) * LINE
+    counter = counters + lane * LINE
 
     r = tl.arange(0, ROW_GROUPS * BU)
     row_unit = group * BU + r % BU

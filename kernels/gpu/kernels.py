@@ -10,7 +10,8 @@ from .activations import OPERATIONS
 from .backward import backward as backward_kernel
 from .forward import forward as forward_kernel
 
-RUN_TIME = ["s0", "s1", "T", "B", "N"]  # no value of these is worth a compilation of its own
+# No value of these is worth a compilation of its own.
+RUN_TIME = ["lane0", "s0", "s1", "T", "D", "B", "N"]
 
 
 def rebind(function, names):

@@ -8,7 +8,7 @@ from threading import Lock
 import torch
 import triton
 
-from .tiles import Device
+from .sizes import Device
 
 INTERPRETED = STEPWISE = triton.knobs.runtime.interpret
 # For debugging: how often to look at a counter before giving up; 0 is for ever.
@@ -32,21 +32,27 @@ def describe(device):
     return Device(arch, found.multi_processor_count, shared, total)
 
 
-def run(kernel, grid, start, warps, T, alone, **arguments):
+def run(kernel, launches, start, warps, T, **arguments):
     """``kernel`` over T steps, from the states ``start``: the states at the end.
 
-    alone: no program waits for another.
+    launches: the tiles.Launches.
     """
+    lanes, together, programs = launches
     end, failed = torch.empty_like(start), arguments["counters"].new_zeros(1)
-    options = {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": not alone}
+    options = {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": together is not None}
     arguments |= {"failed": failed, "T": T, "SPIN_LIMIT": SPIN_LIMIT}
+    stepwise = STEPWISE and together is not None
+    at_once = lanes if together is None else max(1, together)  # where told so, against the count
     with in_turn(start.device):
-        for s0, s1 in [(s, s + 1) for s in range(T)] if STEPWISE and not alone else [(0, T)]:
-            kernel[grid](start=start, end=end, s0=s0, s1=s1, **arguments, **options)
-            start, end = end, start
+        for lane0 in range(0, lanes, at_once):
+            grid, states = (min(at_once, lanes - lane0), *programs), (start, end)
+            for s0, s1 in [(s, s + 1) for s in range(T)] if stepwise else [(0, T)]:
+                given = {"start": states[0], "end": states[1], "lane0": lane0, "s0": s0, "s1": s1}
+                kernel[grid](**given, **arguments, **options)
+                states = states[::-1]
     if SPIN_LIMIT and failed.item():
         raise RuntimeError("FASTRNN_SPIN_LIMIT: the programs of a kernel did not all arrive")
-    return start
+    return states[0]
 
 
 @contextmanager

@@ -31,18 +31,19 @@ def arithmetic(dtype, tf32):
 
 
 def nearest(rows, gates, arithmetics, B, H, D):
-    """The row for this layer, or for the layer most like it; None where none is like it."""
+    """The rows for the layer most like this one, with any B if that is None; [] if none is."""
 
     def distance(row):
-        return max(abs(log2(row["H"] / H)), abs(log2(row["B"] / B)))
+        batch = 0 if B is None else abs(log2(row["B"] / B))
+        return max(abs(log2(row["H"] / H)), batch)
 
     alike = [
         row
         for row in rows
         if row["gates"] == gates and row["D"] == D and row["arithmetic"] in arithmetics
     ]
-    best = min(alike, key=distance, default=None)
-    return best if best and distance(best) <= FAR else None
+    least = min(map(distance, alike), default=FAR)
+    return [row for row in alike if distance(row) == least] if least <= FAR else []
 
 
 def tile(direction, gates, kind, B, H, D, arch):
@@ -56,19 +57,20 @@ def tile(direction, gates, kind, B, H, D, arch):
             rows = [row for row in gpu["tiles"] if row[direction]]
             found = nearest(rows, gates, names, B, H, D)
             if found:
-                return found[direction]
+                return found[0][direction]
     return None
 
 
 @lru_cache(4096)
 def verdict(gates, dtype, tf32, B, H, D, arch, training):
-    """(whether ours shall serve a layer that fits, why)."""
+    """(whether ours shall serve a layer that fits, or None if nobody knows; why)."""
     mode = "training" if training else "inference"
     for gpu in gpus():
         if gpu["arch"] == arch:
             rows = [row for row in gpu["speed"] if row[mode]]
             found = nearest(rows, gates, (arithmetic(dtype, tf32),), B, H, D)
             if found:
-                size = f"B = {found['B']}, H = {found['H']} on {gpu['gpu']}"
-                return found[mode] >= 1, f"{found[mode]:.2f}x as fast as torch.nn at {size}"
-    return True, UNTIMED
+                worst = min(found, key=lambda row: row[mode])
+                size = f"B = {worst['B']}, H = {worst['H']} on {gpu['gpu']}"
+                return worst[mode] >= 1, f"{worst[mode]:.2f}x as fast as torch.nn at {size}"
+    return None, UNTIMED

@@ -1,9 +1,7 @@
 """Which tile a layer runs with on a GPU, if it fits: pure functions of plain numbers.
 
-A program keeps its tile of the recurrent weights on chip for the whole sequence, and programs wait
-for each other at every step. So a layer fits where one program's tile fits the shared memory, and
-where all programs run at the same time. Of two tiles that fit, the first in the order below serves,
-until a measurement (measured.json) says better.
+Of the tiles that fit (sizes.py), one with the fewest launches serves, and of these the first, until
+a measurement (measured.json) says better.
 """
 
 from contextlib import contextmanager
@@ -11,33 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from . import measured
-
-
-class Device(NamedTuple):
-    """What the choice asks of a GPU."""
-
-    arch: int  # 90 for compute capability 9.0; 0x942 for gfx942
-    processors: int
-    shared: int  # bytes that a program may have at most
-    shared_total: int  # bytes of a multiprocessor
-
-
-class Forward(NamedTuple):
-    """A program's share of the forward pass; all units where BU >= H: then nobody waits."""
-
-    BU: int  # hidden units
-    BB: int  # sequences
-    KC: int  # columns of the weights that are multiplied at once
-    warps: int
-    sequential: bool  # a chunk of h is loaded when it is its turn, instead of all ahead
-
-
-class Backward(NamedTuple):
-    """A program's share of the backward pass: a square of the weights of each gate."""
-
-    GU: int  # hidden units, of those that give and of those that take
-    BB: int  # sequences
-    warps: int
+from .sizes import KERNELS, Backward, Forward, fitting, launches, obstacle, precision
 
 
 class Choice(NamedTuple):
@@ -48,128 +20,8 @@ class Choice(NamedTuple):
     reason: str
 
 
-RESERVED = 1024  # bytes of shared memory that the driver takes for each program
-BARRIERS = 64  # and the compiler, on sm100
-WARPS = 8  # that a multiprocessor holds for certain: at the most registers a thread can have
-BATCHES = (16, 32, 64, 128)
-OLDEST = 80  # compute capability, times ten: older GPUs have no bfloat16, and little shared memory
-ROWS = 64  # of a forward tile, all gates together: the least that wgmma takes
-AHEAD = 32  # registers of a thread for states that are loaded ahead; with more it is close,
-SPILLS = 64  # and with more than this it spills
-CHUNKS = 256  # of the weights, times sequences, beyond which a program spills
-ALONE = 128  # units at most that a program has alone; with more the compiler gives up on sm80
+LAUNCHES = 2  # one after another, at most, where nobody has measured whether torch is faster
 _told = []  # pairs, the last one counts; for every thread, as autograd has its own
-
-
-class Precision(NamedTuple):
-    """What differs between the arithmetics, as the compiler's count of registers has it."""
-
-    itemsize: int
-    chunk: int  # columns of the weights that are multiplied at once, with 16 sequences
-    warps: int  # of a forward program
-    alone: int  # sums of a thread, at most, where a program has all units
-    square: int  # sums of a thread, at most, in backward
-    widest: int  # H beyond which the weights do not stay on the chip
-
-
-PRECISIONS = {
-    "half": Precision(2, 256, 4, alone=32, square=16, widest=1536),
-    "tf32": Precision(4, 128, 4, alone=32, square=8, widest=768),
-    "fp32": Precision(4, 64, 8, alone=8, square=4, widest=512),
-}
-
-
-def precision(dtype, tf32):
-    """The name in PRECISIONS of how tensors of ``dtype`` are multiplied."""
-    return "half" if dtype != "float32" else "tf32" if tf32 else "fp32"
-
-
-def power(n):
-    """The least power of two that is at least n, and 16: the least that matrix units take."""
-    return max(16, 1 << (n - 1).bit_length())
-
-
-def cdiv(a, b):
-    return -(-a // b)
-
-
-def groups(gates):
-    """Groups of rows in a forward tile: GRU's three gates are made up to four."""
-    return 1 << (gates - 1).bit_length()
-
-
-def forward_shared(tile, gates, kind, H):
-    """Bytes of shared memory that forward needs, at most.
-
-    The weights, and beside them h as it comes in, or sums on their way between threads.
-    """
-    chunks, item = cdiv(H, tile.KC), PRECISIONS[kind].itemsize
-    weights = groups(gates) * tile.BU * tile.KC * chunks * item
-    states = tile.BB * tile.KC * item * (1 if tile.sequential else chunks)
-    beside = max(states, 4 * max(ROWS, tile.BU) * tile.BB)
-    return BARRIERS + weights + beside * (2 if tile.BU >= H else 1)
-
-
-def backward_shared(tile, gates, kind, H):
-    """Bytes of shared memory that backward needs, at most: likewise."""
-    weights = gates * tile.GU**2 * PRECISIONS[kind].itemsize
-    return BARRIERS + weights + 4 * tile.GU * max(tile.BB, 4 * tile.warps)
-
-
-def forward_programs(tile, B, H, D):
-    return D * cdiv(B, tile.BB) * cdiv(H, tile.BU)
-
-
-def backward_programs(tile, B, H, D):
-    return D * cdiv(B, tile.BB) * cdiv(H, tile.GU) ** 2
-
-
-def resident(shared, warps, device):
-    """How many programs are certain to run at the same time."""
-    return device.processors * min(device.shared_total // (shared + RESERVED), WARPS // warps)
-
-
-def forward_tiles(gates, kind, H):
-    """The forward tiles of this layer, best first."""
-    p = PRECISIONS[kind]
-    for warps in (p.warps, 8):
-        if power(H) <= ALONE and groups(gates) * power(H) * 16 <= 32 * warps * p.alone:
-            yield Forward(power(H), 16, power(H), warps, True)
-            break
-    if p.widest < H:
-        return
-    units = min(ROWS // groups(gates), power(H))
-    for batch in BATCHES:
-        chunk = min(p.chunk, power(H))
-        registers = batch * cdiv(H, chunk) * chunk * p.itemsize // (4 * 32 * p.warps)
-        ahead = Forward(units, batch, chunk, p.warps, False)
-        narrow = min(chunk, max(16, p.chunk * 16 // batch))
-        if registers <= AHEAD:
-            yield ahead
-        if batch <= 64 and batch * cdiv(H, p.chunk) <= CHUNKS:
-            yield Forward(units, batch, narrow, p.warps, True)
-        if AHEAD < registers <= SPILLS:
-            yield ahead
-
-
-def backward_tiles(gates, kind, H):
-    """The backward tiles of this layer, best first."""
-    p = PRECISIONS[kind]
-    squares = [128, 64, 32] if kind == "half" and H > 256 else [64, 32, 128]
-    if power(H) <= 256:
-        squares.insert(0, power(H))  # one program
-    for units in squares if p.widest >= H else ():
-        for batch in BATCHES:
-            for warps, sums in ((4, min(8, p.square)), (8, p.square)):
-                if units * batch <= 32 * warps * sums:
-                    yield Backward(min(units, power(H)), batch, warps)
-                    break
-
-
-_KERNELS = {
-    "forward": (Forward, forward_tiles, forward_shared, forward_programs),
-    "backward": (Backward, backward_tiles, backward_shared, backward_programs),
-}
 
 
 def choose_forward(gates, dtype, tf32, B, H, D, device):
@@ -186,64 +38,34 @@ def choose_backward(gates, dtype, tf32, B, H, D, device):
 
 @lru_cache(4096)
 def _chosen(direction, gates, kind, B, H, D, device):
-    Tile, *_ = _KERNELS[direction]
     known = measured.tile(direction, gates, kind, B, H, D, device.arch)
-    best = [Tile(*known)] if known else []
+    best = [KERNELS[direction].tile(*known)] if known else []
     found = fitting(direction, gates, kind, B, H, D, device, best)
-    return found[0] if found else _reason(direction, gates, kind, B, H, D, device)
-
-
-def fitting(direction, gates, kind, B, H, D, device, best=()):
-    """The tiles that the device can run, the best first; those in ``best`` before all others.
-
-    direction: "forward" or "backward"; kind: of PRECISIONS.
-    """
-    _, tiles, shared, programs = _KERNELS[direction]
-    found = {}
-    if device.arch < OLDEST:
-        return []
-    for tile in (*best, *tiles(gates, kind, H)):
-        needed = shared(tile, gates, kind, H)
-        together = programs(tile, B, H, D) <= resident(needed, tile.warps, device)
-        if direction == "backward" and _fails(tile, gates, H, device):
-            continue
-        if needed <= device.shared and (tile[0] >= H or together):
-            found[tile] = None
-    return list(found)
-
-
-def _fails(tile, gates, H, device):
-    """Whether Triton fails to compile this Backward tile: seen with 3.7.1, of one gate alone."""
-    return 100 <= device.arch < 120 and gates == 1 and tile.GU >= H
-
-
-def _reason(direction, gates, kind, B, H, D, device):
-    """Why no tile fits."""
-    _, tiles, shared, programs = _KERNELS[direction]
-    sizes = [(shared(t, gates, kind, H), programs(t, B, H, D)) for t in tiles(gates, kind, H)]
-    if device.arch < OLDEST:
-        return f"compute capability {device.arch / 10}, and {OLDEST / 10} or newer is needed"
-    if not sizes:
-        return f"H = {H} is beyond {PRECISIONS[kind].widest}, the widest with {kind} arithmetic"
-    least, fewest = (min(column) for column in zip(*sizes, strict=True))
-    if least > device.shared:
-        return (
-            f"H = {H} needs {least // 1024} KiB of shared memory a program, "
-            f"this GPU has {device.shared // 1024}"
-        )
-    return f"B = {B}, H = {H} takes {fewest} programs at the same time, more than this GPU runs"
+    return found[0] if found else obstacle(direction, gates, kind, H, device)
 
 
 def choose(gates, dtype, tf32, B, H, D, device, training):
-    """The Choice for a layer: ours where it fits and no measurement says that torch is faster."""
-    forward = choose_forward(gates, dtype, tf32, B, H, D, device)
-    backward = choose_backward(gates, dtype, tf32, B, H, D, device) if training else None
+    """The Choice for a layer: ours where it fits and no measurement says that torch is faster.
+
+    B may be None: for any number of sequences, in a trace that does not know it.
+    """
+    sizes = gates, dtype, tf32, B or 1, H, D, device
+    forward = choose_forward(*sizes)
+    backward = choose_backward(*sizes) if training else None
     for tile in (forward, backward):
         if isinstance(tile, str):
             return Choice(None, None, tile)
     if _told:
         return Choice(forward, backward, "as fastrnn.kernels.gpu.tiles was told")
     faster, reason = measured.verdict(gates, dtype, tf32, B, H, D, device.arch, training)
+    if faster is None:
+        sizes = gates, precision(dtype, tf32), B or 1, H, D, device
+        found = [launches("forward", forward, *sizes)]
+        found += [launches("backward", backward, *sizes)] if training else []
+        most = max(each.count for each in found)
+        faster = most <= LAUNCHES
+        if not faster:
+            reason = f"B = {B} takes {most} launches, and torch is thought to be faster"
     return Choice(forward, backward, reason) if faster else Choice(None, None, reason)
 
 

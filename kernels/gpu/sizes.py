@@ -1,0 +1,242 @@
+"""The tiles of both kernels, and what each needs of a GPU: pure functions of plain numbers.
+
+A program keeps its tile of the recurrent weights on chip for the whole sequence, and the programs
+of a lane (BB sequences of a direction) wait for each other at every step. So a layer fits where one
+program's tile fits the shared memory, and where the programs of one lane run at the same time: its
+H decides. Lanes for which there is no room then have launches of their own, one after another.
+"""
+
+from collections.abc import Callable
+from math import inf, prod
+from typing import NamedTuple
+
+
+class Device(NamedTuple):
+    """What the choice asks of a GPU."""
+
+    arch: int  # 90 for compute capability 9.0; 0x942 for gfx942
+    processors: int
+    shared: int  # bytes that a program may have at most
+    shared_total: int  # bytes of a multiprocessor
+
+
+class Forward(NamedTuple):
+    """A program's share of the forward pass; all units where BU >= H: then nobody waits."""
+
+    BU: int  # hidden units
+    BB: int  # sequences
+    KC: int  # columns of the weights that are multiplied at once
+    warps: int
+    sequential: bool  # a chunk of h is loaded when it is its turn, instead of all ahead
+
+
+class Backward(NamedTuple):
+    """A program's share of the backward pass: a square of the weights of each gate."""
+
+    GU: int  # hidden units, of those that give and of those that take
+    BB: int  # sequences
+    warps: int
+
+
+class Launches(NamedTuple):
+    """How the programs of a kernel come to run."""
+
+    lanes: int
+    together: int | None  # lanes at a time, 0 if there is no room for one; None: all are alone
+    programs: tuple  # the grid of a lane
+
+    @property
+    def count(self):
+        """How many there are; more than any number, if there is no room for a lane."""
+        if self.together is None:
+            return 1
+        return cdiv(self.lanes, self.together) if self.together else inf
+
+
+RESERVED = 1024  # bytes of shared memory that the driver takes for each program
+BARRIERS = 64  # and the compiler, on sm100
+WARPS = 8  # that a multiprocessor holds for certain: at the most registers a thread can have
+BATCHES = (16, 32, 64, 128)
+ROWS = 64  # of a forward tile, all gates together: the least that wgmma takes
+AHEAD = 32  # registers of a thread for states that are loaded ahead; with more it is close,
+SPILLS = 64  # and with more than this it spills
+CHUNKS = 256  # of the weights, times sequences, beyond which a program spills
+ALONE = 128  # units at most that a program has alone; with more the compiler gives up on sm80
+
+OLDEST = 80  # compute capability, times ten: older GPUs have no bfloat16, and little shared memory
+
+
+class Precision(NamedTuple):
+    """What differs between the arithmetics, as the compiler's count of registers has it."""
+
+    itemsize: int
+    chunk: int  # columns of the weights that are multiplied at once, with 16 sequences
+    warps: int  # of a forward program
+    alone: int  # sums of a thread, at most, where a program has all units
+    square: int  # sums of a thread, at most, in backward
+    widest: int  # H beyond which the weights do not stay on the chip
+
+
+PRECISIONS = {
+    "half": Precision(2, 256, 4, alone=32, square=16, widest=1536),
+    "tf32": Precision(4, 128, 4, alone=32, square=8, widest=768),
+    "fp32": Precision(4, 64, 8, alone=8, square=4, widest=512),
+}
+
+
+def precision(dtype, tf32):
+    """The name in PRECISIONS of how tensors of ``dtype`` are multiplied."""
+    return "half" if dtype != "float32" else "tf32" if tf32 else "fp32"
+
+
+def power(n):
+    """The least power of two that is at least n, and 16: the least that matrix units take."""
+    return max(16, 1 << (n - 1).bit_length())
+
+
+def cdiv(a, b):
+    return -(-a // b)
+
+
+def groups(gates):
+    """Groups of rows in a forward tile: GRU's three gates are made up to four."""
+    return 1 << (gates - 1).bit_length()
+
+
+def forward_shared(tile, gates, kind, H):
+    """Bytes of shared memory that forward needs, at most.
+
+    The weights, and beside them h as it comes in, or sums on their way between threads.
+    """
+    chunks, item = cdiv(H, tile.KC), PRECISIONS[kind].itemsize
+    weights = groups(gates) * tile.BU * tile.KC * chunks * item
+    states = tile.BB * tile.KC * item * (1 if tile.sequential else chunks)
+    beside = max(states, 4 * max(ROWS, tile.BU) * tile.BB)
+    return BARRIERS + weights + beside * (2 if tile.BU >= H else 1)
+
+
+def backward_shared(tile, gates, kind, H):
+    """Bytes of shared memory that backward needs, at most: likewise."""
+    weights = gates * tile.GU**2 * PRECISIONS[kind].itemsize
+    return BARRIERS + weights + 4 * tile.GU * max(tile.BB, 4 * tile.warps)
+
+
+def forward_programs(tile, H):
+    """The grid of a lane."""
+    return (cdiv(H, tile.BU),)
+
+
+def backward_programs(tile, H):
+    """The grid of a lane."""
+    return (cdiv(H, tile.GU),) * 2
+
+
+def resident(shared, warps, device):
+    """How many programs are certain to run at the same time."""
+    return device.processors * min(device.shared_total // (shared + RESERVED), WARPS // warps)
+
+
+def forward_tiles(gates, kind, H):
+    """The forward tiles of this layer, best first."""
+    p = PRECISIONS[kind]
+    for warps in (p.warps, 8):
+        if power(H) <= ALONE and groups(gates) * power(H) * 16 <= 32 * warps * p.alone:
+            yield Forward(power(H), 16, power(H), warps, True)
+            break
+    if p.widest < H:
+        return
+    units = min(ROWS // groups(gates), power(H))
+    for batch in BATCHES:
+        chunk = min(p.chunk, power(H))
+        registers = batch * cdiv(H, chunk) * chunk * p.itemsize // (4 * 32 * p.warps)
+        ahead = Forward(units, batch, chunk, p.warps, False)
+        narrow = min(chunk, max(16, p.chunk * 16 // batch))
+        if registers <= AHEAD:
+            yield ahead
+        if batch <= 64 and batch * cdiv(H, p.chunk) <= CHUNKS:
+            yield Forward(units, batch, narrow, p.warps, True)
+        if AHEAD < registers <= SPILLS:
+            yield ahead
+
+
+def backward_tiles(gates, kind, H):
+    """The backward tiles of this layer, best first."""
+    p = PRECISIONS[kind]
+    squares = [128, 64, 32] if kind == "half" and H > 256 else [64, 32, 128]
+    if power(H) <= 256:
+        squares.insert(0, power(H))  # one program
+    for units in squares if p.widest >= H else ():
+        for batch in BATCHES:
+            for warps, sums in ((4, min(8, p.square)), (8, p.square)):
+                if units * batch <= 32 * warps * sums:
+                    yield Backward(min(units, power(H)), batch, warps)
+                    break
+
+
+class Kernel(NamedTuple):
+    """What is known of the kernel of a direction of time, as functions."""
+
+    tile: type
+    tiles: Callable  # (gates, kind, H): all that there are, best first
+    shared: Callable  # (tile, gates, kind, H): bytes of shared memory
+    programs: Callable  # (tile, H): the grid of a lane
+
+
+KERNELS = {
+    "forward": Kernel(Forward, forward_tiles, forward_shared, forward_programs),
+    "backward": Kernel(Backward, backward_tiles, backward_shared, backward_programs),
+}
+
+
+def launches(direction, tile, gates, kind, B, H, D, device):
+    """The Launches of a kernel in this tile. direction: of KERNELS; kind: of PRECISIONS."""
+    kernel = KERNELS[direction]
+    grid, lanes = kernel.programs(tile, H), D * cdiv(B, tile.BB)
+    if prod(grid) == 1:
+        return Launches(lanes, None, grid)
+    room = resident(kernel.shared(tile, gates, kind, H), tile.warps, device)
+    return Launches(lanes, room // prod(grid), grid)
+
+
+def fitting(direction, gates, kind, B, H, D, device, best=()):
+    """The tiles that the device can run, those with the fewest launches first.
+
+    ``best`` come before all others, if they fit, too.
+    """
+    kernel = KERNELS[direction]
+
+    def found(tile):
+        return launches(direction, tile, gates, kind, B, H, D, device)
+
+    def fits(tile):
+        fails = direction == "backward" and _fails(tile, gates, H, device)
+        shared = kernel.shared(tile, gates, kind, H)
+        return found(tile).together != 0 and shared <= device.shared and not fails
+
+    if device.arch < OLDEST:
+        return []
+    every = sorted(kernel.tiles(gates, kind, H), key=lambda tile: found(tile).count)
+    return list(dict.fromkeys(filter(fits, (*best, *every))))
+
+
+def _fails(tile, gates, H, device):
+    """Whether Triton fails to compile this Backward tile: seen with 3.7.1, of one gate alone."""
+    return 100 <= device.arch < 120 and gates == 1 and tile.GU >= H
+
+
+def obstacle(direction, gates, kind, H, device):
+    """Why no tile fits."""
+    kernel = KERNELS[direction]
+    tiles = list(kernel.tiles(gates, kind, H))
+    if device.arch < OLDEST:
+        return f"compute capability {device.arch / 10}, and {OLDEST / 10} or newer is needed"
+    if not tiles:
+        return f"H = {H} is beyond {PRECISIONS[kind].widest}, the widest with {kind} arithmetic"
+    least = min(kernel.shared(tile, gates, kind, H) for tile in tiles)
+    if least > device.shared:
+        return (
+            f"H = {H} needs {least // 1024} KiB of shared memory a program, "
+            f"this GPU has {device.shared // 1024}"
+        )
+    fewest = min(prod(kernel.programs(tile, H)) for tile in tiles)
+    return f"H = {H} takes {fewest} programs at the same time, more than this GPU runs"
