@@ -14,7 +14,7 @@ import fastrnn
 from bench import gpu_report, report
 from bench.cases import Case
 from bench.gpu import __main__ as command
-from bench.gpu import behaviour, checks, driver, oracle, plan, prepare, speed, summary
+from bench.gpu import behaviour, checks, driver, oracle, plan, prepare, speed, summary, worker
 from fastrnn.kernels.gpu import launch, measured, tiles
 from fastrnn.kernels.keep import Keep
 
@@ -139,6 +139,14 @@ def test_what_triton_does_not_serve_is_checked_all_the_same():
     assert row["engine"] == "torch"
     assert "cannot serve this" in row["why"]
     assert row["right"]
+
+
+@pytest.mark.parametrize("do", [worker.measure, worker.tune])
+def test_what_triton_does_not_serve_is_not_timed(do, monkeypatch):
+    monkeypatch.setattr(launch, "describe", lambda _: H200)
+    item = {"case": asdict(SMALL), "arithmetic": "float32", "relu": False, "direction": "forward"}
+    (row,) = do(item)
+    assert "cannot serve this" in row["skipped"]
 
 
 def test_checks_in_the_interpreter(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ STOREYS = [
     ["fastrnn.backends"],
     ["fastrnn.description"],
     ["fastrnn.kernels.reference", "fastrnn.kernels.cpu", "fastrnn.kernels.gpu"],
-    ["fastrnn.kernels.keep", "fastrnn.kernels.steps", "fastrnn.kernels.weights"],
+    [f"fastrnn.kernels.{name}" for name in ("keep", "refused", "steps", "weights")],
     ["fastrnn.kernels.cells"],
 ]
 STOREY = {name: number for number, names in enumerate(STOREYS) for name in names}

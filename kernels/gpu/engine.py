@@ -3,6 +3,7 @@
 import torch
 
 from ..keep import Keep
+from ..refused import Refused
 from . import kernels, launch, products, tiles
 from .blocks import LINE
 from .buffers import Shape, rows_before, table
@@ -119,12 +120,12 @@ def _cdiv(a, b):
 
 
 def _tile(choose, cell, shape):
-    """The tile for a call; RuntimeError where none fits, which the choice of engines rules out."""
+    """The tile for a call; Refused where none fits, which the choice of engines rules out."""
     dtype = str(shape.dtype).removeprefix("torch.")
     device = launch.describe(shape.device)
     tile = choose(cell.gates, dtype, products.tf32(), shape.B, shape.H, shape.D, device)
     if isinstance(tile, str):
-        raise RuntimeError(f"the triton engine cannot serve this: {tile}")
+        raise Refused("triton", tile)
     return tile
 
 
