@@ -20,6 +20,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 
 from . import description
+from .kernels.refused import Refused
 
 ENGINES = {
     "numba": "fastrnn.kernels.cpu.engine",
@@ -80,7 +81,7 @@ def choose(tensors, step, layer, traced):
     if told == "triton" and able.name == "numba" and not traced:  # its interpreter runs on CPU
         able = _on_gpu(tensors, step, layer)
     if told in ("numba", "triton") and able.name != told:
-        raise RuntimeError(f"the {told} engine cannot serve this: {able.reason}")
+        raise Refused(told, able.reason)
     return Choice(told, "asked for by fastrnn.backends.use")
 
 
@@ -240,8 +241,8 @@ def use(name):
     """Within this context the engine ``name`` serves every layer (of this thread or task).
 
     What torch.compile has compiled keeps the engine of its compilation. Raises ValueError if no
-    engine has that name; a layer raises RuntimeError where the "numba" or "triton" asked for cannot
-    serve it.
+    engine has that name; a layer raises Refused, a RuntimeError, where "numba" or "triton" was
+    asked for and cannot serve it.
     """
     if name not in ENGINES:
         raise ValueError(f"no engine is called {name!r}; there are {', '.join(ENGINES)}")

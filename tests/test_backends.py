@@ -1,5 +1,6 @@
 """Which engine serves which tensors; the reason given; and how to say otherwise."""
 
+import pickle
 import threading
 import warnings
 
@@ -189,8 +190,12 @@ UNSERVED = {
 
 @pytest.mark.parametrize(("tensors", "reason"), UNSERVED.values(), ids=UNSERVED)
 def test_numba_asked_for_in_vain(tensors, reason):
-    with backends.use("numba"), pytest.raises(RuntimeError, match=f"cannot serve this: .*{reason}"):
+    said = f"the numba engine cannot serve this: .*{reason}"
+    with backends.use("numba"), pytest.raises(backends.Refused, match=said) as refusal:
         backends.explain(*tensors)
+    passed_on = pickle.loads(pickle.dumps(refusal.value))  # as another process would see it
+    assert isinstance(passed_on, RuntimeError)
+    assert str(passed_on) == str(refusal.value)
 
 
 @EVERY_KIND
@@ -199,7 +204,7 @@ def test_numba_asked_for_in_vain_by_a_layer(kind, calls):
     with (
         backends.use("numba"),
         torch.autocast("cpu"),
-        pytest.raises(RuntimeError, match="the numba engine cannot serve this: autocast"),
+        pytest.raises(backends.Refused, match="the numba engine cannot serve this: autocast"),
     ):
         ours(torch.randn(4, 3, 5).double())
     assert not calls

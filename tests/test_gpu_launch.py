@@ -1,6 +1,7 @@
 """What a launch needs of a GPU, shown with a GPU that is pretended."""
 
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +9,13 @@ import torch
 from against_torch import EVERY_KIND
 
 from bench.aot import compiler
+from fastrnn.kernels import steps
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.gpu import choice, kernels, launch, products, tiles
+from fastrnn.kernels.gpu import choice, engine, kernels, launch, products, tiles
 from fastrnn.kernels.gpu.sizes import Device
+from fastrnn.kernels.keep import Keep
+from fastrnn.kernels.refused import Refused
+from fastrnn.kernels.weights import Weights
 
 
 @EVERY_KIND
@@ -45,6 +50,17 @@ def test_without_a_driver(monkeypatch):
     monkeypatch.setattr(choice, "driver", Driver())
     assert choice.obstacle.__wrapped__("cuda") == "Triton cannot start: Failed to find C compiler."
     assert "no GPU" in choice.obstacle.__wrapped__("cpu")
+
+
+@EVERY_KIND
+def test_what_no_tile_fits_is_refused(kind):
+    """By the engine itself, should a caller not have asked before."""
+    cell, B, H = CELLS[kind], 3, 4096
+    empty = partial(torch.empty, dtype=torch.bfloat16, device="meta")
+    weights = Weights(empty(cell.gates * H, 5), empty(cell.gates * H, H), None, None, None)
+    states = [empty(1, B, H)] * cell.states
+    with pytest.raises(Refused, match="the triton engine cannot serve this: "):
+        engine.layer(cell, empty(B, 5), steps.dense(1, B), [weights], states, Keep.NOTHING)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """torch.compile: a layer is one operator of a full graph, which holds for every T and B."""
 
 import shutil
-import sys
 
 import pytest
 import torch
@@ -10,13 +9,11 @@ from against_torch import (
     EVERY_KIND,
     TOLERANCE,
     build,
-    differences,
     make_inputs,
-    outputs_and_gradients,
     plain_call,
     under_autocast,
 )
-from conftest import run_python
+from compiling import compiled, differs, layers_in
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,33 +32,6 @@ OPTIONS = {
     "recompute": {"recompute": True},
 }
 EVERY_OPTION = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-
-
-@pytest.fixture(autouse=True)
-def forget():
-    torch._dynamo.reset()
-
-
-def compiled(function, backend="aot_eager"):
-    """``function`` compiled as one graph, and the list in which its graphs are found."""
-    graphs = []
-
-    def noted(graph, inputs):
-        graphs.append(graph)
-        return torch._dynamo.lookup_backend(backend)(graph, inputs)
-
-    return torch.compile(function, fullgraph=True, backend=noted), graphs
-
-
-def differs(module, fast, inputs, call=plain_call, tolerance=0):
-    """What of the outputs and the gradients of ``fast``, made of ``module``, is not eager's."""
-    expected = outputs_and_gradients(module, inputs, call)
-    found = outputs_and_gradients(module, inputs, lambda _, *args: call(fast, *args))
-    return differences(found, expected, tolerance)
-
-
-def layers_in(graph):
-    return [n for n in graph.graph.nodes if "fastrnn.layer" in str(n.target)]
 
 
 @EVERY_KIND
@@ -117,7 +87,6 @@ def test_inductor(kind, cell, backend):
 def test_size_of_the_graph(kind):
     sizes = set()
     for T in (2, 50):
-        torch._dynamo.reset()
         fast, graphs = compiled(build(fastrnn, kind, 5, 8))
         fast(torch.randn(T, 3, 5))
         sizes.add(len(graphs[0].graph.nodes))
@@ -252,64 +221,3 @@ def test_observed(kind, options):
     first = torch.autograd.grad(loss, leaves, create_graph=True)
     second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
     torch.testing.assert_close(results, [first, second])
-
-
-def test_subclasses_of_ours():
-    class Doubling(fastrnn.GRU):
-        def forward(self, x, hx=None):
-            return super().forward(2 * x, hx)
-
-    ours = Doubling(5, 8)
-    fast, graphs = compiled(ours)
-    assert not differs(ours, fast, make_inputs(ours, 4, 3))
-    assert layers_in(graphs[0])
-
-
-@EVERY_KIND
-def test_torchs_own_layers_are_refused_as_ever(kind):
-    fast, _ = compiled(build(nn, kind, 5, 8))
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="RNN, GRU, or LSTM"):
-        fast(torch.randn(4, 3, 5))
-    assert not torch._dynamo.config.allow_rnn
-
-
-IMPORTS = {
-    "before": "import torch._dynamo, fastrnn",
-    "after": "import fastrnn; assert 'torch._dynamo' not in sys.modules; import torch._dynamo",
-}
-ADMITTED = """
-import sys, torch
-{imports}
-
-watches = [f for f in sys.meta_path if type(f).__module__ == "fastrnn.dynamo"]
-assert not watches, watches
-layer = fastrnn.GRU(3, 4)
-fast = torch.compile(layer, fullgraph=True, backend="eager")
-assert fast(torch.ones(2, 2, 3))[0].equal(layer(torch.ones(2, 2, 3))[0])
-"""
-
-
-@pytest.mark.parametrize("imports", IMPORTS.values(), ids=IMPORTS)
-def test_order_of_imports(imports):
-    run_python(ADMITTED.format(imports=imports))
-
-
-def test_the_opt_in(monkeypatch):
-    """Where torch's private interface is another, its own setting admits our layers."""
-    from torch._dynamo.variables import builder
-
-    from fastrnn import dynamo
-
-    wrapped = builder.VariableBuilder.wrap_module
-    assert wrapped.__wrapped__  # ours, around torch's
-    monkeypatch.setattr(builder.VariableBuilder, "wrap_module", wrapped.__wrapped__)
-    hidden = type(sys)("builder")
-    dynamo._patch(hidden, nn.Module)  # finds nothing, changes nothing
-    assert not vars(hidden).keys() & {"VariableBuilder"}
-    ours = fastrnn.GRU(5, 8)
-    fast, graphs = compiled(ours)
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="allow_rnn=True"):
-        fast(torch.randn(4, 3, 5))
-    with torch._dynamo.config.patch(allow_rnn=True):
-        assert not differs(ours, fast, make_inputs(ours, 4, 3))
-    assert layers_in(graphs[0])

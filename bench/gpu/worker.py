@@ -97,7 +97,5 @@ def _by_triton(item, rows):
     try:
         with tiles.using(), fastrnn.backends.use("triton"):
             yield from rows
-    except RuntimeError as refusal:
-        if "cannot serve this" not in str(refusal):
-            raise
+    except fastrnn.backends.Refused as refusal:
         yield item | {"skipped": str(refusal)}

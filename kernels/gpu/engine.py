@@ -3,6 +3,7 @@
 import torch
 
 from ..keep import Keep
+from ..refused import Refused
 from . import kernels, launch, products, sizes, tiles
 from .blocks import LINE
 from .buffers import Shape, rows_before, table
@@ -110,15 +111,15 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
 
 
 def _choose(direction, cell, shape):
-    """The tile for a call, and its Launches; RuntimeError where none fits, which the choice of
-    engines rules out.
+    """The tile for a call, and its Launches; Refused where none fits, which the choice of engines
+    rules out.
     """
     tf32, device = products.tf32(), launch.describe(shape.device)
     dtype = str(shape.dtype).removeprefix("torch.")
     numbers = shape.B, shape.H, shape.D, device
     tile = getattr(tiles, f"choose_{direction}")(cell.gates, dtype, tf32, *numbers)
     if isinstance(tile, str):
-        raise RuntimeError(f"the triton engine cannot serve this: {tile}")
+        raise Refused("triton", tile)
     kind = sizes.precision(dtype, tf32)
     return tile, sizes.launches(direction, tile, cell.gates, kind, *numbers)
 

@@ -1,0 +1,121 @@
+"""How python -m bench.gpu measures and tunes, and what it compiles beforehand: without a GPU."""
+
+import time
+from collections import Counter
+
+import pytest
+from conftest import run_python
+from gpu_cases import H200, ITEM, SMALL
+
+from bench.cases import Case
+from bench.gpu import oracle, plan, prepare, speed, summary, worker
+from fastrnn.kernels.gpu import launch, sizes, tiles
+from fastrnn.kernels.keep import Keep
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (Case("LSTM", 9, 64, 512, 512, dtype="float16"), "persistent"),
+        (Case("LSTM", 9, 64, 512, 512, dtype="bfloat16"), "standard"),
+        (Case("GRU", 9, 64, 512, 512, dtype="float16"), "standard"),
+        (Case("LSTM", 9, 60, 512, 512, dtype="float16"), "standard"),
+        (Case("LSTM", 9, 64, 512, 512, dtype="float16", packed=True), "standard"),
+        (Case("LSTM", 9, 64, 128, 128), "small H"),
+        (Case("GRU", 9, 64, 192, 192), "standard"),
+        (Case("GRU", 9, 64, 192, 192, mode="inference"), "small H"),
+        (Case("RNN", 9, 64, 128, 128), "standard"),
+    ],
+)
+def test_algorithms(case, expected):
+    assert speed.algorithm(case) == expected
+
+
+@pytest.mark.parametrize("do", [worker.measure, worker.tune])
+def test_what_triton_does_not_serve_is_not_timed(do, monkeypatch):
+    monkeypatch.setattr(launch, "describe", lambda _: H200)
+    (row,) = do(ITEM | {"direction": "forward"})
+    assert "cannot serve this" in row["skipped"]
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """The CPU in the place of the GPU: its clock for events."""
+
+    def seconds_of(run, calls):
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        return (time.perf_counter() - start) / calls
+
+    monkeypatch.setattr(speed, "seconds_of", seconds_of)
+    monkeypatch.setattr(speed, "kept", lambda *_: 1000)
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    monkeypatch.setattr(speed, "TURN", 1e-4)
+
+
+@pytest.mark.usefixtures("processor")
+def test_measuring():
+    rows = list(speed.measure(ITEM, {"float32_flops": 1e12, "copy_bytes": 1e11}))
+    assert [row["mode"] for row in rows] == ["inference", "training"]
+    for row in rows:
+        assert row["ours_us"] > 0
+        assert row["torch_us"] > 0
+        assert row["ratio"] == pytest.approx(row["torch_us"] / row["ours_us"], rel=0.9)
+        assert 0 < row["of_floor"] < 1
+        assert row["class"] == "small H"
+    assert rows[1]["ours_kept"] == 1000
+
+
+@pytest.mark.usefixtures("processor")
+def test_nothing_wrong_is_timed(monkeypatch):
+    monkeypatch.setattr(oracle, "ALLOWED", dict.fromkeys(oracle.ALLOWED, -1.0))
+    judge = oracle.judge
+    verdict = {"right": False, "allowed": 0.0}
+    monkeypatch.setattr(oracle, "judge", lambda *args: judge(*args) | verdict)
+    (row,) = speed.measure(ITEM, {})
+    assert summary.bad(row)
+    assert "ours_us" not in row
+
+
+@pytest.mark.usefixtures("processor")
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_tuning_tries_every_tile_that_fits(monkeypatch, direction):
+    monkeypatch.setattr(launch, "describe", lambda _: H200)
+    rows = list(speed.tune(ITEM | {"direction": direction}))
+    fitting = sizes.fitting(direction, 4, "fp32", SMALL.B, SMALL.H, 1, H200)
+    assert [row["tile"] for row in rows] == [list(tile) for tile in fitting]
+    assert all(row["right"] and row["ours_us"] > 0 for row in rows)
+
+
+def test_what_is_compiled_beforehand():
+    """Of a measured layer both modes, of a tuned one every tile, of what does not fit nothing."""
+    item = plan.item("LSTM", "bfloat16", 512, 64, 512)
+    sections = plan.Section("s", f"{plan.HERE}:measure", [item], 1.0, 1)
+    training, inference = prepare.calls(sections, item, H200)
+    chosen = tiles.choose(4, "bfloat16", False, 64, 512, 1, H200, True)
+    assert training[1:4] == (chosen.forward, chosen.backward, Keep.ALL)
+    assert inference[1:4] == (chosen.forward, None, Keep.NOTHING)
+    tuned = prepare.calls(sections, item | {"direction": "forward"}, H200)
+    fitting = sizes.fitting("forward", 4, "half", 64, 512, 1, H200)
+    assert [call.forward for call in tuned] == fitting
+    assert prepare.calls(sections, plan.item("LSTM", "tf32", 9, 64, 2048), H200) == []
+    assert prepare.calls(sections, {"what": "graph"}, H200) == []
+
+
+def test_compiling_beforehand(tmp_path):
+    """It leaves in Triton's cache what the engine then finds there."""
+    script = """
+    import sys
+    sys.path.insert(0, "..")
+    from dataclasses import replace
+    from bench import machine, tree
+    tree.use(machine.ROOT)
+    from bench.gpu import plan, prepare
+    item = plan.item("RNN", "bfloat16", 9, 3, 64)
+    section = plan.Section("s", f"{plan.HERE}:measure", [item], 1.0, 1)
+    prepare.serve([(replace(section, spins=7), item)], (90, 132, 232448, 233472), sys.argv[0])
+    """
+    run_python(script, TRITON_CACHE_DIR=str(tmp_path))
+    kernels = Counter(path.stem for path in tmp_path.rglob("*.cubin"))
+    assert kernels == {"forward": 2, "backward": 1}

@@ -1,0 +1,84 @@
+"""What is made of a run of python -m bench.gpu: its summary, the tile table, the README's block."""
+
+import json
+from dataclasses import asdict, replace
+
+from gpu_cases import H200
+
+from bench import gpu_report, report
+from bench.cases import Case
+from bench.gpu import speed, summary
+from fastrnn.kernels.gpu import measured, tiles
+
+
+def row(case, ratio, mode="inference", **more):
+    """A timed row of a run, with made-up figures."""
+    fields = {"gpu": "NVIDIA H200", "arch": 90, "torch": "2", "triton": "3", "cudnn": 9}
+    fields |= {"commit": "abc", "date": "2026-01-02T03:04:05", "section": "headlines"}
+    fields |= {"case": asdict(case), "arithmetic": "bfloat16", "relu": False, "mode": mode}
+    fields |= {"ours_us": 2.0, "torch_us": 2.0 * ratio, "ratio": ratio, "of_floor": 0.25}
+    return fields | {"class": speed.algorithm(case)} | more
+
+
+def rows():
+    """A small run."""
+    case = Case("LSTM", 512, 64, 512, 512, device="cuda", dtype="bfloat16")
+    tuned = row(case, 1.0) | {"direction": "forward", "section": "tuning"}
+    del tuned["ratio"], tuned["mode"]
+    return [
+        row(case, 2.5),
+        row(case, 1.5, "training", ours_kept=10, torch_kept=20),
+        row(replace(case, packed=True), 3.5),
+        row(replace(case, H=1024), 0.5),
+        tuned | {"tile": [16, 16, 256, 4, False], "ours_us": 2.0},
+        tuned | {"tile": [16, 32, 256, 4, False], "ours_us": 1.5},
+        tuned | {"tile": [16, 64, 256, 4, True], "failed": "no"},
+        {"section": "first checks", "gpu": "NVIDIA H200", "arch": 90, "right": True},
+    ]
+
+
+def test_the_summary():
+    wrong = rows()[0] | {"right": False, "of": "d x", "error": 0.1, "allowed": 0.01}
+    text = summary.table([*rows(), wrong])
+    assert "WRONG LSTM bfloat16 512x64x512 inference: d x off by 1.0e-01" in text
+    assert "headlines: 4 good, 1 bad" in text
+    assert "2.50x" in text
+    assert "50%" in text
+
+
+def test_report(tmp_path, monkeypatch):
+    """A result becomes a table that the engine chooses by, and the README's block."""
+    readme, file, table = (tmp_path / name for name in ("README.md", "gpu.jsonl", "measured.json"))
+    file.write_text("\n".join(map(json.dumps, rows())) + '\n{"cut o')
+    readme.write_text(f"# A\n{gpu_report.START}\nold\n{gpu_report.END}\nB\n")
+    arguments = [str(file), "--readme", str(readme), "--table", str(table)]
+    assert gpu_report.main([*arguments, "--check"]) == 1
+    assert gpu_report.main(arguments) == 0
+    assert gpu_report.main([*arguments, "--check"]) == 0
+    text = readme.read_text()
+    for part in ("NVIDIA H200", "commit abc", "2.00 against 5.00 (2.50x)", "1 checks", "0.50x at"):
+        assert part in text
+    assert "old" not in text
+    monkeypatch.setattr(measured, "FILE", table)
+    for function in (measured.gpus, measured.verdict, tiles._chosen):
+        function.cache_clear()
+
+    def choice(H, training):
+        return tiles.choose(4, "bfloat16", False, 64, H, 1, H200, training)
+
+    assert "2.50x" in choice(512, training=False).reason
+    assert choice(512, training=False).forward == tiles.Forward(16, 32, 256, 4, False)
+    assert choice(1024, training=False).forward is None
+    for function in (measured.gpus, measured.verdict, tiles._chosen):
+        function.cache_clear()
+
+
+def test_the_readme_holds_what_is_committed():
+    """The block is what the committed result says, or that there is none yet."""
+    results = gpu_report.ROOT / "bench" / "gpu.jsonl"
+    assert gpu_report.main([*[str(results)] * results.exists(), "--check"]) == 0
+
+
+def test_without_results_the_readme_says_so():
+    assert "not yet timed on a GPU" in gpu_report.block([])
+    assert report.with_block("a\nX\nold\nY\nb", "new", "X", "Y") == "a\nX\nnew\nY\nb"
