@@ -76,15 +76,20 @@ def hold(layer, device):
         needed = kernel.shared(tile, gates, kind, H)
         assert needed <= device.shared
         found = sizes.launches(direction, tile, gates, kind, B, H, D, device)
-        assert found.lanes * tile.BB >= B * D
-        each = math.prod(found.programs)
-        assert each * tile[0] >= H
-        if each > 1:
+        assert found.groups * tile[0] >= H
+        assert found.blocks * tile.BB >= B
+        shares = found._replace(grid=lambda groups, *share: share).each()
+        lanes = [
+            (block + i, first + d)
+            for block, first, (blocks, directions) in shares
+            for i, d in product(range(blocks), range(directions))
+        ]
+        assert sorted(lanes) == list(product(range(found.blocks), range(D)))
+        grids = [grid for _, _, grid in found.each()]
+        assert len(grids) == found.count
+        if found.groups > 1:
             room = device.processors * (device.shared_total // (needed + 1 * KIB))
-            assert 0 < found.together * each <= room
-            assert found.count == math.ceil(found.lanes / found.together)
-        else:
-            assert found.together is None
+            assert max(map(math.prod, grids)) <= room
 
 
 @pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)

@@ -33,9 +33,9 @@ def backward(
     dgates,  # (D, N, DGATES, H)
     partials,  # (RING, D, ceil(H / GU), B, H): the last is zero at first
     steps,  # (2, T + 2): as in forward
-    counters,  # (D * ceil(B / BB), ceil(H / GU), RING, LINE)
+    counters,  # (ceil(B / BB), D, ceil(H / GU), RING, LINE)
     failed,  # (1,)
-    lane0: tl.int32,
+    block0: tl.int32,
     s0: tl.int32,
     s1: tl.int32,
     T: tl.int32,
@@ -48,16 +48,16 @@ def backward(
     GU: tl.constexpr,
     BB: tl.constexpr,
     RING: tl.constexpr,  # steps whose partial sums have a place each
+    FIRST: tl.constexpr,
     PRECISION: tl.constexpr,
     SPIN_LIMIT: tl.constexpr,
 ):
     GROUPS: tl.constexpr = (H + GU - 1) // GU
     dtype = weights.dtype.element_ty
-    lane, i, j = lane0 + tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    blocks = (B + BB - 1) // BB
-    d = (lane // blocks).to(tl.int64)
+    lane, i, j = block0 * D + FIRST + tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    d = (lane % D).to(tl.int64)
     to, u = i * GU + tl.arange(0, GU), j * GU + tl.arange(0, GU)
-    b = (lane % blocks) * BB + tl.arange(0, BB)
+    b = (lane // D) * BB + tl.arange(0, BB)
     sequence = b.to(tl.int64)
     inside = (u < H)[:, None] & (b < B)[None, :]
     own = (d * B + sequence)[None, :] * H + u[:, None]  # in (D, B, H)

@@ -41,7 +41,7 @@ def layer(cell, x, steps, directions, states, keep):
         hidden=start[:1].to(x.dtype).repeat(2, 1, 1, 1),
         after=after,
         extra=extra,
-        counters=_counters(x, launches.lanes),
+        counters=_counters(x, launches.blocks * shape.D),
         BU=tile.BU,
         KC=tile.KC,
         SEQUENTIAL=tile.sequential,
@@ -76,7 +76,7 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
             with products.as_cudnn_would(x.dtype):
                 products.recall(cell, shape, x, weights, befores, gates[d])
     start = shape.states(grads[1:])
-    groups = launches.programs[0]
+    groups = launches.groups
     partials = start.new_empty(RING, shape.D, groups, shape.B, shape.P)
     partials[-1] = 0
     dgates = x.new_empty(shape.D, shape.N, cell.dgates, shape.P)
@@ -92,7 +92,7 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
         first=shape.states(states),
         dgates=dgates,
         partials=partials,
-        counters=_counters(x, launches.lanes * groups * RING),
+        counters=_counters(x, launches.blocks * shape.D * groups * RING),
         GU=tile.GU,
         RING=RING,
         **_common(cell, shape, tile, steps, directions),

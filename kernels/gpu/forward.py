@@ -28,9 +28,9 @@ def forward(
     start,  # (STATES, D, B, H): the states before step s0
     end,  # (STATES, D, B, H): and before s1
     steps,  # (2, T + 2): sizes and offsets of the steps, with an empty one at either end
-    counters,  # (D * ceil(B / BB), LINE)
+    counters,  # (ceil(B / BB), D, LINE)
     failed,  # (1,)
-    lane0: tl.int32,  # the first lane of this launch
+    block0: tl.int32,  # the first block of sequences in this launch
     s0: tl.int32,  # which steps to take, in the order of each direction
     s1: tl.int32,
     T: tl.int32,
@@ -45,22 +45,22 @@ def forward(
     KC: tl.constexpr,  # so many of H in one piece of the weights
     SEQUENTIAL: tl.constexpr,  # to load h piece by piece takes fewer registers, and longer
     KEEP: tl.constexpr,  # a Keep
+    FIRST: tl.constexpr,  # direction in this launch
     PRECISION: tl.constexpr,
     SPIN_LIMIT: tl.constexpr,
 ):
     ALONE: tl.constexpr = BU >= H
     PIECES: tl.constexpr = (H + KC - 1) // KC
     dtype = weights.dtype.element_ty
-    lane, group = lane0 + tl.program_id(0), tl.program_id(1)
-    blocks = (B + BB - 1) // BB
-    d = (lane // blocks).to(tl.int64)
+    block, group = block0 + tl.program_id(0), tl.program_id(1)
+    d = (FIRST + tl.program_id(2)).to(tl.int64)
     u = group * BU + tl.arange(0, BU)
-    b = (lane % blocks) * BB + tl.arange(0, BB)
+    b = block * BB + tl.arange(0, BB)
     sequence = b.to(tl.int64)
     inside = (u < H)[:, None] & (b < B)[None, :]
     own = (d * B + sequence)[None, :] * H + u[:, None]  # in (D, B, H)
     plane = D.to(tl.int64) * B * H
-    counter = counters + lane * LINE
+    counter = counters + (block * D + d) * LINE
 
     r = tl.arange(0, ROW_GROUPS * BU)
     row_unit = group * BU + r % BU

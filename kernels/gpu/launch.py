@@ -35,20 +35,18 @@ def describe(device):
 def run(kernel, launches, start, warps, T, **arguments):
     """``kernel`` over T steps, from the states ``start``: the states at the end.
 
-    launches: the tiles.Launches.
+    launches: the sizes.Launches.
     """
-    lanes, together, programs = launches
+    alone = launches.groups == 1
     end, failed = torch.empty_like(start), arguments["counters"].new_zeros(1)
-    options = {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": together is not None}
-    arguments |= {"failed": failed, "T": T, "SPIN_LIMIT": SPIN_LIMIT}
-    stepwise = STEPWISE and together is not None
-    at_once = lanes if together is None else max(1, together)  # where told so, against the count
+    options = {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": not alone}
+    arguments |= options | {"failed": failed, "T": T, "SPIN_LIMIT": SPIN_LIMIT}
     with in_turn(start.device):
-        for lane0 in range(0, lanes, at_once):
-            grid, states = (min(at_once, lanes - lane0), *programs), (start, end)
-            for s0, s1 in [(s, s + 1) for s in range(T)] if stepwise else [(0, T)]:
-                given = {"start": states[0], "end": states[1], "lane0": lane0, "s0": s0, "s1": s1}
-                kernel[grid](**given, **arguments, **options)
+        for block0, first, grid in launches.each():
+            states, mine = (start, end), {"block0": block0, "FIRST": first}
+            for s0, s1 in [(s, s + 1) for s in range(T)] if STEPWISE and not alone else [(0, T)]:
+                times = {"start": states[0], "end": states[1], "s0": s0, "s1": s1}
+                kernel[grid](**mine, **times, **arguments)
                 states = states[::-1]
     if SPIN_LIMIT and failed.item():
         raise RuntimeError("FASTRNN_SPIN_LIMIT: the programs of a kernel did not all arrive")

@@ -39,18 +39,35 @@ class Backward(NamedTuple):
 
 
 class Launches(NamedTuple):
-    """How the programs of a kernel come to run."""
+    """How the programs of a kernel come to run: in blocks of BB sequences, and D directions."""
 
-    lanes: int
+    blocks: int
+    D: int
+    groups: int  # of units
     together: int | None  # lanes at a time, 0 if there is no room for one; None: all are alone
-    programs: tuple  # the grid of a lane
+    grid: Callable  # of a launch: (groups, blocks, directions)
+
+    @property
+    def at_once(self):
+        """How many blocks, in how many directions, a launch takes."""
+        if self.together is None:
+            return self.blocks, self.D
+        directions = self.D if self.together >= self.D else 1
+        return max(1, self.together // directions), directions
 
     @property
     def count(self):
         """How many there are; more than any number, if there is no room for a lane."""
-        if self.together is None:
-            return 1
-        return cdiv(self.lanes, self.together) if self.together else inf
+        blocks, directions = self.at_once
+        count = cdiv(self.blocks, blocks) * cdiv(self.D, directions)
+        return inf if self.together == 0 else count
+
+    def each(self):
+        """(first block, first direction, grid) of each launch."""
+        blocks, directions = self.at_once
+        for block in range(0, self.blocks, blocks):
+            for d in range(0, self.D, directions):
+                yield block, d, self.grid(self.groups, min(blocks, self.blocks - block), directions)
 
 
 RESERVED = 1024  # bytes of shared memory that the driver takes for each program
@@ -98,7 +115,7 @@ def cdiv(a, b):
     return -(-a // b)
 
 
-def groups(gates):
+def row_groups(gates):
     """Groups of rows in a forward tile: GRU's three gates are made up to four."""
     return 1 << (gates - 1).bit_length()
 
@@ -109,7 +126,7 @@ def forward_shared(tile, gates, kind, H):
     The weights, and beside them h as it comes in, or sums on their way between threads.
     """
     chunks, item = cdiv(H, tile.KC), PRECISIONS[kind].itemsize
-    weights = groups(gates) * tile.BU * tile.KC * chunks * item
+    weights = row_groups(gates) * tile.BU * tile.KC * chunks * item
     states = tile.BB * tile.KC * item * (1 if tile.sequential else chunks)
     beside = max(states, 4 * max(ROWS, tile.BU) * tile.BB)
     return BARRIERS + weights + beside * (2 if tile.BU >= H else 1)
@@ -121,14 +138,12 @@ def backward_shared(tile, gates, kind, H):
     return BARRIERS + weights + 4 * tile.GU * max(tile.BB, 4 * tile.warps)
 
 
-def forward_programs(tile, H):
-    """The grid of a lane."""
-    return (cdiv(H, tile.BU),)
+def forward_grid(groups, blocks, directions):
+    return blocks, groups, directions
 
 
-def backward_programs(tile, H):
-    """The grid of a lane."""
-    return (cdiv(H, tile.GU),) * 2
+def backward_grid(groups, blocks, directions):
+    return blocks * directions, groups, groups
 
 
 def resident(shared, warps, device):
@@ -140,12 +155,12 @@ def forward_tiles(gates, kind, H):
     """The forward tiles of this layer, best first."""
     p = PRECISIONS[kind]
     for warps in (p.warps, 8):
-        if power(H) <= ALONE and groups(gates) * power(H) * 16 <= 32 * warps * p.alone:
+        if power(H) <= ALONE and row_groups(gates) * power(H) * 16 <= 32 * warps * p.alone:
             yield Forward(power(H), 16, power(H), warps, True)
             break
     if p.widest < H:
         return
-    units = min(ROWS // groups(gates), power(H))
+    units = min(ROWS // row_groups(gates), power(H))
     for batch in BATCHES:
         chunk = min(p.chunk, power(H))
         registers = batch * cdiv(H, chunk) * chunk * p.itemsize // (4 * 32 * p.warps)
@@ -179,23 +194,25 @@ class Kernel(NamedTuple):
     tile: type
     tiles: Callable  # (gates, kind, H): all that there are, best first
     shared: Callable  # (tile, gates, kind, H): bytes of shared memory
-    programs: Callable  # (tile, H): the grid of a lane
+    grid: Callable  # (groups, blocks, directions): the grid of a launch
+
+    def programs(self, tile, H):
+        """How many a lane has."""
+        return prod(self.grid(cdiv(H, tile[0]), 1, 1))
 
 
 KERNELS = {
-    "forward": Kernel(Forward, forward_tiles, forward_shared, forward_programs),
-    "backward": Kernel(Backward, backward_tiles, backward_shared, backward_programs),
+    "forward": Kernel(Forward, forward_tiles, forward_shared, forward_grid),
+    "backward": Kernel(Backward, backward_tiles, backward_shared, backward_grid),
 }
 
 
 def launches(direction, tile, gates, kind, B, H, D, device):
     """The Launches of a kernel in this tile. direction: of KERNELS; kind: of PRECISIONS."""
-    kernel = KERNELS[direction]
-    grid, lanes = kernel.programs(tile, H), D * cdiv(B, tile.BB)
-    if prod(grid) == 1:
-        return Launches(lanes, None, grid)
+    kernel, groups = KERNELS[direction], cdiv(H, tile[0])
     room = resident(kernel.shared(tile, gates, kind, H), tile.warps, device)
-    return Launches(lanes, room // prod(grid), grid)
+    together = None if groups == 1 else room // kernel.programs(tile, H)
+    return Launches(cdiv(B, tile.BB), D, groups, together, kernel.grid)
 
 
 def fitting(direction, gates, kind, B, H, D, device, best=()):
@@ -222,21 +239,3 @@ def fitting(direction, gates, kind, B, H, D, device, best=()):
 def _fails(tile, gates, H, device):
     """Whether Triton fails to compile this Backward tile: seen with 3.7.1, of one gate alone."""
     return 100 <= device.arch < 120 and gates == 1 and tile.GU >= H
-
-
-def obstacle(direction, gates, kind, H, device):
-    """Why no tile fits."""
-    kernel = KERNELS[direction]
-    tiles = list(kernel.tiles(gates, kind, H))
-    if device.arch < OLDEST:
-        return f"compute capability {device.arch / 10}, and {OLDEST / 10} or newer is needed"
-    if not tiles:
-        return f"H = {H} is beyond {PRECISIONS[kind].widest}, the widest with {kind} arithmetic"
-    least = min(kernel.shared(tile, gates, kind, H) for tile in tiles)
-    if least > device.shared:
-        return (
-            f"H = {H} needs {least // 1024} KiB of shared memory a program, "
-            f"this GPU has {device.shared // 1024}"
-        )
-    fewest = min(prod(kernel.programs(tile, H)) for tile in tiles)
-    return f"H = {H} takes {fewest} programs at the same time, more than this GPU runs"

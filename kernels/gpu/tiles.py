@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from . import measured
-from .sizes import KERNELS, Backward, Forward, fitting, launches, obstacle, precision
+from .sizes import KERNELS, OLDEST, PRECISIONS, Backward, Forward, fitting, launches, precision
 
 
 class Choice(NamedTuple):
@@ -41,7 +41,25 @@ def _chosen(direction, gates, kind, B, H, D, device):
     known = measured.tile(direction, gates, kind, B, H, D, device.arch)
     best = [KERNELS[direction].tile(*known)] if known else []
     found = fitting(direction, gates, kind, B, H, D, device, best)
-    return found[0] if found else obstacle(direction, gates, kind, H, device)
+    return found[0] if found else _reason(direction, gates, kind, H, device)
+
+
+def _reason(direction, gates, kind, H, device):
+    """Why no tile fits."""
+    kernel = KERNELS[direction]
+    tiles = list(kernel.tiles(gates, kind, H))
+    if device.arch < OLDEST:
+        return f"compute capability {device.arch / 10}, and {OLDEST / 10} or newer is needed"
+    if not tiles:
+        return f"H = {H} is beyond {PRECISIONS[kind].widest}, the widest with {kind} arithmetic"
+    least = min(kernel.shared(tile, gates, kind, H) for tile in tiles)
+    if least > device.shared:
+        return (
+            f"H = {H} needs {least // 1024} KiB of shared memory a program, "
+            f"this GPU has {device.shared // 1024}"
+        )
+    fewest = min(kernel.programs(tile, H) for tile in tiles)
+    return f"H = {H} takes {fewest} programs at the same time, more than this GPU runs"
 
 
 def choose(gates, dtype, tf32, B, H, D, device, training):
