@@ -10,17 +10,16 @@ number of times) and "torch" (torch's own kernels, for all that has no better en
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, wraps
+from functools import cache
 from importlib import import_module
 from typing import NamedTuple
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 
 from . import description
 from .kernels.refused import Refused
+from .tracing import PLAIN, RECORDED, constant, tracing
 
 ENGINES = {
     "numba": "fastrnn.kernels.cpu.engine",
@@ -30,21 +29,9 @@ ENGINES = {
 }
 NUMBA_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+CUDNN_BFLOAT16 = 91300  # cuDNN's version from which torch gives it bfloat16
 _STRIDED = torch.strided
-_PLAIN = {torch.Tensor, torch.nn.Parameter}
-_RECORDED = _PLAIN | {FakeTensor, FunctionalTensor}
 _asked = ContextVar("fastrnn_engine", default=None)
-
-
-def constant(function):
-    """``function``, whose results torch.compile takes as they are, without a look inside."""
-
-    @wraps(function)
-    def call(*arguments):
-        return function(*arguments)
-
-    call._dynamo_marked_constant = True  # what torch.compiler.assume_constant_result does
-    return call
 
 
 class Choice(NamedTuple):
@@ -74,12 +61,12 @@ def explain(*called, step=False):
 
 def choose(tensors, step, layer, traced):
     """As ``explain``; traced: what ``tracing`` says of the tensors."""
-    able = _recorded(tensors, step) if traced else _able(tensors, step, layer)
+    able = _recorded(tensors, step, layer) if traced else _able(tensors, step, layer)
     told = _told() if traced else _asked.get()
     if told is None:
         return able
-    if told == "triton" and able.name == "numba" and not traced:  # its interpreter runs on CPU
-        able = _on_gpu(tensors, step, layer)
+    if told == "triton" and able != _TRANSFORMED and tensors[0].device.type == "cpu":
+        able = _on_gpu(tensors, step, layer, traced)  # Triton's interpreter runs on CPU
     if told in ("numba", "triton") and able.name != told:
         raise Refused(told, able.reason)
     return Choice(told, "asked for by fastrnn.backends.use")
@@ -97,37 +84,35 @@ def _able(tensors, step, layer):
     dtype = tensors[0].dtype
     for t in tensors:
         if t is not None and not (
-            type(t) in _PLAIN and t.is_cpu and t.dtype is dtype and t.layout is _STRIDED
+            type(t) in PLAIN and t.is_cpu and t.dtype is dtype and t.layout is _STRIDED
         ):
             return _unserved(tensors, step, layer)
     return _served(dtype, step) or _unserved(tensors, step, layer)
 
 
-def _recorded(tensors, step):
+def _recorded(tensors, step, layer):
     """The best engine for the tensors of a trace."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _TRANSFORMED
-    first = tensors[0]
-    if first.device.type == "cuda":
-        return Choice("torch", "in a trace on GPU, torch's kernels serve")
+    first, alike = tensors[0], True
     for t in tensors:
-        if t is not None and not (
-            type(t) in _RECORDED
-            and t.device.type == "cpu"
-            and t.dtype == first.dtype
-            and t.layout == torch.strided
-        ):
-            return _unserved(tensors, step, None)
-    if torch.is_autocast_enabled("cpu"):
-        return _unserved(tensors, step, None)
-    return _served_in_trace(first.dtype, step) or _unserved(tensors, step, None)
+        if t is not None:
+            if type(t) not in RECORDED:
+                return _unserved(tensors, step, layer)
+            if t.device != first.device or t.dtype != first.dtype or t.layout != torch.strided:
+                alike = False
+    if first.device.type == "cuda":
+        return _on_gpu(tensors, step, layer, traced=True)
+    if not alike or first.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return _unserved(tensors, step, layer)
+    return _served_in_trace(first.dtype, step) or _unserved(tensors, step, layer)
 
 
 def _unserved(tensors, step, layer):
     """The Choice for tensors that are not served as they are: mostly torch, and why."""
     tensors = [t for t in tensors if t is not None]
     first = tensors[0]
-    if any(type(t) not in _RECORDED for t in tensors):
+    if any(type(t) not in RECORDED for t in tensors):
         return Choice("torch", "not every tensor is a plain torch.Tensor")
     if torch.jit.is_tracing():
         return Choice("torch", "torch.jit.trace is recording")
@@ -153,31 +138,58 @@ def _under_autocast(tensors, step):
     return Choice("numba", f"autocast to {_name(to)} on CPU{_computed_in(to, step)}")
 
 
-def _on_gpu(tensors, step, layer):
+def _on_gpu(tensors, step, layer, traced=False):
     """The best engine for plain tensors, the first of them on a GPU."""
     tensors = [t for t in tensors if t is not None]
-    first, name = tensors[0], _name(tensors[0].dtype)
-    if any(t.device != first.device or t.dtype != first.dtype for t in tensors):
-        return Choice("torch", "devices or dtypes differ")
-    if torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu"):
-        return Choice("torch", "autocast on GPU is torch's")
     if step:
         return Choice("torch", "a single step on GPU is torch's")
-    if first.dtype not in TRITON_DTYPES or any(t.layout != torch.strided for t in tensors):
-        return Choice("torch", f"no engine of ours for {name}, {first.layout} on GPU")
+    first, dtype, cast = tensors[0], tensors[0].dtype, torch.is_autocast_enabled("cuda")
+    if any(t.device != first.device or t.layout != torch.strided for t in tensors):
+        return Choice("torch", "devices or layouts differ")
+    if cast:
+        if any(t.dtype not in TRITON_DTYPES for t in tensors) or not _cudnn_takes(dtype):
+            return Choice("torch", "autocast that is not cuDNN's, to float16")
+        dtype = torch.float16
+    elif torch.is_autocast_enabled("cpu") and first.device.type == "cpu":
+        return Choice("torch", "autocast on CPU")
+    elif any(t.dtype != dtype for t in tensors):
+        return Choice("torch", "dtypes differ")
+    if dtype not in TRITON_DTYPES:
+        return Choice("torch", f"no engine of ours for {_name(dtype)} on GPU")
+    training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if layer is None:
+        return _gpu_choice(dtype, first.device, training, None, cast)
+    (cell, D), c = layer, tensors[layer[0].states]
+    if c.dim() != 3:
+        return Choice("torch", "states that are not (layers * D, B, H)")
+    B, H = (None, int(c.shape[2])) if traced else c.shape[1:]
+    return _gpu_choice(dtype, first.device, training, (cell.name, B, H, D), cast)
+
+
+@constant
+def _gpu_choice(dtype, device, training, layer, cast):
+    """The best engine for (cell, B, H, D) in this dtype, or for layers that fit."""
+    name = f"{'autocast to ' * cast}{_name(dtype)} on GPU"
     try:
         choice = import_module("fastrnn.kernels.gpu.choice")
     except ImportError as error:
         return Choice("torch", f"Triton cannot be imported: {error}")
-    obstacle = choice.obstacle(first.device.type)
+    obstacle = choice.obstacle(device.type)
     if obstacle:
         return Choice("torch", obstacle)
     if layer is None:
-        return Choice("triton", f"{name} on GPU, where sizes fit")
-    cell, directions = layer
-    training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    fits, reason = choice.fit(cell, directions, tensors[1 : 1 + cell.states], training)
-    return Choice("triton" if fits else "torch", f"{name} on GPU: {reason}")
+        return Choice("triton", f"{name}, where sizes fit")
+    fits, reason = choice.fit(dtype, device, training, *layer)
+    return Choice("triton" if fits else "torch", f"{name}: {reason}")
+
+
+@constant
+def _cudnn_takes(dtype):
+    """Whether cuDNN serves torch's layers with x of ``dtype``; autocast is for it alone."""
+    cudnn = torch.backends.cudnn
+    if not cudnn.enabled or torch.version.hip or not cudnn.version():
+        return False
+    return dtype != torch.bfloat16 or cudnn.version() >= CUDNN_BFLOAT16
 
 
 @cache
@@ -204,18 +216,6 @@ def _name(dtype):
     return str(dtype).removeprefix("torch.")
 
 
-def tracing(tensor):
-    """Whether what is computed is recorded, or observed, or of shapes alone, instead of just done.
-
-    That is torch.compile, torch.export, make_fx, fake tensors, and every other dispatch mode.
-    """
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or type(tensor) is FakeTensor
-    )
-
-
 @constant
 @cache
 def dtypes(engine, dtype):
@@ -228,12 +228,6 @@ def load(name):
     """The engine's module (None for torch's own kernels)."""
     path = ENGINES[name]
     return path and import_module(path)
-
-
-@cache
-def load_step():
-    """The numba engine's module for one step of a cell."""
-    return import_module("fastrnn.kernels.cpu.step")
 
 
 @contextmanager

@@ -6,7 +6,8 @@ torch's function. A step at batch 1 takes microseconds, which is why it has an a
 its own, with nothing in it that only sequences need.
 """
 
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 
 import torch
 from torch import _VF
@@ -18,13 +19,14 @@ from .kernels import reference
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
 from .kernels.weights import Weights
+from .tracing import tracing
 
 
 def cell_step(name, x, hx, w_ih, w_hh, b_ih, b_hh):
     """torch._VF.<name>_cell."""
     cell = CELLS[name]
     h, c = (hx, None) if cell.states == 1 else hx if len(hx) == 2 else (None, None)
-    traced = backends.tracing(x)
+    traced = tracing(x)
     engine = backends.choose((x, h, c, w_ih, w_hh, b_ih, b_hh), True, None, traced).name
     if engine == "torch" or not _agree(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
         return getattr(_VF, f"{name}_cell")(x, hx, w_ih, w_hh, b_ih, b_hh)
@@ -72,7 +74,13 @@ def _fused(cell, *tensors):
         for t in tensors:
             if t is not None and t.requires_grad:
                 return Step.apply(cell, *tensors)
-    return backends.load_step().forward(cell, *tensors, False)[:2]
+    return _numba().forward(cell, *tensors, False)[:2]
+
+
+@cache
+def _numba():
+    """The CPU engine's module for one step; it is compiled when it is first asked for."""
+    return import_module("fastrnn.kernels.cpu.step")
 
 
 class Step(torch.autograd.Function):
@@ -80,7 +88,7 @@ class Step(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, cell, *tensors):
-        h_new, c_new, kept = backends.load_step().forward(cell, *tensors, True)
+        h_new, c_new, kept = _numba().forward(cell, *tensors, True)
         ctx.cell = cell
         ctx.save_for_backward(*tensors, kept)
         return h_new, c_new
@@ -92,7 +100,7 @@ class Step(torch.autograd.Function):
         # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
         batched = is_legacy_batchedtensor(dh) or (dc is not None and is_legacy_batchedtensor(dc))
         if not batched and not torch.is_grad_enabled():
-            engine = backends.load_step()
+            engine = _numba()
             return None, *engine.gradients(cell, x, h, c, w_ih, w_hh, kept, dh, dc, needed)
         inputs = (x, h, c, w_ih, w_hh, b_ih, b_hh)
         return None, *differentiable(

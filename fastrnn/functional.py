@@ -19,6 +19,7 @@ from .kernels import steps as layouts
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
 from .kernels.weights import Weights, split
+from .tracing import constant, tracing
 
 
 def sequence(name, *arguments, keep=Keep.ALL):
@@ -37,7 +38,7 @@ def sequence(name, *arguments, keep=Keep.ALL):
     cell = CELLS[name]
     states = (hx,) if cell.states == 1 else tuple(hx)
     D = 2 if bidirectional else 1
-    traced = backends.tracing(x)
+    traced = tracing(x)
     engine = backends.choose((x, *states, *weights), False, (cell, D), traced).name
     directions = split(weights, layers * D)
     complete = directions is not None and (directions[0].b_ih is not None) == bias
@@ -59,7 +60,7 @@ def sequence(name, *arguments, keep=Keep.ALL):
     if not _agree(cell, rows, steps, directions, states, layers, D):
         return getattr(_VF, name)(*arguments)
     ragged = steps.N < steps.T * steps.B
-    dtype, dtypes = _dtypes(name, ragged, rows, states, directions[0])
+    dtype, dtypes = _dtypes(engine, name, ragged, rows, states, directions[0])
     y, finals = _stack(
         engine, cell, rows, steps, directions, states, D, p if training else 0.0, dtype, keep
     )
@@ -69,11 +70,14 @@ def sequence(name, *arguments, keep=Keep.ALL):
     return tuple(t.to(d) for t, d in zip((y, *finals), dtypes, strict=True))
 
 
-_mkldnn_enabled = backends.constant(torch._C._get_mkldnn_enabled)
+_mkldnn_enabled = constant(torch._C._get_mkldnn_enabled)
 
 
-def _dtypes(name, ragged, x, states, weights):
+def _dtypes(engine, name, ragged, x, states, weights):
     """In what dtype to compute, and the dtypes of the output and of the final states."""
+    if engine == "triton":  # cuDNN's, whatever dtype autocast has
+        dtype = torch.float16 if torch.is_autocast_enabled("cuda") else x.dtype
+        return dtype, (dtype,) * (1 + len(states))
     if not torch.is_autocast_enabled("cpu"):
         return x.dtype, (x.dtype,) * (1 + len(states))
     to, mkldnn = torch.get_autocast_dtype("cpu"), _mkldnn_enabled()
@@ -81,7 +85,7 @@ def _dtypes(name, ragged, x, states, weights):
     return to, _autocast_dtypes(name, ragged, weights.hr is not None, given, to, mkldnn)
 
 
-@backends.constant
+@constant
 @cache
 def _autocast_dtypes(name, ragged, projected, given, to, mkldnn):
     """The dtypes of torch's results under autocast: no rule tells them, so torch is asked.

@@ -1,6 +1,6 @@
 """The operators that a trace records: a layer and its gradients, of any cell on any engine.
 
-Only traces pass here (``backends.tracing``): to an eager call an operator would add a hundred
+Only traces pass here (``tracing.tracing``): to an eager call an operator would add a hundred
 microseconds. An operator is a layer, not a stack of them: so dropout between layers stays a random
 operation of the trace's own, and a layer is what other formats have a node for.
 """
@@ -15,6 +15,7 @@ from .kernels import reference
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
+from .kernels.refused import Refused
 from .kernels.weights import split
 
 
@@ -45,9 +46,9 @@ def layer(
 ) -> list[Tensor]:
     """[output (N, D * H or P), *final states, what backward wants to see again]."""
     steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
-    run = backends.load(engine).layer
+    run = _load(engine, x).layer
     y, finals, kept = run(CELLS[cell], x, steps, directions, states, Keep(keep))
-    return [y, *finals, x.new_empty(0) if kept is None else kept]
+    return [y, *map(_own, finals), x.new_empty(0) if kept is None else kept]
 
 
 @layer.register_fake
@@ -74,7 +75,7 @@ def layer_gradients(
 ) -> list[Tensor]:
     """The gradients that are needed, in that order."""
     steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
-    run, rule = backends.load(engine), CELLS[cell]
+    run, rule = _load(engine, x), CELLS[cell]
     if not keep:
         keep = Keep.ALL
         _, _, kept = run.layer(rule, x, steps, directions, states, keep)
@@ -87,6 +88,13 @@ def layer_gradients(
         present = [g for g, need in zip(theirs, each, strict=True) if need is not None]
         found += [_own(g) if g is not None and g.dim() == 1 else g for g in present]
     return [g for g, need in zip(found, needed, strict=True) if need]
+
+
+def _load(engine, x):
+    """The engine's module, if x is where it works: a program may have been moved."""
+    if engine == "numba" and x.device.type != "cpu":
+        raise Refused(engine, f"the program was made for CPU: make it on {x.device.type}")
+    return backends.load(engine)
 
 
 def _own(tensor):
@@ -187,5 +195,14 @@ def _kept_by_numba(cell, x, directions, states):
     return states[0].new_empty(states[0].shape[0], each // states[0].itemsize)
 
 
-# For each engine whose shapes tell it: an empty tensor as it keeps for backward (Keep.ALL).
-KEPT = {"numba": _kept_by_numba}
+def _kept_by_triton(cell, x, directions, states):
+    """As kernels/gpu/buffers.py allocates it."""
+    from .kernels.gpu.buffers import Shape
+
+    steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
+    _, ends = Shape.of(cell, x, steps, directions).parts(cell, Keep.ALL)
+    return x.new_empty(ends[-1], dtype=torch.uint8)
+
+
+# For each engine: an empty tensor as it keeps for backward (Keep.ALL).
+KEPT = {"numba": _kept_by_numba, "triton": _kept_by_triton}

@@ -5,8 +5,8 @@ A slow program is what turns a missing wait into a wrong number: every run has o
 
 import pytest
 from against_torch import EVERY_KIND
+from gpu_layers import GRID, check
 from interpreter import in_processes, interpreted
-from test_gpu_interpreter import GRID, check
 
 __all__ = ["interpreted"]
 # At H = 21 there are two groups of units: two programs forward, two by two backward.

@@ -1,6 +1,7 @@
 """The tensors that the kernels work on: their shapes, their padding, and what is kept of them."""
 
 from itertools import accumulate
+from math import prod
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -56,12 +57,8 @@ class Shape(NamedTuple):
         stacked = torch.stack([w.b_hh for w in directions])
         return self.padded(stacked.unflatten(1, (gates, self.H)), -1)
 
-    def memory(self, cell, keep, kept=None):
-        """(bytes for backward or None, h, the other state, gates) of all rows, as yet empty.
-
-        h: (N, D, P), the other state likewise, in float32; gates: (D, N, width, P). What is kept
-        of them lies in the bytes: so ``gradients`` finds it there, and gets the rest empty again.
-        """
+    def parts(self, cell, keep):
+        """(the shape and dtype of h, the other state and gates; where those that are kept end)."""
         extra = self.N if keep and cell.states > 1 else 0
         parts = [
             ((self.N, self.D, self.P), self.dtype),
@@ -69,15 +66,23 @@ class Shape(NamedTuple):
             ((self.D, self.N, self.width, self.P), self.dtype),
         ]
         count = 0 if not keep else 3 if keep == Keep.ALL and cell.kept else 2
-        sizes = [torch.Size(shape).numel() * dtype.itemsize for shape, dtype in parts]
-        ends = list(accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes[:count]))
+        sizes = [prod(shape) * dtype.itemsize for shape, dtype in parts[:count]]
+        return parts, list(accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes))
+
+    def memory(self, cell, keep, kept=None):
+        """(bytes for backward or None, h, the other state, gates) of all rows, as yet empty.
+
+        h: (N, D, P), the other state likewise, in float32; gates: (D, N, width, P). What is kept
+        of them lies in the bytes: so ``gradients`` finds it there, and gets the rest empty again.
+        """
+        parts, ends = self.parts(cell, keep)
         if keep and kept is None:
             kept = torch.empty(ends[-1], dtype=torch.uint8, device=self.device)
         found = [
-            kept[begin:][:size].view(dtype).view(shape)
-            for begin, size, (shape, dtype) in zip([0, *ends], sizes, parts[:count], strict=False)
+            kept[begin:][: prod(shape) * dtype.itemsize].view(dtype).view(shape)
+            for begin, (shape, dtype) in zip([0, *ends], parts[: len(ends)], strict=False)
         ]
-        for shape, dtype in parts[count:]:
+        for shape, dtype in parts[len(ends) :]:
             found.append(torch.empty(shape, dtype=dtype, device=self.device))
         return kept, *found
 

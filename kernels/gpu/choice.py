@@ -1,9 +1,10 @@
-"""Whether the GPU engine serves a layer, and why: tiles.py asked about tensors."""
+"""Whether the GPU engine serves a layer here, and why: tiles.py asked about this GPU."""
 
 from functools import cache
 
 from triton.runtime import driver
 
+from ..cells import CELLS
 from . import launch, products, tiles
 
 
@@ -21,14 +22,14 @@ def obstacle(device_type):
     return None
 
 
-def fit(cell, directions, states, training):
-    """(whether it fits, why) for a layer with these initial states, on a GPU or in its place."""
-    last = states[-1]  # of H units, with a projection, too
-    if last.dim() != 3 or not last.numel():
+def fit(dtype, device, training, cell, B, H, D):
+    """(whether it fits, why) for a layer of D directions, on a GPU or in its place.
+
+    cell: the name of one; B: None where it is not known.
+    """
+    if B == 0:
         return False, "nothing to compute"
-    _, B, H = last.shape
-    dtype, device = str(last.dtype).removeprefix("torch."), launch.describe(last.device)
-    found = tiles.choose(
-        cell.gates, dtype, products.tf32(), B, H, directions, device, training=training
-    )
+    dtype = str(dtype).removeprefix("torch.")
+    sizes = products.tf32(), B, H, D, launch.describe(device)
+    found = tiles.choose(CELLS[cell].gates, dtype, *sizes, training)
     return found.forward is not None, found.reason

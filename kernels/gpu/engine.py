@@ -48,10 +48,10 @@ def layer(cell, x, steps, directions, states, keep):
         KEEP=int(keep),
         **_common(cell, shape, tile, steps, directions),
     )
-    y = after[..., : shape.H].flatten(1)
-    if keep and shape.P == shape.H:
+    y = after[..., : shape.H].contiguous()
+    if keep and y.untyped_storage().data_ptr() == after.untyped_storage().data_ptr():
         y = y.clone()  # what is kept is nobody else's to change
-    return y, tuple(end[..., : shape.H].to(x.dtype)), kept
+    return y.flatten(1), tuple(end[..., : shape.H].to(x.dtype).contiguous()), kept
 
 
 def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):

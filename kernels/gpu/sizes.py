@@ -96,7 +96,7 @@ class Precision(NamedTuple):
 
 PRECISIONS = {
     "half": Precision(2, 256, 4, alone=32, square=16, widest=1536),
-    "tf32": Precision(4, 128, 4, alone=32, square=8, widest=768),
+    "tf32": Precision(4, 128, 4, alone=16, square=8, widest=768),
     "fp32": Precision(4, 64, 8, alone=8, square=4, widest=512),
 }
 
@@ -123,13 +123,14 @@ def row_groups(gates):
 def forward_shared(tile, gates, kind, H):
     """Bytes of shared memory that forward needs, at most.
 
-    The weights, and beside them h as it comes in, or sums on their way between threads.
+    The weights, and beside them h as it comes in, or sums on their way between threads: of more
+    rows where a program has all of them.
     """
     chunks, item = cdiv(H, tile.KC), PRECISIONS[kind].itemsize
     weights = row_groups(gates) * tile.BU * tile.KC * chunks * item
     states = tile.BB * tile.KC * item * (1 if tile.sequential else chunks)
     beside = max(states, 4 * max(ROWS, tile.BU) * tile.BB)
-    return BARRIERS + weights + beside * (2 if tile.BU >= H else 1)
+    return BARRIERS + weights + beside * (item if tile.BU >= H else 1)
 
 
 def backward_shared(tile, gates, kind, H):

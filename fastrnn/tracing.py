@@ -1,0 +1,33 @@
+"""Calls that are recorded, or observed, instead of just made."""
+
+from functools import wraps
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+
+PLAIN = {torch.Tensor, torch.nn.Parameter}  # the types of tensors that have no behaviour of theirs
+RECORDED = PLAIN | {FakeTensor, FunctionalTensor}  # and that have none besides a trace's
+
+
+def tracing(tensor):
+    """Whether a call with ``tensor`` is recorded, or observed, or about shapes alone.
+
+    That is torch.compile, torch.export, make_fx, fake tensors, and every other dispatch mode.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or type(tensor) is FakeTensor
+    )
+
+
+def constant(function):
+    """``function``, whose results torch.compile takes as they are, without a look inside."""
+
+    @wraps(function)
+    def call(*arguments):
+        return function(*arguments)
+
+    call._dynamo_marked_constant = True  # what torch.compiler.assume_constant_result does
+    return call

@@ -1,0 +1,159 @@
+"""What the GPU engine does besides the numbers, in Triton's interpreter, and whom it serves."""
+
+import math
+from contextlib import contextmanager
+
+import pytest
+import torch
+from against_torch import EVERY_KIND, build, make_inputs, outputs_and_gradients, twins
+from gpu_layers import GRID, check, served
+from interpreter import interpreted
+from torch import nn
+
+import fastrnn
+from fastrnn.kernels.cells import CELLS
+
+__all__ = ["interpreted"]
+
+
+@contextmanager
+def autocast_on_gpu():
+    """As torch.autocast("cuda") would be, which does nothing without a GPU; with cuDNN 9.13."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "is_autocast_enabled", "cuda".__eq__)
+        patch.setattr(torch._C, "_is_any_autocast_enabled", lambda: True)
+        patch.setattr(torch.version, "hip", None)
+        patch.setattr(torch.backends.cudnn, "version", lambda: 91300)
+        yield
+
+
+def autocast(kind):
+    """float16, whatever dtype autocast has and x comes in: that is how torch casts for cuDNN."""
+    layer = build(fastrnn, kind, 5, 21, bidirectional=True)
+    halves = build(fastrnn, kind, 5, 21, bidirectional=True, dtype=torch.float16)
+    halves.load_state_dict(layer.state_dict())
+    x = torch.randn(4, 3, 5)
+    for dtype in (torch.float32, torch.bfloat16):
+        with served(GRID), autocast_on_gpu():
+            found = outputs_and_gradients(layer, {"x": x.to(dtype)})
+        with served(GRID):
+            expected = outputs_and_gradients(halves, {"x": x.to(dtype).half()})
+        for name, value in found.items():
+            assert value.equal(expected[name].to(value.dtype))
+            cast = not name.startswith("d ")
+            assert value.dtype == (torch.float16 if cast else dtype if name == "d x" else x.dtype)
+
+
+@EVERY_KIND
+def test_autocast(interpreted, kind):
+    interpreted(autocast, kind)
+
+
+def own_outputs(**options):
+    """Whoever changes them changes nothing that backward reads."""
+    layer = fastrnn.LSTM(5, **options)
+    with served(GRID):
+        y, states = layer(torch.randn(4, 3, 5))
+        outputs = y, *states
+        grads = [torch.randn_like(output) for output in outputs]
+        wanted = list(layer.parameters())
+        expected = torch.autograd.grad(outputs, wanted, grads, retain_graph=True)
+        for output in outputs:
+            assert output.is_contiguous()
+            output.data.fill_(7)
+        found = torch.autograd.grad(outputs, wanted, grads)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("H", [21, 24])
+@pytest.mark.parametrize("both", [False, True], ids=["one", "both"])
+def test_own_outputs(interpreted, H, both):
+    interpreted(own_outputs, hidden_size=H, bidirectional=both)
+
+
+def activations():
+    import triton
+    import triton.language as tl
+
+    from fastrnn.kernels.gpu.activations import OPERATIONS
+
+    @triton.jit
+    def apply(x, y, operation: tl.constexpr):
+        at = tl.arange(0, 1024)
+        tl.store(y + at, operation(tl.load(x + at)))
+
+    x = torch.cat([torch.logspace(-30, 2, 510), torch.tensor([0.0, math.inf])])
+    x = torch.cat([x, -x])
+    x[600] = math.nan
+    for name, exact in (("sigmoid", torch.sigmoid), ("tanh", torch.tanh), ("relu", torch.relu)):
+        y = torch.empty_like(x)
+        apply[(1,)](x, y, OPERATIONS[name])
+        # relative to each value: a GPU's exp and division are as good as a few roundings of 6e-8
+        torch.testing.assert_close(
+            y.double(), exact(x.double()), rtol=2e-6, atol=1e-37, equal_nan=True, msg=name
+        )
+
+
+def test_activations(interpreted):
+    interpreted(activations)
+
+
+def gives_up():
+    """Programs one after another wait for ever for those to come."""
+    from fastrnn.kernels.gpu import launch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "STEPWISE", False)
+        patch.setattr(launch, "SPIN_LIMIT", 10)
+        with pytest.raises(RuntimeError, match="did not all arrive"):
+            check("lstm", GRID)
+
+
+def test_spin_limit(interpreted):
+    interpreted(gives_up)
+
+
+def choices():
+    """Who serves what on a GPU, as asked of CPU tensors in its place."""
+    from fastrnn import backends
+
+    def asked(kind="lstm", H=8, P=None, **options):
+        dtype = options.pop("dtype", torch.float32)
+        layer = nn.LSTM(4, H, proj_size=P) if P else twins(kind, 4, H)[1]
+        layer = layer.to(dtype)
+        inputs = make_inputs(layer, 3, 2).values()
+        return backends._on_gpu(
+            [*inputs, *layer.parameters()], options.pop("step", False), (CELLS[kind], 1)
+        )
+
+    for kind in CELLS:
+        for dtype in backends.TRITON_DTYPES:
+            assert asked(kind, dtype=dtype).name == "triton"
+    assert asked(P=2).name == "triton"
+    refused = {
+        "float64": asked(dtype=torch.float64),
+        "single step": asked(step=True),
+        "beyond": asked(H=5000),
+    }
+    with autocast_on_gpu():
+        assert asked().reason.startswith("autocast to float16 on GPU")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.backends.cudnn, "version", lambda: 91200)
+            assert asked().name == "triton"
+            refused["cuDNN's, to float16"] = asked(dtype=torch.bfloat16)
+    for word, choice in refused.items():
+        assert choice.name == "torch"
+        assert word in choice.reason
+
+
+def test_choices(interpreted):
+    interpreted(choices)
+
+
+def test_no_gpu():
+    """Without the interpreter CPU tensors are refused."""
+    with (
+        fastrnn.backends.use("triton"),
+        pytest.raises(RuntimeError, match=r"the triton engine cannot serve this: .*no GPU"),
+    ):
+        fastrnn.backends.explain(torch.zeros(2))

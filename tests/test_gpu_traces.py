@@ -1,0 +1,125 @@
+"""Traces on a GPU: a layer is one operator. In Triton's interpreter, or of shapes alone."""
+
+import pytest
+import torch
+from against_torch import EVERY_KIND, build, make_inputs, packing, plain_call
+from compiling import compiled, differs, layers_in
+from gpu_layers import GRID, served
+from interpreter import interpreted
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import fastrnn
+from fastrnn import backends, operators
+from fastrnn.kernels.cells import CELLS
+
+__all__ = ["interpreted"]
+
+
+def compiles(kind, lengths=None, **options):
+    """Outputs and gradients to the bit, T and B left open; forward keeps what backward needs."""
+    ours = build(fastrnn, kind, 5, 21, **options)
+    fast, graphs = compiled(ours)
+    with served(GRID) as made:
+        for T, B in ((4, 3), (5, 3), (6, 4)):
+            call = packing([T] * (B - 1) + [2]) if lengths else plain_call
+            made.clear()
+            assert not differs(ours, fast, make_inputs(ours, T, B), call)
+            assert len(made) == 4 * ours.num_layers  # both ways, by both
+    assert len(graphs) <= 3
+    assert len(layers_in(graphs[-1])) == ours.num_layers
+
+
+@EVERY_KIND
+def test_compiled_is_eager(interpreted, kind):
+    interpreted(compiles, kind, num_layers=2, bidirectional=True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"lengths": True, "bidirectional": True}, {"proj_size": 6}], ids=str
+)
+def test_compiled_layers(interpreted, options):
+    interpreted(compiles, "lstm", **options)
+
+
+def exports():
+    ours = fastrnn.LSTM(5, 21, bidirectional=True)
+    x = make_inputs(ours, 4, 3)["x"]
+    sizes = {"input": {0: torch.export.Dim("T"), 1: torch.export.Dim("B")}}
+    with served(GRID) as made:
+        program = torch.export.export(ours, (x,), dynamic_shapes=sizes).module()
+        x = make_inputs(ours, 5, 4)["x"]
+        made.clear()
+        found, expected = (
+            torch.autograd.grad(m(x)[0].square().sum(), list(m.parameters()))
+            for m in (program, ours)
+        )
+        assert len(made) == 5  # the program's forward kept nothing, so there is one more
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_export(interpreted):
+    interpreted(exports)
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Tensors of shapes alone, which pass for those of an H200: there need be no GPU."""
+    from fastrnn.kernels.gpu import choice, launch
+
+    monkeypatch.setattr(choice, "obstacle", lambda device_type: None)
+    describe = launch.describe
+    monkeypatch.setattr(launch, "describe", lambda device: describe(torch.device("cpu")))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_fake_tensors(pretended, kind, dtype):
+    """Shapes and dtypes of outputs and gradients are known where no kernel runs."""
+    ours = build(fastrnn, kind, 5, 21, num_layers=2, bidirectional=True, dtype=dtype)
+    x = torch.empty(4, 3, 5, dtype=dtype, requires_grad=True)
+    with backends.use("triton"):
+        y, final = ours(x)
+    assert (y.shape, y.dtype) == ((4, 3, 42), dtype)
+    h = final if CELLS[kind].states == 1 else final[0]
+    assert h.shape == (4, 3, 21)
+    leaves = [x, *ours.parameters()]
+    for leaf, grad in zip(leaves, torch.autograd.grad(y.sum(), leaves), strict=True):
+        assert (grad.shape, grad.dtype) == (leaf.shape, leaf.dtype)
+
+
+def test_one_operator(pretended):
+    ours = fastrnn.GRU(5, 21)
+    with backends.use("triton"):
+        graph = make_fx(lambda x: ours(x)[0], tracing_mode="fake")(torch.empty(4, 3, 5))
+    assert len(layers_in(graph)) == 1
+
+
+def asked(B=3, H=21, dtype=torch.float32):
+    """Who serves an LSTM in a trace."""
+    shapes = [(4, B, 5), (1, B, H), (1, B, H), (4 * H, 5), (4 * H, H)]
+    tensors = [torch.empty(shape, dtype=dtype, device="cuda") for shape in shapes]
+    return backends.choose(tensors, False, (CELLS["lstm"], 1), traced=True)
+
+
+def test_who_serves(pretended):
+    """As without a trace; but of B, which may vary, nothing is asked."""
+    assert asked().name == "triton"
+    assert asked(B=100_000, H=512).name == "triton"
+    assert "beyond" in asked(H=5000).reason
+    assert "float64" in asked(dtype=torch.float64).reason
+
+
+def test_who_serves_without_a_gpu():
+    with FakeTensorMode():
+        choice = asked()
+    assert choice.name == "torch"
+    assert "Triton cannot start" in choice.reason
+
+
+def test_a_program_for_cpu_is_refused_elsewhere():
+    """One that was exported, and then moved: its kernels would read addresses of another device."""
+    with pytest.raises(backends.Refused, match="made for CPU: make it on meta"):
+        operators._load("numba", torch.empty(0, device="meta"))
