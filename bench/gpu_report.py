@@ -85,7 +85,7 @@ def _timed(rows):
 def _speeds(rows):
     found = {}
     for row in _timed(rows):
-        if not row["case"]["packed"]:
+        if not row["case"]["packed"] and not row["case"]["projection"]:
             key = _key(row)
             entry = found.setdefault(str(key), key | {"inference": None, "training": None})
             entry[row["mode"]] = round(row["ratio"], 3)
@@ -157,8 +157,12 @@ def _by_class(rows):
 def _name(row):
     case = row["case"]
     size = f"{case['T']}x{case['B']}x{case['H']}"
-    packed, both = "packed " * case["packed"], "bidirectional " * (case["directions"] > 1)
-    return f"{packed}{both}{case['cell']} {row['arithmetic']} {size}"
+    words = (
+        "packed " * case["packed"],
+        "bidirectional " * (case["directions"] > 1),
+        "projected " * bool(case["projection"]),
+    )
+    return f"{''.join(words)}{case['cell']} {row['arithmetic']} {size}"
 
 
 def _sizes(rows):

@@ -65,8 +65,8 @@ def results(namespace, case, numbers, **options):
     return evaluate(layer, case, numbers)
 
 
-def evaluate(layer, case, numbers):
-    """As ``results``, of a module."""
+def evaluate(layer, case, numbers, parameters=None):
+    """As ``results``, of a module, or of a function with these named ``parameters``."""
     x, *states = leaves = [
         t.detach().clone().requires_grad_(case.training) for t in (numbers.x, *numbers.states)
     ]
@@ -76,7 +76,8 @@ def evaluate(layer, case, numbers):
         outputs = (y.data if case.packed else y, *(final if isinstance(final, tuple) else (final,)))
     found = dict(zip(("output", "h_n", "c_n"), outputs, strict=False))
     if case.training:
-        named = dict(zip(("x", "h0", "c0"), leaves, strict=False)) | dict(layer.named_parameters())
+        named = dict(zip(("x", "h0", "c0"), leaves, strict=False))
+        named |= dict(parameters or layer.named_parameters())
         grads = torch.autograd.grad(outputs, list(named.values()), numbers.grads)
         found |= {f"d {n}": g for n, g in zip(named, grads, strict=True)}
     return {name: tensor.detach() for name, tensor in found.items()}

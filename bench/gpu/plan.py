@@ -63,6 +63,9 @@ def more_checks():
         yield item(cell, "float32", 3, 1, 1, I=1, **more)
         yield item(cell, "float32", 2000, 2, 64, **more)
     yield item("LSTM", "float32", 20, 7, 96, projection=40)
+    yield item("LSTM", "float16", 30, 19, 200, projection=64, directions=2, packed=True)
+    yield item("LSTM", "bfloat16", 20, 300, 1024, directions=2)  # in several launches
+    yield item("GRU", "float32", 12, 100, 512, packed=True)
     yield item("LSTM", "bfloat16", 20, 16, 1536, mode="inference")
     yield item("LSTM", "tf32", 20, 16, 768)
 
@@ -70,7 +73,7 @@ def more_checks():
 BEHAVIOURS = (
     "deterministic", "graph", "streams", "oversize", "very_long", "beyond_2_31", "recompute",
     "inference_keeps_nothing", "tf32_as_told", "second_derivative", "autocast", "compiled",
-    "another_device",
+    "exported", "another_device",
 )  # fmt: skip
 
 
@@ -97,13 +100,14 @@ def headlines():
     yield item("GRU", "tf32", 512, 32, 256)
     yield item("LSTM", "bfloat16", 512, 64, 1024)
     yield item("LSTM", "bfloat16", 512, 128, 128, packed=True)
+    yield item("LSTM", "bfloat16", 512, 64, 1024, projection=256)
 
 
 def grid():
     """Coarse first: so that a table of half of it is a table of everywhere."""
     coarse = list(product((128, 512, 1024), (64, 8)))
     fine = list(product((64, 128, 256, 512, 768, 1024), (64, 1, 16, 32, 128, 256)))
-    done = [i for i in headlines() if i["case"]["directions"] == 1 and not i["case"]["packed"]]
+    done = list(headlines())
     for sizes in (coarse, [s for s in fine if s not in coarse]):
         for (H, B), arithmetic, cell in product(
             sizes, ("bfloat16", "tf32", "float16", "float32"), ("LSTM", "GRU", "RNN")

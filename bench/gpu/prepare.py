@@ -78,7 +78,7 @@ def calls(section, item, device):
     layer = Layer(cell.name, case.dtype, tf32, case.H, case.B, case.directions)
     sizes = (cell.gates, case.dtype, tf32, case.B, case.H, case.directions, device)
     forward, backward = tiles.choose_forward(*sizes), tiles.choose_backward(*sizes)
-    if isinstance(forward, str) or case.projection:
+    if isinstance(forward, str):
         return []
     if "direction" in item:
         kind = precision(case.dtype, tf32)
