@@ -169,7 +169,7 @@ def test_reasons():
     assert wide.forward is None
     assert "H = 4096 is beyond 1536" in wide.reason
     many = tiles.choose(4, "bfloat16", False, 5000, 1024, 1, H200, False)
-    assert many.reason == "B = 5000 takes 40 launches, and torch is thought to be faster"
+    assert many.reason == "B = 5000 takes 79 launches, and torch is thought to be faster"
     few = tiles.choose(4, "bfloat16", False, 1, 1024, 1, DEVICES["H200, a seventh"], False)
     assert few.reason == "H = 1024 takes 64 programs at the same time, more than this GPU runs"
     poor = Device(86, 40, 16 * KIB, 16 * KIB)

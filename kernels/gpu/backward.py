@@ -16,7 +16,7 @@ The names in capitals are set by kernels.py, which binds this function to a cell
 
 import triton.language as tl
 
-from .blocks import LINE, arrivals_by, arrive, counter_of, product, select, wait
+from .blocks import LINE, arrivals_by, arrive, counter_of, of_gates, product, rows_of, select, wait
 
 GATES = STATES = KEPT = DGATES = DH = cell_backward = None
 
@@ -52,8 +52,11 @@ def backward(
     PRECISION: tl.constexpr,
     SPIN_LIMIT: tl.constexpr,
 ):
-    GROUPS: tl.constexpr = (H + GU - 1) // GU
     dtype = weights.dtype.element_ty
+    GROUPS: tl.constexpr = (H + GU - 1) // GU
+    # So many gates in one product: threads wait less often for each other, and need more registers.
+    HALF: tl.constexpr = dtype.primitive_bitwidth == 16
+    RUN: tl.constexpr = 4 if HALF and GATES == 4 and GROUPS > 1 and GU * BB <= 2048 else 1
     lane, i, j = block0 * D + FIRST + tl.program_id(0), tl.program_id(1), tl.program_id(2)
     d = (lane % D).to(tl.int64)
     to, u = i * GU + tl.arange(0, GU), j * GU + tl.arange(0, GU)
@@ -67,22 +70,27 @@ def backward(
     read, written = partial + u[:, None], partial + to[:, None] + j.to(tl.int64) * B * H
 
     held = ()
-    for g in tl.static_range(GATES):
-        weight = weights + (d * GATES + g) * H * H + u[None, :] * H + to[:, None]
-        is_weight = (u < H)[None, :] & (to < H)[:, None]
+    for g in tl.static_range(0, GATES, RUN):
+        r = tl.arange(0, RUN * GU)
+        unit = j * GU + r % GU
+        weight = weights + ((d * GATES + g + r // GU) * H + unit)[None, :] * H + to[:, None]
+        is_weight = (unit < H)[None, :] & (to < H)[:, None]
         held = held + (tl.load(weight, mask=is_weight, other=0.0),)
     earliest, carried = (), ()
     for n in tl.static_range(STATES):
         earliest = earliest + (tl.load(first + n * plane + own, mask=inside, other=0.0),)
         carried = carried + (tl.load(start + n * plane + own, mask=inside, other=0.0),)
 
+    t, onward = tl.where(d == 0, T - 1 - s0, s0) + 1, tl.where(d == 0, -1, 1)
+    size, row = rows_of(steps, t, T)
+    size_before, row_before = rows_of(steps, t + onward, T)
     for s in range(s0, s1):
-        t = tl.where(d == 0, T - 1 - s, s) + 1
-        before = tl.where(d == 0, t - 1, t + 1)
-        line = tl.load(steps + T + 2 + t) + sequence
-        line_before = tl.load(steps + T + 2 + before) + sequence
-        alive = (u < UNITS)[:, None] & (b < tl.load(steps + t))[None, :]
-        begun = alive & (b < tl.load(steps + before))[None, :]
+        line, line_before = row + sequence, row_before + sequence
+        alive = (u < UNITS)[:, None] & (b < size)[None, :]
+        begun = alive & (b < size_before)[None, :]
+        size, row = size_before, row_before
+        size_before, row_before = rows_of(steps, t + 2 * onward, T)
+        t += onward
         at, at_before = (line * D + d)[None, :] * H, (line_before * D + d)[None, :] * H
         news = (tl.load(after + at + u[:, None], mask=alive, other=0.0).to(tl.float32),)
         olds = (tl.load(after + at_before + u[:, None], mask=begun, other=0.0).to(tl.float32),)
@@ -110,9 +118,11 @@ def backward(
         grads, passed = cell_backward(asked, recalled, olds, news)
         carried = select(alive, passed, reached, STATES)
         total = tl.zeros((GU, BB), tl.float32)
-        for g in tl.static_range(GATES):
-            grad = tl.where(alive, grads[DH[g]], 0.0).to(dtype)
-            total = product(held[g], grad, total, PRECISION)
+        for g in tl.static_range(0, GATES, RUN):
+            run = ()
+            for n in tl.static_range(RUN):
+                run = run + (tl.where(alive, grads[DH[g + n]], 0.0).to(dtype),)
+            total = product(held[g // RUN], of_gates(run, RUN, GU, BB), total, PRECISION)
         if GROUPS > 1:
             place = written + (s % RING) * GROUPS * plane
             tl.store(place, total, mask=(to < H)[:, None] & (b < B)[None, :])

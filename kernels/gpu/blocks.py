@@ -37,6 +37,23 @@ def by_gate(tile, GATES: tl.constexpr, UNITS: tl.constexpr, COLUMNS: tl.constexp
 
 
 @triton.jit
+def of_gates(tiles, GATES: tl.constexpr, UNITS: tl.constexpr, COLUMNS: tl.constexpr):
+    """1 or 4 tiles (UNITS, COLUMNS) as one of as many runs of rows: what by_gate takes apart."""
+    if GATES == 1:
+        return tiles[0]
+    else:
+        even, odd = tl.join(tiles[0], tiles[2]), tl.join(tiles[1], tiles[3])
+        return tl.reshape(tl.join(even, odd).permute(2, 3, 0, 1), (4 * UNITS, COLUMNS))
+
+
+@triton.jit
+def rows_of(steps, t, T):
+    """(how many rows step t has, the first of them); steps count from 1, others are empty."""
+    place = steps + tl.minimum(tl.maximum(t, 0), T + 1)
+    return tl.load(place).to(tl.int32), tl.load(place + T + 2).to(tl.int32)
+
+
+@triton.jit
 def select(condition, chosen, others, LENGTH: tl.constexpr):
     """A tuple of tl.where's."""
     found = ()

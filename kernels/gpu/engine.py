@@ -115,6 +115,8 @@ def _choose(direction, cell, shape):
     rules out.
     """
     tf32, device = products.tf32(), launch.describe(shape.device)
+    if shape.N >= 2**31:
+        raise Refused("triton", f"{shape.N} rows are more than an int32 counts")
     dtype = str(shape.dtype).removeprefix("torch.")
     numbers = shape.B, shape.H, shape.D, device
     tile = getattr(tiles, f"choose_{direction}")(cell.gates, dtype, tf32, *numbers)

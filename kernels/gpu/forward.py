@@ -13,7 +13,7 @@ The names in capitals are set by kernels.py, which binds this function to a cell
 
 import triton.language as tl
 
-from .blocks import LINE, arrive, by_gate, product, select, wait
+from .blocks import LINE, arrive, by_gate, product, rows_of, select, wait
 
 GATES = STATES = KEPT = ROW_GROUPS = cell_forward = None
 
@@ -78,13 +78,21 @@ def forward(
     for i in tl.static_range(STATES):
         states = states + (tl.load(start + i * plane + own, mask=inside, other=0.0),)
 
+    # What the next step needs is loaded before this one waits, and where that lies a step before.
+    t, onward = tl.where(d == 0, s0, T - 1 - s0) + 1, tl.where(d == 0, 1, -1)
+    size, first = rows_of(steps, t, T)
+    next_size, next_first = rows_of(steps, t + onward, T)
+    x_rows = gates + d * N * (WIDTH * H) + row[:, None]
+    is_x = is_row[:, None] & (b < size)[None, :]
+    x = tl.load(x_rows + (first + sequence)[None, :] * (WIDTH * H), mask=is_x, other=0.0)
     for s in range(s0, s1):
-        t = tl.where(d == 0, s, T - 1 - s) + 1
-        active = b < tl.load(steps + t)
-        line = tl.load(steps + T + 2 + t) + sequence
-        x_row = gates + (d * N + line) * (WIDTH * H)
-        is_x = is_row[:, None] & active[None, :]
-        x = tl.load(x_row[None, :] + row[:, None], mask=is_x, other=0.0).to(tl.float32)
+        active, line = b < size, first + sequence
+        is_x = is_row[:, None] & (b < next_size)[None, :]
+        next_x = x_rows + (next_first + sequence)[None, :] * (WIDTH * H)
+        next_x = tl.load(next_x, mask=is_x, other=0.0)
+        size, first = next_size, next_first
+        next_size, next_first = rows_of(steps, t + 2 * onward, T)
+        t += onward
         total = bias
         if ALONE:
             total = product(held[0], states[0].to(dtype), total, PRECISION)
@@ -103,7 +111,8 @@ def forward(
             if not SEQUENTIAL:
                 for i in tl.static_range(PIECES):
                     total = product(held[i], tl.trans(hs[i]), total, PRECISION)
-        xs, hs = by_gate(x, GATES, BU, BB), by_gate(total, GATES, BU, BB)
+        xs, hs = by_gate(x.to(tl.float32), GATES, BU, BB), by_gate(total, GATES, BU, BB)
+        x = next_x
         new, kept = cell_forward(xs, hs, states)
         alive = (u < UNITS)[:, None] & active[None, :]  # the padding stays zero, come what may
         states = select(alive, new, states, STATES)
@@ -118,6 +127,7 @@ def forward(
             tl.store(extra + out, states[1], mask=stored)
         if KEEP == 2:
             for i in tl.static_range(KEPT):
-                tl.store(x_row[None, :] + i * H + u[:, None], kept[i].to(dtype), mask=alive)
+                keep = gates + ((d * N + line) * (WIDTH * H))[None, :] + i * H + u[:, None]
+                tl.store(keep, kept[i].to(dtype), mask=alive)
     for i in tl.static_range(STATES):
         tl.store(end + i * plane + own, states[i], mask=inside)

@@ -75,9 +75,8 @@ BARRIERS = 64  # and the compiler, on sm100
 WARPS = 8  # that a multiprocessor holds for certain: at the most registers a thread can have
 BATCHES = (16, 32, 64, 128)
 ROWS = 64  # of a forward tile, all gates together: the least that wgmma takes
-AHEAD = 32  # registers of a thread for states that are loaded ahead; with more it is close,
-SPILLS = 64  # and with more than this it spills
-CHUNKS = 256  # of the weights, times sequences, beyond which a program spills
+AHEAD = 32  # registers of a thread for all of h, loaded ahead; with more it spills
+CHUNKS = 128  # of the weights, times sequences, beyond which a program spills
 ALONE = 128  # units at most that a program has alone; with more the compiler gives up on sm80
 
 OLDEST = 80  # compute capability, times ten: older GPUs have no bfloat16, and little shared memory
@@ -87,7 +86,7 @@ class Precision(NamedTuple):
     """What differs between the arithmetics, as the compiler's count of registers has it."""
 
     itemsize: int
-    chunk: int  # columns of the weights that are multiplied at once, with 16 sequences
+    chunk: int  # columns of the weights that a piece of them has at least
     warps: int  # of a forward program
     alone: int  # sums of a thread, at most, where a program has all units
     square: int  # sums of a thread, at most, in backward
@@ -135,8 +134,10 @@ def forward_shared(tile, gates, kind, H):
 
 def backward_shared(tile, gates, kind, H):
     """Bytes of shared memory that backward needs, at most: likewise."""
-    weights = gates * tile.GU**2 * PRECISIONS[kind].itemsize
-    return BARRIERS + weights + 4 * tile.GU * max(tile.BB, 4 * tile.warps)
+    item = PRECISIONS[kind].itemsize
+    gradients = item * gates * tile.GU * tile.BB if kind == "half" else 0
+    beside = max(gradients, 4 * tile.GU * max(tile.BB, 4 * tile.warps))
+    return BARRIERS + item * gates * tile.GU**2 + beside
 
 
 def forward_grid(groups, blocks, directions):
@@ -162,17 +163,15 @@ def forward_tiles(gates, kind, H):
     if p.widest < H:
         return
     units = min(ROWS // row_groups(gates), power(H))
+    chunk = min(p.chunk, power(H))
+    padded = cdiv(H, chunk) * chunk
+    if padded in (2 * chunk, 4 * chunk * (gates > 1)) and kind != "fp32":
+        chunk *= 2  # fewer pieces, as each is a wait for memory; of more, threads have no room
     for batch in BATCHES:
-        chunk = min(p.chunk, power(H))
-        registers = batch * cdiv(H, chunk) * chunk * p.itemsize // (4 * 32 * p.warps)
-        ahead = Forward(units, batch, chunk, p.warps, False)
-        narrow = min(chunk, max(16, p.chunk * 16 // batch))
-        if registers <= AHEAD:
-            yield ahead
+        if batch * padded * p.itemsize // (4 * 32 * p.warps) <= AHEAD:
+            yield Forward(units, batch, chunk, p.warps, False)
         if batch <= 64 and batch * cdiv(H, p.chunk) <= CHUNKS:
-            yield Forward(units, batch, narrow, p.warps, True)
-        if AHEAD < registers <= SPILLS:
-            yield ahead
+            yield Forward(units, batch, max(16, chunk * 16 // batch), p.warps, True)
 
 
 def backward_tiles(gates, kind, H):
