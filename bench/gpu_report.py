@@ -20,6 +20,7 @@ UNTIMED = (
     "(`python -m bench.aot`); not yet timed on a GPU. There it serves wherever it fits; "
     "`python -m bench.gpu` checks and measures it."
 )
+LONG = 512  # steps, from which on one takes as long as the other
 GAIN = 1.03  # a tile has to be so many times faster than the one chosen so far to replace it
 CLASSES = {
     "standard": "cuDNN's standard algorithm",
@@ -70,6 +71,7 @@ def _key(row):
         "D": case["directions"],
         "H": case["H"],
         "B": case["B"],
+        "T": min(case["T"], LONG),
     }
 
 
@@ -135,6 +137,7 @@ def _of_gpu(gpu, rows, everything):
 
 def _by_class(rows):
     """Times faster than torch.nn, by the algorithm that PyTorch asks cuDNN for."""
+    rows = [row for row in rows if row["section"] != "short"]  # which the table hands over
     found = tables.by([row for row in rows if not row["case"]["packed"]], "class")
     if packed := [row for row in rows if row["case"]["packed"]]:
         found["packed"] = packed

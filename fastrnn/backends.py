@@ -61,12 +61,11 @@ def explain(*called, step=False):
 
 def choose(tensors, step, layer, traced):
     """As ``explain``; traced: what ``tracing`` says of the tensors."""
-    able = _recorded(tensors, step, layer) if traced else _able(tensors, step, layer)
     told = _told() if traced else _asked.get()
+    find = _recorded if traced else _able
+    able = find(tensors, step, layer, told == "triton")
     if told is None:
         return able
-    if told == "triton" and able != _TRANSFORMED and tensors[0].device.type == "cpu":
-        able = _on_gpu(tensors, step, layer, traced)  # Triton's interpreter runs on CPU
     if told in ("numba", "triton") and able.name != told:
         raise Refused(told, able.reason)
     return Choice(told, "asked for by fastrnn.backends.use")
@@ -75,12 +74,12 @@ def choose(tensors, step, layer, traced):
 _told = constant(_asked.get)  # a compiled graph keeps the engine of its compilation
 
 
-def _able(tensors, step, layer):
-    """The best engine for the tensors."""
+def _able(tensors, step, layer, gpu):
+    """The best engine for the tensors; gpu: whether the GPU engine was asked for."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _TRANSFORMED
-    if torch._C._is_tracing() or torch.is_autocast_enabled("cpu"):
-        return _unserved(tensors, step, layer)
+    if gpu or torch._C._is_tracing() or torch.is_autocast_enabled("cpu"):
+        return _unserved(tensors, step, layer, gpu)
     dtype = tensors[0].dtype
     for t in tensors:
         if t is not None and not (
@@ -90,25 +89,25 @@ def _able(tensors, step, layer):
     return _served(dtype, step) or _unserved(tensors, step, layer)
 
 
-def _recorded(tensors, step, layer):
-    """The best engine for the tensors of a trace."""
+def _recorded(tensors, step, layer, gpu):
+    """As ``_able``, for the tensors of a trace."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _TRANSFORMED
     first, alike = tensors[0], True
     for t in tensors:
         if t is not None:
             if type(t) not in RECORDED:
-                return _unserved(tensors, step, layer)
+                return _unserved(tensors, step, layer, gpu)
             if t.device != first.device or t.dtype != first.dtype or t.layout != torch.strided:
                 alike = False
-    if first.device.type == "cuda":
-        return _on_gpu(tensors, step, layer, traced=True)
+    if gpu or first.device.type == "cuda":
+        return _on_gpu(tensors, step, layer, gpu, traced=True)
     if not alike or first.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return _unserved(tensors, step, layer)
     return _served_in_trace(first.dtype, step) or _unserved(tensors, step, layer)
 
 
-def _unserved(tensors, step, layer):
+def _unserved(tensors, step, layer, gpu=False):
     """The Choice for tensors that are not served as they are: mostly torch, and why."""
     tensors = [t for t in tensors if t is not None]
     first = tensors[0]
@@ -116,8 +115,8 @@ def _unserved(tensors, step, layer):
         return Choice("torch", "not every tensor is a plain torch.Tensor")
     if torch.jit.is_tracing():
         return Choice("torch", "torch.jit.trace is recording")
-    if first.device.type == "cuda":
-        return _on_gpu(tensors, step, layer)
+    if gpu or first.device.type == "cuda":
+        return _on_gpu(tensors, step, layer, gpu)
     if first.device.type != "cpu":
         return Choice("torch", f"no engine of ours for {first.device.type} yet")
     if torch.is_autocast_enabled("cpu"):
@@ -138,8 +137,10 @@ def _under_autocast(tensors, step):
     return Choice("numba", f"autocast to {_name(to)} on CPU{_computed_in(to, step)}")
 
 
-def _on_gpu(tensors, step, layer, traced=False):
-    """The best engine for plain tensors, the first of them on a GPU."""
+def _on_gpu(tensors, step, layer, forced, traced=False):
+    """The best engine for plain tensors, the first of them on a GPU, or on CPU if ``forced``:
+    Triton's interpreter runs there.
+    """
     tensors = [t for t in tensors if t is not None]
     if step:
         return Choice("torch", "a single step on GPU is torch's")
@@ -158,17 +159,18 @@ def _on_gpu(tensors, step, layer, traced=False):
         return Choice("torch", f"no engine of ours for {_name(dtype)} on GPU")
     training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if layer is None:
-        return _gpu_choice(dtype, first.device, training, None, cast)
-    (cell, D), c = layer, tensors[layer[0].states]
+        return _gpu_choice(dtype, cast, first.device, training, forced)
+    (cell, T, D), c = layer, tensors[layer[0].states]
     if c.dim() != 3:
         return Choice("torch", "states that are not (layers * D, B, H)")
-    B, H = (None, int(c.shape[2])) if traced else c.shape[1:]
-    return _gpu_choice(dtype, first.device, training, (cell.name, B, H, D), cast)
+    T, B = (None, None) if traced else (T, c.shape[1])
+    layer = cell.name, T, B, int(c.shape[2]), D
+    return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 
 @constant
-def _gpu_choice(dtype, device, training, layer, cast):
-    """The best engine for (cell, B, H, D) in this dtype, or for layers that fit."""
+def _gpu_choice(dtype, cast, device, training, forced, *layer):
+    """The best engine for (cell, T, B, H, D) in this dtype, or for layers that fit."""
     name = f"{'autocast to ' * cast}{_name(dtype)} on GPU"
     try:
         choice = import_module("fastrnn.kernels.gpu.choice")
@@ -177,9 +179,9 @@ def _gpu_choice(dtype, device, training, layer, cast):
     obstacle = choice.obstacle(device.type)
     if obstacle:
         return Choice("torch", obstacle)
-    if layer is None:
+    if not layer:
         return Choice("triton", f"{name}, where sizes fit")
-    fits, reason = choice.fit(dtype, device, training, *layer)
+    fits, reason = choice.fit(dtype, device, training, forced, *layer)
     return Choice("triton" if fits else "torch", f"{name}: {reason}")
 
 

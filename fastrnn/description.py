@@ -25,12 +25,12 @@ def describe(module, input, hx=None):
         raise TypeError(f"expected a recurrent layer or cell, got {type(module).__name__}")
     cell, D = CELLS[module.mode.lower()], 1 + module.bidirectional
     if isinstance(input, PackedSequence):
-        x, B = input.data, int(input.batch_sizes[0])
+        x, T, B = input.data, len(input.batch_sizes), int(input.batch_sizes[0])
     else:
         batch = 0 if module.batch_first else 1
         x = input if input.dim() == 3 else input.unsqueeze(batch)
-        B = x.shape[batch]
+        T, B = x.shape[1 - batch], x.shape[batch]
     widths = (module.proj_size or module.hidden_size, module.hidden_size)[: cell.states]
     states = states or [x.new_zeros(module.num_layers * D, B, width) for width in widths]
     states = [s if s.dim() == 3 else s.unsqueeze(1) for s in states]  # of unbatched input
-    return (x, *states, *module.parameters()), False, (cell, D)
+    return (x, *states, *module.parameters()), False, (cell, T, D)

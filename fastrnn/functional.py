@@ -39,7 +39,8 @@ def sequence(name, *arguments, keep=Keep.ALL):
     states = (hx,) if cell.states == 1 else tuple(hx)
     D = 2 if bidirectional else 1
     traced = tracing(x)
-    engine = backends.choose((x, *states, *weights), False, (cell, D), traced).name
+    T = batch_sizes.shape[0] if packed else x.shape[1 if batch_first else 0]
+    engine = backends.choose((x, *states, *weights), False, (cell, T, D), traced).name
     directions = split(weights, layers * D)
     complete = directions is not None and (directions[0].b_ih is not None) == bias
     torch_serves = engine == "torch" or not complete or not x.numel()
@@ -51,7 +52,7 @@ def sequence(name, *arguments, keep=Keep.ALL):
         x = x.transpose(0, 1) if batch_first else x
         rows = x.reshape(-1, x.shape[-1])
     if traced:
-        T, B = (batch_sizes.shape[0], states[0].shape[1]) if packed else x.shape[:2]
+        B = states[0].shape[1] if packed else x.shape[1]
         for state in states:  # of packed rows, a trace does not know how many sequences they are
             torch._check(state.shape[1] == B)
         steps = layouts.Traced(T, B, rows.shape[0], batch_sizes if packed else None)

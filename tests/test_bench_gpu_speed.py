@@ -93,7 +93,7 @@ def test_what_is_compiled_beforehand():
     item = plan.item("LSTM", "bfloat16", 512, 64, 512)
     sections = plan.Section("s", f"{plan.HERE}:measure", [item], 1.0, 1)
     training, inference = prepare.calls(sections, item, H200)
-    chosen = tiles.choose(4, "bfloat16", False, 64, 512, 1, H200, True)
+    chosen = tiles.choose(4, "bfloat16", False, 512, 64, 512, 1, H200, True)
     assert training[1:4] == (chosen.forward, chosen.backward, Keep.ALL)
     assert inference[1:4] == (chosen.forward, None, Keep.NOTHING)
     tuned = prepare.calls(sections, item | {"direction": "forward"}, H200)

@@ -123,7 +123,7 @@ def choices():
         layer = layer.to(dtype)
         inputs = make_inputs(layer, 3, 2).values()
         return backends._on_gpu(
-            [*inputs, *layer.parameters()], options.pop("step", False), (CELLS[kind], 1)
+            [*inputs, *layer.parameters()], options.pop("step", False), (CELLS[kind], 100, 1), False
         )
 
     for kind in CELLS:

@@ -64,7 +64,7 @@ def test_report(tmp_path, monkeypatch):
         function.cache_clear()
 
     def choice(H, training):
-        return tiles.choose(4, "bfloat16", False, 64, H, 1, H200, training)
+        return tiles.choose(4, "bfloat16", False, 512, 64, H, 1, H200, training)
 
     assert "2.50x" in choice(512, training=False).reason
     assert choice(512, training=False).forward == tiles.Forward(16, 32, 256, 4, False)

@@ -139,7 +139,7 @@ def test_an_h200_serves_what_it_must(gates):
     """Half precision to H = 1024; TF32 to 768; exact float32 to 512."""
 
     def serves(dtype, B, H, training):
-        choice = tiles.choose(gates, dtype, dtype == "float32", B, H, 1, H200, training)
+        choice = tiles.choose(gates, dtype, dtype == "float32", 100, B, H, 1, H200, training)
         assert choice.forward, f"{dtype} {choice.reason}"
 
     for H, B in product((1, 32, 100, 128, 256, 300, 512), (1, 16, 64)):
@@ -150,7 +150,7 @@ def test_an_h200_serves_what_it_must(gates):
     for B in (1, 16, 32):
         serves("float32", B, 768, training=True)
     serves("float32", 64, 768, training=False)
-    exact = (gates, "float32", False, 64, 512, 1, H200)
+    exact = (gates, "float32", False, 100, 64, 512, 1, H200)
     assert tiles.choose(*exact, training=True).forward
 
 
@@ -158,26 +158,26 @@ def test_a_small_layer_is_one_program():
     """Then it needs no barrier, and runs on any GPU however small."""
     small = Device(86, 1, 64 * KIB, 64 * KIB)
     for gates, H in product(GATES, (8, 30, 64)):
-        choice = tiles.choose(gates, "float16", False, 1000, H, 2, small, True)
+        choice = tiles.choose(gates, "float16", False, 100, 1000, H, 2, small, True)
         assert choice.forward.BU >= H
         assert choice.backward.GU >= H
 
 
 def test_reasons():
     """They say what is in the way, in numbers that a user knows."""
-    wide = tiles.choose(4, "bfloat16", False, 1, 4096, 1, H200, False)
+    wide = tiles.choose(4, "bfloat16", False, 100, 1, 4096, 1, H200, False)
     assert wide.forward is None
     assert "H = 4096 is beyond 1536" in wide.reason
-    many = tiles.choose(4, "bfloat16", False, 5000, 1024, 1, H200, False)
-    assert many.reason == "B = 5000 takes 79 launches, and torch is thought to be faster"
-    few = tiles.choose(4, "bfloat16", False, 1, 1024, 1, DEVICES["H200, a seventh"], False)
+    many = tiles.choose(4, "bfloat16", False, 100, 5000, 1024, 1, H200, False)
+    assert many.reason == "B = 5000 takes 79 launches: torch is thought to be faster"
+    few = tiles.choose(4, "bfloat16", False, 100, 1, 1024, 1, DEVICES["H200, a seventh"], False)
     assert few.reason == "H = 1024 takes 64 programs at the same time, more than this GPU runs"
     poor = Device(86, 40, 16 * KIB, 16 * KIB)
-    tight = tiles.choose(4, "float16", False, 1, 128, 1, poor, False)
+    tight = tiles.choose(4, "float16", False, 100, 1, 128, 1, poor, False)
     assert "KiB of shared memory" in tight.reason
-    old = tiles.choose(4, "float16", False, 1, 128, 1, DEVICES["T4"], False)
+    old = tiles.choose(4, "float16", False, 100, 1, 128, 1, DEVICES["T4"], False)
     assert old.reason == "compute capability 7.5, and 8.0 or newer is needed"
-    inference = tiles.choose(4, "bfloat16", False, 64, 512, 1, H200, False)
+    inference = tiles.choose(4, "bfloat16", False, 100, 64, 512, 1, H200, False)
     assert inference.reason == measured.UNTIMED
     assert inference.backward is None
 
@@ -185,7 +185,7 @@ def test_reasons():
 def test_tiles_as_told():
     forward, backward = tiles.Forward(16, 128, 64, 8, True), tiles.Backward(32, 64, 4)
     with tiles.using(forward, backward):
-        choice = tiles.choose(4, "bfloat16", False, 64, 512, 1, H200, True)
+        choice = tiles.choose(4, "bfloat16", False, 100, 64, 512, 1, H200, True)
     assert choice[:2] == (forward, backward)
     with tiles.using(forward, backward), ThreadPoolExecutor(1) as another:  # such as autograd's
         told = another.submit(tiles.choose_backward, 4, "bfloat16", False, 64, 512, 1, H200)
@@ -197,7 +197,7 @@ def test_tiles_as_told():
 @pytest.fixture
 def measurements(monkeypatch, tmp_path):
     """An H200 on which ours was fast at H 512, slow at H 1024, and another tile was the best."""
-    key = {"gates": 4, "arithmetic": "bfloat16", "D": 1}
+    key = {"gates": 4, "arithmetic": "bfloat16", "D": 1, "T": 512}
     speed = [
         key | {"H": 512, "B": 64, "inference": 2.0, "training": 1.5},
         key | {"H": 1024, "B": 64, "inference": 1.1, "training": 0.5},
@@ -211,11 +211,11 @@ def measurements(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("measurements")
 def test_measurements_decide():
-    def choice(B, H, training, dtype="bfloat16", device=H200, D=1):
-        return tiles.choose(4, dtype, False, B, H, D, device, training)
+    def choice(B, H, training, dtype="bfloat16", device=H200, D=1, T=500):
+        return tiles.choose(4, dtype, False, T, B, H, D, device, training)
 
-    fast = choice(64, 500, training=True)
-    assert fast.reason == "1.50x as fast as torch.nn at B = 64, H = 512 on NVIDIA H200"
+    fast = choice(64, 500, training=True, T=9999)
+    assert fast.reason == "1.50x as fast as torch.nn at 512x64x512 on NVIDIA H200"
     assert fast.forward == tiles.Forward(16, 32, 128, 4, True)
     assert fast.backward.GU == 128  # not measured: as ever
     slow = choice(64, 1000, training=True)
@@ -228,6 +228,11 @@ def test_measurements_decide():
     assert not choice(None, 1024, training=True).forward  # it is slow with one, so with any
     assert choice(None, 1024, training=False).forward
     assert choice(None, 100, training=True).reason == measured.UNTIMED
+    assert choice(None, 1024, training=True, T=None).forward is None
+    few = choice(64, 512, training=True, T=30)  # what was measured with 512 says nothing of them
+    assert few.reason == "T = 30: torch is thought to be faster, which has less to prepare"
+    forced = tiles.choose(4, "bfloat16", False, 30, 64, 1024, 1, H200, True, forced=True)
+    assert forced.forward
     for unlike in (
         choice(64, 512, training=True, dtype="float16"),
         choice(64, 512, training=True, device=A100),
@@ -245,5 +250,5 @@ def test_a_measured_tile_serves_only_where_it_fits():
 
 
 def test_nothing_measured_is_fine():
-    assert measured.verdict(4, "bfloat16", False, 1, 64, 1, 90, True) == (None, measured.UNTIMED)
+    assert measured.verdict(4, "bfloat16", False, 9, 1, 64, 1, 90, True) == (None, measured.UNTIMED)
     assert measured.tile("forward", 4, "half", 1, 64, 1, 90) is None

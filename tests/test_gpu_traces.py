@@ -101,7 +101,7 @@ def asked(B=3, H=21, dtype=torch.float32):
     """Who serves an LSTM in a trace."""
     shapes = [(4, B, 5), (1, B, H), (1, B, H), (4 * H, 5), (4 * H, H)]
     tensors = [torch.empty(shape, dtype=dtype, device="cuda") for shape in shapes]
-    return backends.choose(tensors, False, (CELLS["lstm"], 1), traced=True)
+    return backends.choose(tensors, False, (CELLS["lstm"], 4, 1), traced=True)
 
 
 def test_who_serves(pretended):

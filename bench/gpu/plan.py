@@ -103,6 +103,14 @@ def headlines():
     yield item("LSTM", "bfloat16", 512, 64, 1024, projection=256)
 
 
+def short():
+    """Few steps, where what a call takes by itself decides who is faster."""
+    cells, arithmetics = ("LSTM", "GRU"), ("bfloat16", "tf32")
+    for T, arithmetic, cell in product((8, 32, 1, 128), arithmetics, cells):
+        for B, H in ((64, 512), (16, 256)):
+            yield item(cell, arithmetic, T, B, H)
+
+
 def grid():
     """Coarse first: so that a table of half of it is a table of everywhere."""
     coarse = list(product((128, 512, 1024), (64, 8)))
@@ -151,5 +159,6 @@ def sections():
         Section("behaviour", f"{HERE}:behave", behaviours, 0.12, 90),
         Section("more checks", f"{HERE}:check", list(more_checks()), 0.12, 60, spins=SPINS),
         Section("tuning", f"{HERE}:tune", list(tunings()), 0.12, 60),
+        Section("short", f"{HERE}:measure", list(short()), 0.06, 60),
         Section("grid", f"{HERE}:measure", list(grid()), 1.0, 60),
     ]

@@ -22,14 +22,14 @@ def obstacle(device_type):
     return None
 
 
-def fit(dtype, device, training, cell, B, H, D):
-    """(whether it fits, why) for a layer of D directions, on a GPU or in its place.
+def fit(dtype, device, training, forced, cell, T, B, H, D):
+    """(whether ours shall serve, why) for a layer of D directions, on a GPU or in its place.
 
-    cell: the name of one; B: None where it is not known.
+    cell: the name of one; T, B: None where they are not known; forced: wherever it fits.
     """
     if B == 0:
         return False, "nothing to compute"
     dtype = str(dtype).removeprefix("torch.")
-    sizes = products.tf32(), B, H, D, launch.describe(device)
-    found = tiles.choose(CELLS[cell].gates, dtype, *sizes, training)
+    sizes = products.tf32(), T, B, H, D, launch.describe(device)
+    found = tiles.choose(CELLS[cell].gates, dtype, *sizes, training, forced)
     return found.forward is not None, found.reason

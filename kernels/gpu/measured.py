@@ -3,7 +3,7 @@
 measured.json is made by ``python -m bench.gpu_report`` from what ``python -m bench.gpu`` found:
 
     {"gpu": ..., "arch": 90, "speed": [...], "tiles": [...]}     for each GPU that was measured
-    speed: {gates, arithmetic, D, H, B, inference, training}     times faster than torch.nn
+    speed: {gates, arithmetic, D, H, B, T, inference, training}  times faster than torch.nn
     tiles: {gates, arithmetic, D, H, B, forward, backward}       the fastest; null: not tried
 
 A size that was not measured is taken to be like the nearest one, if that is no more than FAR away.
@@ -15,7 +15,8 @@ from math import log2
 from pathlib import Path
 
 FILE = Path(__file__).with_name("measured.json")
-FAR = 2  # powers of two, in H and in B
+FAR = 2  # powers of two, in H, in B and in T
+LONG = 512  # steps, from which on one takes as long as the other
 UNTIMED = "fits, not yet timed on such a GPU"
 
 
@@ -30,12 +31,14 @@ def arithmetic(dtype, tf32):
     return "tf32" if dtype == "float32" and tf32 else dtype
 
 
-def nearest(rows, gates, arithmetics, B, H, D):
-    """The rows for the layer most like this one, with any B if that is None; [] if none is."""
+def nearest(rows, gates, arithmetics, D, **sizes):
+    """The rows for the layers most like this one; [] if none is like it.
+
+    sizes: H, B and T, or some of them; None is like any.
+    """
 
     def distance(row):
-        batch = 0 if B is None else abs(log2(row["B"] / B))
-        return max(abs(log2(row["H"] / H)), batch)
+        return max(abs(log2(row[name] / size)) for name, size in sizes.items() if size)
 
     alike = [
         row
@@ -55,22 +58,23 @@ def tile(direction, gates, kind, B, H, D, arch):
     for gpu in gpus():
         if gpu["arch"] == arch:
             rows = [row for row in gpu["tiles"] if row[direction]]
-            found = nearest(rows, gates, names, B, H, D)
+            found = nearest(rows, gates, names, D, H=H, B=B)
             if found:
                 return found[0][direction]
     return None
 
 
 @lru_cache(4096)
-def verdict(gates, dtype, tf32, B, H, D, arch, training):
+def verdict(gates, dtype, tf32, T, B, H, D, arch, training):
     """(whether ours shall serve a layer that fits, or None if nobody knows; why)."""
     mode = "training" if training else "inference"
     for gpu in gpus():
         if gpu["arch"] == arch:
             rows = [row for row in gpu["speed"] if row[mode]]
-            found = nearest(rows, gates, (arithmetic(dtype, tf32),), B, H, D)
+            name, long = arithmetic(dtype, tf32), T and min(T, LONG)
+            found = nearest(rows, gates, (name,), D, H=H, B=B, T=long)
             if found:
                 worst = min(found, key=lambda row: row[mode])
-                size = f"B = {worst['B']}, H = {worst['H']} on {gpu['gpu']}"
+                size = "{}x{}x{} on {}".format(*map(worst.get, "TBH"), gpu["gpu"])
                 return worst[mode] >= 1, f"{worst[mode]:.2f}x as fast as torch.nn at {size}"
     return None, UNTIMED

@@ -21,6 +21,7 @@ class Choice(NamedTuple):
 
 
 LAUNCHES = 2  # one after another, at most, where nobody has measured whether torch is faster
+SHORT = 32  # steps, and more of them there: a call has some 0.1 ms of its own
 _told = []  # pairs, the last one counts; for every thread, as autograd has its own
 
 
@@ -62,10 +63,11 @@ def _reason(direction, gates, kind, H, device):
     return f"H = {H} takes {fewest} programs at the same time, more than this GPU runs"
 
 
-def choose(gates, dtype, tf32, B, H, D, device, training):
-    """The Choice for a layer: ours where it fits and no measurement says that torch is faster.
+def choose(gates, dtype, tf32, T, B, H, D, device, training, forced=False):
+    """The Choice for a layer: ours where it fits and torch is not faster, measured or by estimate.
 
-    B may be None: for any number of sequences, in a trace that does not know it.
+    T and B may be None, in a trace: for any length, and any number of sequences. forced: ours
+    wherever it fits.
     """
     sizes = gates, dtype, tf32, B or 1, H, D, device
     forward = choose_forward(*sizes)
@@ -73,23 +75,30 @@ def choose(gates, dtype, tf32, B, H, D, device, training):
     for tile in (forward, backward):
         if isinstance(tile, str):
             return Choice(None, None, tile)
-    if _told:
-        return Choice(forward, backward, "as fastrnn.kernels.gpu.tiles was told")
-    faster, reason = measured.verdict(gates, dtype, tf32, B, H, D, device.arch, training)
+    if forced or _told:
+        return Choice(forward, backward, "it was asked for")
+    faster, reason = measured.verdict(gates, dtype, tf32, T, B, H, D, device.arch, training)
     if faster is None:
         sizes = gates, precision(dtype, tf32), B or 1, H, D, device
         found = [launches("forward", forward, *sizes)]
         found += [launches("backward", backward, *sizes)] if training else []
-        most = max(each.count for each in found)
-        faster = most <= LAUNCHES
-        if not faster:
-            reason = f"B = {B} takes {most} launches, and torch is thought to be faster"
+        slower = _estimate(T, B, max(each.count for each in found))
+        faster, reason = not slower, slower or reason
     return Choice(forward, backward, reason) if faster else Choice(None, None, reason)
+
+
+def _estimate(T, B, launches):
+    """Why torch is thought to be faster, where nobody has measured; None where it is not."""
+    if T is not None and T < SHORT:
+        return f"T = {T}: torch is thought to be faster, which has less to prepare"
+    if launches > LAUNCHES:
+        return f"B = {B} takes {launches} launches: torch is thought to be faster"
+    return None
 
 
 @contextmanager
 def using(forward=None, backward=None):
-    """Within this context these tiles are chosen, fit or not, and whatever was measured.
+    """Within this context these tiles are chosen, fit or not, whoever may be faster.
 
     For measuring and for tests. None: the tile that is chosen otherwise.
     """
