@@ -1,6 +1,5 @@
 """The choice of tiles for many layers and GPUs: always an answer, never over a device's limits."""
 
-import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -192,63 +191,3 @@ def test_tiles_as_told():
         assert told.result() == backward
     with tiles.using(forward=forward):
         assert tiles.choose_backward(4, "bfloat16", False, 64, 512, 1, H200) != backward
-
-
-@pytest.fixture
-def measurements(monkeypatch, tmp_path):
-    """An H200 on which ours was fast at H 512, slow at H 1024, and another tile was the best."""
-    key = {"gates": 4, "arithmetic": "bfloat16", "D": 1, "T": 512}
-    speed = [
-        key | {"H": 512, "B": 64, "inference": 2.0, "training": 1.5},
-        key | {"H": 1024, "B": 64, "inference": 1.1, "training": 0.5},
-        key | {"H": 1024, "B": 16, "inference": None, "training": 3.0},
-    ]
-    best = [key | {"H": 512, "B": 64, "forward": [16, 32, 128, 4, True], "backward": None}]
-    path = tmp_path / "measured.json"
-    path.write_text(json.dumps([{"gpu": "NVIDIA H200", "arch": 90, "speed": speed, "tiles": best}]))
-    use_file(monkeypatch, path)
-
-
-@pytest.mark.usefixtures("measurements")
-def test_measurements_decide():
-    def choice(B, H, training, dtype="bfloat16", device=H200, D=1, T=500):
-        return tiles.choose(4, dtype, False, T, B, H, D, device, training)
-
-    fast = choice(64, 500, training=True, T=9999)
-    assert fast.reason == "1.50x as fast as torch.nn at 512x64x512 on NVIDIA H200"
-    assert fast.forward == tiles.Forward(16, 32, 128, 4, True)
-    assert fast.backward.GU == 128  # not measured: as ever
-    slow = choice(64, 1000, training=True)
-    assert slow.forward is None
-    assert "0.50x" in slow.reason
-    with tiles.using():
-        assert choice(64, 1000, training=True).forward
-    assert choice(64, 1000, training=False).forward  # that mode was fast
-    assert choice(16, 1024, training=True).forward  # and so was that batch
-    assert not choice(None, 1024, training=True).forward  # it is slow with one, so with any
-    assert choice(None, 1024, training=False).forward
-    assert choice(None, 100, training=True).reason == measured.UNTIMED
-    assert choice(None, 1024, training=True, T=None).forward is None
-    few = choice(64, 512, training=True, T=30)  # what was measured with 512 says nothing of them
-    assert few.reason == "T = 30: torch is thought to be faster, which has less to prepare"
-    forced = tiles.choose(4, "bfloat16", False, 30, 64, 1024, 1, H200, True, forced=True)
-    assert forced.forward
-    for unlike in (
-        choice(64, 512, training=True, dtype="float16"),
-        choice(64, 512, training=True, device=A100),
-        choice(64, 512, training=True, D=2),
-        choice(1, 64, training=True),
-    ):
-        assert unlike.reason == measured.UNTIMED
-
-
-@pytest.mark.usefixtures("measurements")
-def test_a_measured_tile_serves_only_where_it_fits():
-    poor = Device(90, 132, 60 * KIB, 64 * KIB)
-    hold((4, ("bfloat16", False), 64, 512, 1), poor)
-    hold((4, ("bfloat16", False), 2000, 300, 1), H200)
-
-
-def test_nothing_measured_is_fine():
-    assert measured.verdict(4, "bfloat16", False, 9, 1, 64, 1, 90, True) == (None, measured.UNTIMED)
-    assert measured.tile("forward", 4, "half", 1, 64, 1, 90) is None

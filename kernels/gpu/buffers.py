@@ -43,7 +43,7 @@ class Shape(NamedTuple):
 
     def states(self, states):
         """(STATES, D, B, P) float32, from a (D, B, H) tensor for each."""
-        return self.padded(torch.stack([s.float() for s in states]), -1)
+        return self.padded(torch.stack(states).float(), -1)
 
     def weights(self, directions, gates):
         """(D, GATES, P, P), from each direction's (GATES * H, H)."""
@@ -114,7 +114,16 @@ def _make_table(steps, device):
     return made.to(device, non_blocking=True)
 
 
-def rows_before(steps, device, reverse):
+def before(steps, after, initial, reverse):
+    """(N, H): a state before each step, from that after each, and the initial one (B, H)."""
+    if steps.dense:
+        others = after[steps.B :] if reverse else after[: steps.N - steps.B]
+        return torch.cat((others, initial) if reverse else (initial, others))
+    rows = _rows_before(steps, after.device, reverse)
+    return torch.cat((initial, after)).index_select(0, rows)
+
+
+def _rows_before(steps, device, reverse):
     """(N,) int64: for each row that of the step before in cat(initial states, all rows)."""
     sizes, offsets = table(steps, device)
     t = torch.repeat_interleave(

@@ -6,7 +6,7 @@ from ..keep import Keep
 from ..refused import Refused
 from . import kernels, launch, products, sizes, tiles
 from .blocks import LINE
-from .buffers import Shape, rows_before, table
+from .buffers import Shape, before, table
 
 # Steps whose partial sums have a place each: a program may be storing those of one step while
 # others still read those of two steps before.
@@ -64,15 +64,13 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     tile, launches = _choose("backward", cell, shape)
     _, after, extra, gates = shape.memory(cell, keep, kept)
 
-    def before(d, every, initial):
-        """One of the states of a direction, before each step."""
-        rows = torch.cat((initial[d], every[:, d, : shape.H]))
-        return rows.index_select(0, rows_before(steps, x.device, d == 1))
-
     if keep == Keep.STATES and cell.kept:
         every = [after, extra][: cell.states]
         for d, weights in enumerate(directions):
-            befores = [before(d, *pair) for pair in zip(every, states, strict=True)]
+            befores = [
+                before(steps, rows[:, d, : shape.H], initial[d], d == 1)
+                for rows, initial in zip(every, states, strict=True)
+            ]
             with products.as_cudnn_would(x.dtype):
                 products.recall(cell, shape, x, weights, befores, gates[d])
     start = shape.states(grads[1:])
@@ -103,7 +101,9 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     with products.as_cudnn_would(x.dtype):
         for d, weights in enumerate(directions):
             mine = dgates[d, ..., : shape.H]
-            hidden = before(d, after, states[0]) if need_weights[d].hh else None
+            hidden = None
+            if need_weights[d].hh:
+                hidden = before(steps, after[:, d, : shape.H], states[0][d], d == 1)
             dweights.append(products.weight_gradients(cell, mine, x, hidden, need_weights[d]))
             if need_x:
                 dx = products.input_gradient(cell, mine, weights.ih, dx)
