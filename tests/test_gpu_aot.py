@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench.aot import __main__ as command
 from bench.aot import compiler, rows, table
-from fastrnn.kernels.gpu import tiles
+from fastrnn.kernels.gpu import kernels, tiles
 
 SPILLED = 192  # bytes of a thread that a tile in use may spill, at most
 MATRIX = {"sm90": "wgmma.mma_async", "sm100": "tcgen05.mma", "gfx942": "v_mfma"}
@@ -81,7 +81,7 @@ def test_it_is_what_a_launch_compiles():
     assert len(pointers) == 11
     for name in pointers:
         assert ["tt.divisibility", 16] in kernel.src.attrs[names.index(name),]
-    for name in ("s0", "s1", "T", "B", "N"):
+    for name in kernels.RUN_TIME:
         assert not kernel.src.attrs.get((names.index(name),))
 
 
