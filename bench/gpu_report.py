@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 from statistics import geometric_mean
 
+from fastrnn.kernels.gpu import measured
+
 from . import report, tables
 from .cases import GATES
 
 ROOT = Path(__file__).parent.parent
-TABLE = ROOT / "kernels" / "gpu" / "measured.json"
 START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
 UNTIMED = (
     "Proved by Triton's interpreter, against the reference engine, and by compiling ahead of time "
     "(`python -m bench.aot`); not yet timed on a GPU. There it serves wherever it fits; "
     "`python -m bench.gpu` checks and measures it."
 )
-LONG = 512  # steps, from which on one takes as long as the other
 GAIN = 1.03  # a tile has to be so many times faster than the one chosen so far to replace it
 CLASSES = {
     "standard": "cuDNN's standard algorithm",
@@ -36,7 +36,9 @@ def parser():
         "chooses by, and the README's tables.",
     )
     p.add_argument("files", nargs="*", type=Path, metavar="FILE", help="gpu.jsonl, one or more")
-    p.add_argument("--table", type=Path, default=TABLE, metavar="FILE", help="default: %(default)s")
+    p.add_argument(
+        "--table", type=Path, default=measured.FILE, metavar="FILE", help="default: %(default)s"
+    )
     p.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="README.md")
     p.add_argument("--check", action="store_true", help="change nothing; exit 1 if it would")
     return p
@@ -71,7 +73,7 @@ def _key(row):
         "D": case["directions"],
         "H": case["H"],
         "B": case["B"],
-        "T": min(case["T"], LONG),
+        "T": min(case["T"], measured.LONG),
     }
 
 

@@ -48,7 +48,7 @@ def layer(
     steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
     run = _load(engine, x).layer
     y, finals, kept = run(CELLS[cell], x, steps, directions, states, Keep(keep))
-    return [y, *map(_own, finals), x.new_empty(0) if kept is None else kept]
+    return [y, *finals, x.new_empty(0) if kept is None else kept]
 
 
 @layer.register_fake

@@ -61,6 +61,9 @@ def own_outputs(**options):
         for output in outputs:
             assert output.is_contiguous()
             output.data.fill_(7)
+        changed = layer(torch.randn(4, 3, 5))
+        for output in (changed[0], *changed[1]):
+            output.mul_(2)  # in place, as torch.nn's may be
         found = torch.autograd.grad(outputs, wanted, grads)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 

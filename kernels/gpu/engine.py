@@ -48,10 +48,13 @@ def layer(cell, x, steps, directions, states, keep):
         KEEP=int(keep),
         **_common(cell, shape, tile, steps, directions),
     )
-    y = after[..., : shape.H].contiguous()
-    if keep and y.untyped_storage().data_ptr() == after.untyped_storage().data_ptr():
-        y = y.clone()  # what is kept is nobody else's to change
-    return y.flatten(1), tuple(end[..., : shape.H].to(x.dtype).contiguous()), kept
+    # Results are no views, which autograd would not let their owner change in place.
+    y = after.flatten(1)
+    if keep or shape.P > shape.H:
+        y = x.new_empty(shape.N, shape.D * shape.H)
+        y.view(shape.N, shape.D, shape.H).copy_(after[..., : shape.H])
+    own = {"copy": True, "memory_format": torch.contiguous_format}
+    return y, tuple(state[..., : shape.H].to(x.dtype, **own) for state in end), kept
 
 
 def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):
@@ -63,7 +66,6 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     shape = Shape.of(cell, x, steps, directions)
     tile, launches = _choose("backward", cell, shape)
     _, after, extra, gates = shape.memory(cell, keep, kept)
-
     if keep == Keep.STATES and cell.kept:
         every = [after, extra][: cell.states]
         for d, weights in enumerate(directions):

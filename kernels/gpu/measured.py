@@ -52,7 +52,7 @@ def nearest(rows, gates, arithmetics, D, **sizes):
 def tile(direction, gates, kind, B, H, D, arch):
     """The tile that was fastest ("forward" or "backward"), as a list; None where none was tried.
 
-    kind: of tiles.PRECISIONS
+    kind: of sizes.PRECISIONS
     """
     names = {"half": ("float16", "bfloat16"), "tf32": ("tf32",), "fp32": ("float32",)}[kind]
     for gpu in gpus():

@@ -78,7 +78,6 @@ ROWS = 64  # of a forward tile, all gates together: the least that wgmma takes
 AHEAD = 32  # registers of a thread for all of h, loaded ahead; with more it spills
 CHUNKS = 128  # of the weights, times sequences, beyond which a program spills
 ALONE = 128  # units at most that a program has alone; with more the compiler gives up on sm80
-
 OLDEST = 80  # compute capability, times ten: older GPUs have no bfloat16, and little shared memory
 
 
