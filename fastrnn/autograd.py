@@ -70,8 +70,7 @@ class Layer(torch.autograd.Function):
 
 def layer_by_reference(cell, x, steps, directions, states):
     """(output, *final states), as an engine of ours computes them, in plain PyTorch."""
-    with torch.autocast("cpu", enabled=False):
-        y, finals = reference.layer(cell, x.to(states[0].dtype), steps, directions, states)
+    y, finals = reference.layer(cell, x.to(states[0].dtype), steps, directions, states)
     return y.to(x.dtype), *finals
 
 
@@ -81,13 +80,14 @@ def differentiable(function, inputs, needed, grads):
     ``grads``: those of its outputs, None for an output that is None.
     """
     differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
+    grads = [g for g in grads if g is not None]
+    with torch.enable_grad(), torch.autocast(inputs[0].device.type, enabled=False):
         # views, so that a tensor that serves twice (tied weights) has a gradient for each place
         aliases = [t.view_as(t) if n else t for t, n in zip(inputs, needed, strict=True)]
         outputs = [y for y in function(*aliases) if y is not None]
-    grads = [g for g in grads if g is not None]
-    wanted = [t for t, n in zip(aliases, needed, strict=True) if n]
-    found = iter(
-        torch.autograd.grad(outputs, wanted, grads, create_graph=differentiable, allow_unused=True)
-    )
+        wanted = [t for t, n in zip(aliases, needed, strict=True) if n]
+        found = torch.autograd.grad(
+            outputs, wanted, grads, create_graph=differentiable, allow_unused=True
+        )
+    found = iter(found)
     return [next(found) if n else None for n in needed]

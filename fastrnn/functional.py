@@ -6,6 +6,7 @@ its error is then the user's, to the letter.
 """
 
 import warnings
+from contextlib import nullcontext
 from functools import cache, partial
 
 import torch
@@ -62,13 +63,21 @@ def sequence(name, *arguments, keep=Keep.ALL):
         return getattr(_VF, name)(*arguments)
     ragged = steps.N < steps.T * steps.B
     dtype, dtypes = _dtypes(engine, name, ragged, rows, states, directions[0])
-    y, finals = _stack(
-        engine, cell, rows, steps, directions, states, D, p if training else 0.0, dtype, keep
-    )
+    with _cast_no_more(engine, x):
+        y, finals = _stack(
+            engine, cell, rows, steps, directions, states, D, p if training else 0.0, dtype, keep
+        )
     if not packed:
         y = y.view(steps.T, steps.B, -1)
         y = y.transpose(0, 1) if batch_first else y
     return tuple(t.to(d) for t, d in zip((y, *finals), dtypes, strict=True))
+
+
+def _cast_no_more(engine, x):
+    """On GPU what is cast is computed without autocast, as torch does it for cuDNN."""
+    if engine == "triton" and torch.is_autocast_enabled("cuda"):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()
 
 
 _mkldnn_enabled = constant(torch._C._get_mkldnn_enabled)

@@ -30,7 +30,8 @@ def layer(run, engine, cell, x, steps, directions, states, keep):
         inner.append(Weights(torch.cat([w.ih, *others], 1), w.hh @ w.hr, w.b_ih, w.b_hh, None))
     x, states = torch.cat(columns, 1), (torch.zeros_like(c), c)
     m, (_, c) = run(engine, cell, x, steps, inner, states, keep)
-    outputs = [linear(m, w.hr) for m, w in zip(m.chunk(len(inner), 1), directions, strict=True)]
+    H = c.shape[2]
+    outputs = [linear(m[:, d * H : (d + 1) * H], w.hr) for d, w in enumerate(directions)]
     h = torch.stack([y.index_select(0, ends[d]) for d, y in enumerate(outputs)])
     return torch.cat(outputs, 1), (h, c)
 

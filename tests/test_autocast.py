@@ -133,6 +133,27 @@ def test_autocast_may_end_within(kind):
     compare(ours, theirs, inputs)
 
 
+@EVERY_KIND
+@CELL_OR_LAYER
+@pytest.mark.parametrize("create_graph", [False, True], ids=["once", "create_graph"])
+def test_backward_within(kind, cell, create_graph):
+    """Forward decides: that autocast is on in backward rounds nothing."""
+    module = build_pair(kind, 5, 17, cell=cell)[0]
+    x = make_inputs(module, None if cell else 4, 3, states=False)["x"].requires_grad_()
+    y = name_outputs(module, module(x))
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", NARROW, enabled=enabled):
+            wanted = [x, *module.parameters()]
+            found.append(
+                torch.autograd.grad(
+                    [*y.values()], wanted, [torch.ones_like(t) for t in y.values()],
+                    retain_graph=True, create_graph=create_graph,
+                )
+            )  # fmt: skip
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
 @BFLOAT16_PRODUCTS
 @EVERY_KIND
 def test_gradients_of_weights_are_not_rounded(kind):

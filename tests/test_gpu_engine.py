@@ -5,8 +5,15 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from against_torch import EVERY_KIND, build, make_inputs, outputs_and_gradients, twins
-from gpu_layers import GRID, check, served
+from against_torch import (
+    EVERY_KIND,
+    build,
+    differences,
+    make_inputs,
+    outputs_and_gradients,
+    twins,
+)
+from gpu_layers import GRID, TOLERANCE, check, served
 from interpreter import interpreted
 from torch import nn
 
@@ -18,19 +25,23 @@ __all__ = ["interpreted"]
 
 @contextmanager
 def autocast_on_gpu():
-    """As torch.autocast("cuda") would be, which does nothing without a GPU; with cuDNN 9.13."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "is_autocast_enabled", "cuda".__eq__)
+    """As torch.autocast("cuda") would be, which does nothing without a GPU; with cuDNN 9.13.
+
+    What it would cast, the one for CPU casts: to bfloat16.
+    """
+    enabled = torch.is_autocast_enabled
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+        patch.setattr(torch, "is_autocast_enabled", lambda on: on == "cuda" or enabled(on))
         patch.setattr(torch._C, "_is_any_autocast_enabled", lambda: True)
         patch.setattr(torch.version, "hip", None)
         patch.setattr(torch.backends.cudnn, "version", lambda: 91300)
         yield
 
 
-def autocast(kind):
+def autocast(kind, tolerance=0, **options):
     """float16, whatever dtype autocast has and x comes in: that is how torch casts for cuDNN."""
-    layer = build(fastrnn, kind, 5, 21, bidirectional=True)
-    halves = build(fastrnn, kind, 5, 21, bidirectional=True, dtype=torch.float16)
+    layer = build(fastrnn, kind, 5, 21, bidirectional=True, **options)
+    halves = build(fastrnn, kind, 5, 21, bidirectional=True, dtype=torch.float16, **options)
     halves.load_state_dict(layer.state_dict())
     x = torch.randn(4, 3, 5)
     for dtype in (torch.float32, torch.bfloat16):
@@ -38,8 +49,9 @@ def autocast(kind):
             found = outputs_and_gradients(layer, {"x": x.to(dtype)})
         with served(GRID):
             expected = outputs_and_gradients(halves, {"x": x.to(dtype).half()})
+        expected = {name: value.to(found[name].dtype) for name, value in expected.items()}
+        assert not differences(found, expected, tolerance)
         for name, value in found.items():
-            assert value.equal(expected[name].to(value.dtype))
             cast = not name.startswith("d ")
             assert value.dtype == (torch.float16 if cast else dtype if name == "d x" else x.dtype)
 
@@ -47,6 +59,16 @@ def autocast(kind):
 @EVERY_KIND
 def test_autocast(interpreted, kind):
     interpreted(autocast, kind)
+
+
+@pytest.mark.parametrize("options", [{"num_layers": 2}, {"recompute": True}], ids=str)
+def test_autocast_of_stacks(interpreted, options):
+    interpreted(autocast, "lstm", **options)
+
+
+def test_autocast_of_projections(interpreted):
+    """Their backward is torch's own, which rounds to autocast's 8 bits if that is still on."""
+    interpreted(autocast, "lstm", TOLERANCE[torch.bfloat16], proj_size=6)
 
 
 def own_outputs(**options):

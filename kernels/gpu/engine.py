@@ -1,5 +1,7 @@
 """The GPU engine: a layer forward, and its gradients, each one launch and some large products."""
 
+from functools import wraps
+
 import torch
 
 from ..keep import Keep
@@ -18,6 +20,18 @@ def dtypes(dtype):
     return dtype, dtype
 
 
+def _uncast(function):
+    """``function(cell, x, ...)`` without autocast: all is cast already, as torch does for cuDNN."""
+
+    @wraps(function)
+    def call(cell, x, *arguments):
+        with torch.autocast(x.device.type, enabled=False):
+            return function(cell, x, *arguments)
+
+    return call
+
+
+@_uncast
 def layer(cell, x, steps, directions, states, keep):
     """One layer, forward. x: (N, I); states: a (D, B, H) tensor for each of the cell's.
 
@@ -57,6 +71,7 @@ def layer(cell, x, steps, directions, states, keep):
     return y, tuple(state[..., : shape.H].to(x.dtype, **own) for state in end), kept
 
 
+@_uncast
 def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):
     """One layer, backward. grads: those of the output and the final states.
 
