@@ -3,7 +3,7 @@
 import torch
 
 from . import backends
-from .kernels import reference
+from .kernels import autocast, reference
 from .kernels.keep import Keep
 from .kernels.weights import Weights
 
@@ -81,7 +81,7 @@ def differentiable(function, inputs, needed, grads):
     """
     differentiable = torch.is_grad_enabled()
     grads = [g for g in grads if g is not None]
-    with torch.enable_grad(), torch.autocast(inputs[0].device.type, enabled=False):
+    with torch.enable_grad(), autocast.off(inputs[0]):
         # views, so that a tensor that serves twice (tied weights) has a gradient for each place
         aliases = [t.view_as(t) if n else t for t, n in zip(inputs, needed, strict=True)]
         outputs = [y for y in function(*aliases) if y is not None]

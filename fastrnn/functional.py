@@ -15,7 +15,7 @@ from torch.nn.functional import dropout
 
 from . import backends, operators
 from .autograd import run_layer
-from .kernels import projection
+from .kernels import autocast, projection
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
@@ -76,7 +76,7 @@ def sequence(name, *arguments, keep=Keep.ALL):
 def _cast_no_more(engine, x):
     """On GPU what is cast is computed without autocast, as torch does it for cuDNN."""
     if engine == "triton" and torch.is_autocast_enabled("cuda"):
-        return torch.autocast(x.device.type, enabled=False)
+        return autocast.off(x)
     return nullcontext()
 
 

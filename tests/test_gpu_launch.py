@@ -11,7 +11,7 @@ from against_torch import EVERY_KIND
 from bench.aot import compiler
 from fastrnn.kernels import steps
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.gpu import choice, engine, kernels, launch, products, tiles
+from fastrnn.kernels.gpu import buffers, choice, engine, kernels, launch, products, tiles
 from fastrnn.kernels.gpu.sizes import Device
 from fastrnn.kernels.keep import Keep
 from fastrnn.kernels.refused import Refused
@@ -113,6 +113,30 @@ def test_streams_take_turns(gpu):
     gpu.capturing = False
     assert run(0) == ["a waits", "launch", "record on a"]
     assert (gpu.done[0], gpu.done[-1]) == ("enter 0", "leave 0")
+
+
+@pytest.mark.parametrize("sizes", [[3], [2, 2, 2], [4, 4, 2, 1, 1], [5, 4, 3]], ids=str)
+def test_tables_are_alike(sizes):
+    """Made from the numbers or copied: (sizes, offsets), with an empty step at either end."""
+    found = steps.Steps(sizes)
+    made, copied = (f(found, torch.device("cpu")) for f in (buffers._made_there, buffers._copied))
+    assert made[0].tolist() == copied[0].tolist() == [0, *sizes, 0]
+    assert made[1, 1:-1].tolist() == copied[1, 1:-1].tolist() == found.offsets.tolist()
+
+
+def test_tables_are_remembered(gpu, monkeypatch):
+    """For each stream; not for a graph, which may outlive what is remembered, nor by it."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: gpu.stream)
+    monkeypatch.setattr(buffers, "_made_there", lambda *arguments: object())
+    found, device = steps.Steps([2, 2]), torch.device("cuda", 0)
+
+    def made(stream, capturing=False):
+        gpu.stream, gpu.capturing = "ab"[stream], capturing
+        return buffers.table(found, device)
+
+    captured = [made(0, True), made(0, True)]
+    assert made(0) is made(0) is not made(1)
+    assert len({*captured, made(0, True), made(0), made(1)}) == 5
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ STOREYS = [
     ["fastrnn.description", "fastrnn.tracing"],
     ["fastrnn.kernels.projection"],
     ["fastrnn.kernels.reference", "fastrnn.kernels.cpu", "fastrnn.kernels.gpu"],
-    [f"fastrnn.kernels.{name}" for name in ("keep", "refused", "steps", "weights")],
+    [f"fastrnn.kernels.{name}" for name in ("autocast", "keep", "refused", "steps", "weights")],
     ["fastrnn.kernels.cells"],
 ]
 STOREY = {name: number for number, names in enumerate(STOREYS) for name in names}

@@ -1,10 +1,11 @@
 """The tensors that the kernels work on: their shapes, their padding, and what is kept of them."""
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import prod
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
@@ -90,25 +91,30 @@ class Shape(NamedTuple):
 def table(steps, device):
     """(2, T + 2) int64: the sizes and the offsets of the steps, with an empty one at either end.
 
-    Remembered for each stream, whose order is what makes it safe to use again.
+    Remembered for each stream, whose order is what makes it safe to use again; but not for a graph,
+    whose memory is its own.
     """
-    found = _tables.setdefault(steps, {})
     cuda = device.type == "cuda"
+    if cuda and torch.cuda.is_current_stream_capturing():
+        return _made_there(steps, device)
+    found = _tables.setdefault(steps, {})
     key = device, torch.cuda.current_stream(device) if cuda else None
     if key not in found:
-        made = _make_table(steps, device)
-        if cuda and torch.cuda.is_current_stream_capturing():
-            return made  # its memory is the graph's
-        found[key] = made
+        found[key] = _made_there(steps, device) if steps.dense else _copied(steps, device)
     return found[key]
 
 
-def _make_table(steps, device):
-    if steps.dense:  # made where it is wanted: nothing to wait for
-        made = torch.full((2, steps.T + 2), steps.B, device=device)
-        made[0, 0] = made[0, -1] = 0
-        made[1, 1:-1] = torch.arange(0, steps.N, steps.B, device=device)
-        return made
+def _made_there(steps, device):
+    """With nothing to copy, which a graph cannot do; a kernel for each size."""
+    made = torch.zeros(2, steps.T + 2, dtype=torch.int64, device=device)
+    changes = np.flatnonzero(np.diff(steps.sizes)) + 1
+    for begin, end in pairwise([0, *changes.tolist(), steps.T]):
+        made[0, 1 + begin : 1 + end].fill_(int(steps.sizes[begin]))
+    torch.cumsum(made[0, :-1], 0, out=made[1, 1:])
+    return made
+
+
+def _copied(steps, device):
     made = torch.zeros(2, steps.T + 2, dtype=torch.int64)
     made[0, 1:-1], made[1, 1:-1] = map(torch.from_numpy, (steps.sizes, steps.offsets))
     return made.to(device, non_blocking=True)

@@ -4,6 +4,7 @@ from functools import wraps
 
 import torch
 
+from .. import autocast
 from ..keep import Keep
 from ..refused import Refused
 from . import kernels, launch, products, sizes, tiles
@@ -25,7 +26,7 @@ def _uncast(function):
 
     @wraps(function)
     def call(cell, x, *arguments):
-        with torch.autocast(x.device.type, enabled=False):
+        with autocast.off(x):
             return function(cell, x, *arguments)
 
     return call
