@@ -78,7 +78,7 @@ def test_it_is_what_a_launch_compiles():
     assert kernel.metadata.num_warps == row.tile[3]
     names = kernel.src.fn.arg_names
     pointers = [n for n, kind in kernel.src.signature.items() if kind.startswith("*")]
-    assert len(pointers) == 11
+    assert len(pointers) == 10  # of packed rows there is a table, too
     for name in pointers:
         assert ["tt.divisibility", 16] in kernel.src.attrs[names.index(name),]
     for name in kernels.RUN_TIME:

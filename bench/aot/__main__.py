@@ -77,7 +77,7 @@ def compile_for(names, jobs, console):
 def show(console, found):
     from rich.table import Table
 
-    shown = Table("GPU", "cell", "arithmetic", "H", "kernel", "tile", *COLUMNS)
+    shown = Table("GPU", "cell", "arithmetic", "H", "rows", "kernel", "tile", *COLUMNS)
     for row, figures in found.items():
         *fields, tile = row
         said = [figures["error"]] if "error" in figures else [str(figures[c]) for c in COLUMNS]

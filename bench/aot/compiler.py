@@ -45,6 +45,7 @@ class Layer(NamedTuple):
     H: int
     B: int = 16
     D: int = 1
+    packed: bool = False
 
 
 class _Driver:
@@ -114,9 +115,9 @@ def compiled(target, layer, forward=None, backward=None, keep=Keep.ALL, spin_lim
 def _train(layer, keep, backward):
     cell, H, D, B = CELLS[layer.cell], layer.H, layer.D, layer.B
     empty = partial(torch.empty, dtype=getattr(torch, layer.dtype))
-    rows, steps = cell.gates * H, layouts.dense(2, B)
+    rows, steps = cell.gates * H, layouts.Steps([B, 1]) if layer.packed else layouts.dense(2, B)
     weights = [Weights(empty(rows, H), empty(rows, H), empty(rows), empty(rows), None)] * D
-    x, states = empty(2 * B, H), [empty(D, B, H)] * cell.states
+    x, states = empty(steps.N, H), [empty(D, B, H)] * cell.states
     y, finals, kept = engine.layer(cell, x, steps, weights, states, keep)
     if backward:
         needed = [Weights(True, True, True, True, False)] * D

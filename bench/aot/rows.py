@@ -37,6 +37,7 @@ class Row(NamedTuple):
     cell: str
     arithmetic: str
     H: int
+    layout: str  # of the rows: "dense" or "packed"
     direction: str  # "forward" or "backward"
     tile: tuple
 
@@ -55,7 +56,7 @@ class Row(NamedTuple):
         """What the compiler says, see ``resources``."""
         found = compiled(
             target(self.gpu),
-            Layer(self.cell, *ARITHMETICS[self.arithmetic], self.H),
+            Layer(self.cell, *ARITHMETICS[self.arithmetic], self.H, packed=self.layout == "packed"),
             **{self.direction: self._tile},
         )
         return resources(found[self.direction])
@@ -64,6 +65,7 @@ class Row(NamedTuple):
         """Whether the tests compile it: those that matter most, and some of every kind."""
         if self.gpu == "sm90" and self.cell == "lstm":
             widths = {"bfloat16": (128, 512, 1024), "tf32": (256,), "float32": (256,)}
+            widths = {"bfloat16": (512,)} if self.layout == "packed" else widths
             return self.H in widths.get(self.arithmetic, ())
         return self.cell == "gru" and self.arithmetic == "bfloat16" and self.H == 256
 
@@ -83,10 +85,11 @@ def rows():
         if B > 64 and gpu != "sm90":
             continue
         layer = (CELLS[cell].gates, *ARITHMETICS[arithmetic], B, H, 1, GPUS[gpu])
-        for direction in ("forward", "backward"):
+        layouts = ("dense", "packed") if gpu == "sm90" else ("dense",)
+        for layout, direction in product(layouts, ("forward", "backward")):
             tile = getattr(tiles, f"choose_{direction}")(*layer)
             if not isinstance(tile, str):
-                found[Row(gpu, cell, arithmetic, H, direction, tuple(tile))] = None
+                found[Row(gpu, cell, arithmetic, H, layout, direction, tuple(tile))] = None
     return list(found)
 
 

@@ -32,7 +32,7 @@ def backward(
     end,  # (STATES, D, B, H): and after s1, where partial sums are still to be added to that of h
     dgates,  # (D, N, DGATES, H)
     partials,  # (RING, D, ceil(H / GU), B, H): the last is zero at first
-    steps,  # (2, T + 2): as in forward
+    steps,  # (2, T + 2) or None: as in forward
     counters,  # (ceil(B / BB), D, ceil(H / GU), RING, LINE)
     failed,  # (1,)
     block0: tl.int32,
@@ -82,14 +82,14 @@ def backward(
         carried = carried + (tl.load(start + n * plane + own, mask=inside, other=0.0),)
 
     t, onward = tl.where(d == 0, T - 1 - s0, s0) + 1, tl.where(d == 0, -1, 1)
-    size, row = rows_of(steps, t, T)
-    size_before, row_before = rows_of(steps, t + onward, T)
+    size, row = rows_of(steps, t, T, B)
+    size_before, row_before = rows_of(steps, t + onward, T, B)
     for s in range(s0, s1):
         line, line_before = row + sequence, row_before + sequence
         alive = (u < UNITS)[:, None] & (b < size)[None, :]
         begun = alive & (b < size_before)[None, :]
         size, row = size_before, row_before
-        size_before, row_before = rows_of(steps, t + 2 * onward, T)
+        size_before, row_before = rows_of(steps, t + 2 * onward, T, B)
         t += onward
         at, at_before = (line * D + d)[None, :] * H, (line_before * D + d)[None, :] * H
         news = (tl.load(after + at + u[:, None], mask=alive, other=0.0).to(tl.float32),)

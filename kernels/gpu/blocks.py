@@ -47,10 +47,13 @@ def of_gates(tiles, GATES: tl.constexpr, UNITS: tl.constexpr, COLUMNS: tl.conste
 
 
 @triton.jit
-def rows_of(steps, t, T):
+def rows_of(steps, t, T, B):
     """(how many rows step t has, the first of them); steps count from 1, others are empty."""
-    place = steps + tl.minimum(tl.maximum(t, 0), T + 1)
-    return tl.load(place).to(tl.int32), tl.load(place + T + 2).to(tl.int32)
+    if steps is None:
+        return tl.where((t > 0) & (t <= T), B, 0), (t - 1) * B
+    else:
+        place = steps + tl.minimum(tl.maximum(t, 0), T + 1)
+        return tl.load(place).to(tl.int32), tl.load(place + T + 2).to(tl.int32)
 
 
 @triton.jit

@@ -153,7 +153,7 @@ def _common(cell, shape, tile, steps, directions):
     tf32 = shape.dtype == torch.float32 and products.tf32()
     return {
         "weights": shape.weights(directions, cell.gates),
-        "steps": table(steps, shape.device),
+        "steps": None if steps.dense else table(steps, shape.device),
         "T": shape.T,
         "D": shape.D,
         "B": shape.B,

@@ -27,7 +27,7 @@ def forward(
     extra,  # (N, D, H): and the other state
     start,  # (STATES, D, B, H): the states before step s0
     end,  # (STATES, D, B, H): and before s1
-    steps,  # (2, T + 2): sizes and offsets of the steps, with an empty one at either end
+    steps,  # (2, T + 2): sizes and offsets of the steps, an empty one at either end; None if dense
     counters,  # (ceil(B / BB), D, LINE)
     failed,  # (1,)
     block0: tl.int32,  # the first block of sequences in this launch
@@ -80,8 +80,8 @@ def forward(
 
     # What the next step needs is loaded before this one waits, and where that lies a step before.
     t, onward = tl.where(d == 0, s0, T - 1 - s0) + 1, tl.where(d == 0, 1, -1)
-    size, first = rows_of(steps, t, T)
-    next_size, next_first = rows_of(steps, t + onward, T)
+    size, first = rows_of(steps, t, T, B)
+    next_size, next_first = rows_of(steps, t + onward, T, B)
     x_rows = gates + d * N * (WIDTH * H) + row[:, None]
     is_x = is_row[:, None] & (b < size)[None, :]
     x = tl.load(x_rows + (first + sequence)[None, :] * (WIDTH * H), mask=is_x, other=0.0)
@@ -91,7 +91,7 @@ def forward(
         next_x = x_rows + (next_first + sequence)[None, :] * (WIDTH * H)
         next_x = tl.load(next_x, mask=is_x, other=0.0)
         size, first = next_size, next_first
-        next_size, next_first = rows_of(steps, t + 2 * onward, T)
+        next_size, next_first = rows_of(steps, t + 2 * onward, T, B)
         t += onward
         total = bias
         if ALONE:
