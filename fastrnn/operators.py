@@ -5,6 +5,8 @@ microseconds. An operator is a layer, not a stack of them: so dropout between la
 operation of the trace's own, and a layer is what other formats have a node for.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -30,12 +32,13 @@ def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
     # an exported program is mostly for inference; what is not kept, backward computes anew
     keeps = trained and keep == Keep.ALL and engine in KEPT and not torch.compiler.is_exporting()
     keep = Keep.ALL if keeps else Keep.NOTHING
-    y, *finals, _ = layer(engine, cell.name, int(keep), x, steps.batch_sizes, list(states), weights)
+    operator = layer if steps.dense else layer_packed
+    given = engine, cell.name, int(keep), x, steps.batch_sizes, list(states), weights
+    y, *finals, _ = operator(*given)
     return y, tuple(finals)
 
 
-@torch.library.custom_op("fastrnn::layer", mutates_args=())
-def layer(
+def _layer(
     engine: str,
     cell: str,
     keep: int,
@@ -51,8 +54,7 @@ def layer(
     return [y, *finals, x.new_empty(0) if kept is None else kept]
 
 
-@layer.register_fake
-def _(engine, cell, keep, x, batch_sizes, states, weights):
+def _layer_shapes(engine, cell, keep, x, batch_sizes, states, weights):
     D, _, S = states[0].shape
     kept = x.new_empty(0)
     if keep:
@@ -60,8 +62,7 @@ def _(engine, cell, keep, x, batch_sizes, states, weights):
     return [x.new_empty(x.shape[0], D * S), *(s.new_empty(s.shape) for s in states), kept]
 
 
-@torch.library.custom_op("fastrnn::layer_gradients", mutates_args=())
-def layer_gradients(
+def _gradients(
     engine: str,
     cell: str,
     keep: int,
@@ -102,8 +103,7 @@ def _own(tensor):
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-@layer_gradients.register_fake
-def _(engine, cell, keep, x, batch_sizes, states, weights, kept, grads, needed):
+def _gradients_shapes(engine, cell, keep, x, batch_sizes, states, weights, kept, grads, needed):
     pairs = zip((x, *states, *weights), needed, strict=True)
     return [t.new_empty(t.shape) for t, need in pairs if need]
 
@@ -116,7 +116,7 @@ def _remember(ctx, inputs, output):
     ctx.save_for_backward(x, batch_sizes, output[-1], *states, *weights)
 
 
-def _backward(ctx, grads):
+def _backward(gradients, ctx, grads):
     x, batch_sizes, kept, *rest = ctx.saved_tensors
     states, weights = rest[: ctx.states], rest[ctx.states :]
     _, _, _, need_x, _, need_states, need_weights = ctx.needs_input_grad
@@ -139,12 +139,9 @@ def _backward(ctx, grads):
         found = differentiable(again, tensors, needed, grads)
     else:
         given = (ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights, kept, grads)
-        computed = iter(layer_gradients(*given, needed))
+        computed = iter(gradients(*given, needed))
         found = [next(computed) if need else None for need in needed]
     return None, None, None, found[0], None, found[1 : 1 + ctx.states], found[1 + ctx.states :]
-
-
-layer.register_autograd(_backward, setup_context=_remember)
 
 
 def _each_alone(operator):
@@ -164,8 +161,18 @@ def _each_alone(operator):
     operator.register_vmap(rule)
 
 
-_each_alone(layer)
-_each_alone(layer_gradients)
+def _operators(name, tags=()):
+    """The operator of a layer, and that of its gradients."""
+    forward, backward = (
+        torch.library.custom_op(f"fastrnn::{full}", function, mutates_args=(), tags=tags)
+        for full, function in ((name, _layer), (f"{name}_gradients", _gradients))
+    )
+    forward.register_fake(_layer_shapes)
+    backward.register_fake(_gradients_shapes)
+    forward.register_autograd(partial(_backward, backward), setup_context=_remember)
+    _each_alone(forward)
+    _each_alone(backward)
+    return forward, backward
 
 
 def _steps(x, batch_sizes, states):
@@ -206,3 +213,8 @@ def _kept_by_triton(cell, x, directions, states):
 
 # For each engine: an empty tensor as it keeps for backward (Keep.ALL).
 KEPT = {"numba": _kept_by_numba, "triton": _kept_by_triton}
+
+
+layer, layer_gradients = _operators("layer")
+# A CUDA graph would go on with the sizes that it was made with, which are read on the host.
+layer_packed, layer_packed_gradients = _operators("layer_packed", [torch.Tag.cudagraph_unsafe])

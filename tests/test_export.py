@@ -97,16 +97,20 @@ CONTRACTS = {
 def test_opcheck(kind, keep, options):
     """torch's own check of an operator: schema, fake kernel, autograd, dynamic shapes."""
     given = arguments(kind, keep, **options)
-    opcheck(torch.ops.fastrnn.layer.default, given)
+    name = "layer_packed" if options["packed"] else "layer"
+    layer, gradients = (getattr(torch.ops.fastrnn, n).default for n in (name, f"{name}_gradients"))
+    for operator in (layer, gradients):
+        assert (torch.Tag.cudagraph_unsafe in operator.tags) == options["packed"]
+    opcheck(layer, given)
     x, sizes, states, weights = torch.utils._pytree.tree_map(
         lambda t: t.detach() if isinstance(t, torch.Tensor) else t, given[3:]
     )
-    y, *finals, kept = operators.layer(*given[:3], x, sizes, states, weights)
+    y, *finals, kept = layer(*given[:3], x, sizes, states, weights)
     grads = [torch.randn_like(t) for t in (y, *finals)]
     for needed in ([True] * (1 + len(states) + len(weights)), [False, *[True] * len(states)]):
         needed += [False] * (1 + len(states) + len(weights) - len(needed))
         rest = (x, sizes, states, weights, kept, grads, needed)
-        opcheck(torch.ops.fastrnn.layer_gradients.default, (*given[:3], *rest))
+        opcheck(gradients, (*given[:3], *rest))
 
 
 @EVERY_KIND
