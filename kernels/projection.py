@@ -40,7 +40,7 @@ def last_rows(steps, device):
     """(B,) int64: the row of each sequence's last step."""
     if steps.dense:
         return torch.arange(steps.N - steps.B, steps.N, device=device)
-    sizes, b = steps.batch_sizes, torch.arange(steps.B)
+    sizes, b = steps.batch_sizes, torch.arange(steps.B, device="cpu")
     lengths = steps.T - torch.searchsorted(sizes.flip(0), b, right=True)
     offsets = sizes.cumsum(0) - sizes
     return (offsets[lengths - 1] + b).to(device, non_blocking=True)

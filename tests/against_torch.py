@@ -97,13 +97,17 @@ def plain_call(module, x, *states):
     return module(x, states[0] if len(states) == 1 else states or None)
 
 
-def packing(lengths):
-    """A call that packs x first. Lengths that do not fall go with enforce_sorted=False."""
+def packing(lengths, default="cpu"):
+    """A call that packs x first. Lengths that do not fall go with enforce_sorted=False.
+
+    default: torch's default device in the call.
+    """
     falling = sorted(lengths, reverse=True) == lengths
 
     def call(module, x, *states):
         rows = pack_padded_sequence(x, lengths, module.batch_first, enforce_sorted=falling)
-        return plain_call(module, rows, *states)
+        with torch.device(default):
+            return plain_call(module, rows, *states)
 
     return call
 

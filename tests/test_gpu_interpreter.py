@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from against_torch import EVERY_KIND, compare, make_inputs, twins
+from against_torch import EVERY_KIND, compare, make_inputs, packing, twins
 from gpu_layers import ALONE, GRID, TOLERANCE, check, served
 from interpreter import interpreted
 
@@ -74,6 +74,19 @@ PROJECTED = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_projection(interpreted, dtype, options):
     interpreted(check, "lstm", GRID, dtype=dtype, proj_size=6, **options)
+
+
+def packed_with_another_default_device():
+    ours, theirs = twins("lstm", 5, 21, proj_size=6)
+    call = packing([4, 3, 1], "meta")
+    with served(GRID):
+        compare(
+            ours, theirs, make_inputs(ours, 4, 3), call=call, tolerance=TOLERANCE[torch.float32]
+        )
+
+
+def test_another_default_device(interpreted):
+    interpreted(packed_with_another_default_device)
 
 
 def in_several_launches(kind):

@@ -53,6 +53,13 @@ def test_packed_with_options(lengths, options, calls):
     assert calls == {"forward": 2, "backward": 1}
 
 
+@pytest.mark.parametrize("options", [{}, {"proj_size": 7}], ids=str)
+def test_packed_with_another_default_device(options, calls):
+    ours, theirs = twins("lstm", 5, 17, **options)
+    compare(ours, theirs, make_inputs(ours, 4, 3), call=packing([4, 3, 1], "meta"))
+    assert calls == {"forward": 2, "backward": 1}
+
+
 @EVERY_KIND
 @pytest.mark.parametrize("count", [2, 3], ids="threads={}".format)
 @pytest.mark.parametrize("H", [48, 220], ids="H{}".format)

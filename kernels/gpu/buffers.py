@@ -91,8 +91,8 @@ class Shape(NamedTuple):
 def table(steps, device):
     """(2, T + 2) int64: the sizes and the offsets of the steps, with an empty one at either end.
 
-    Remembered for each stream, whose order is what makes it safe to use again; but not for a graph,
-    whose memory is its own.
+    Of packed rows; a dense batch needs none. Remembered for each stream, whose order is what makes
+    it safe to use again; but not for a graph, whose memory is its own.
     """
     cuda = device.type == "cuda"
     if cuda and torch.cuda.is_current_stream_capturing():
@@ -100,7 +100,7 @@ def table(steps, device):
     found = _tables.setdefault(steps, {})
     key = device, torch.cuda.current_stream(device) if cuda else None
     if key not in found:
-        found[key] = _made_there(steps, device) if steps.dense else _copied(steps, device)
+        found[key] = _copied(steps, device)
     return found[key]
 
 
@@ -115,7 +115,7 @@ def _made_there(steps, device):
 
 
 def _copied(steps, device):
-    made = torch.zeros(2, steps.T + 2, dtype=torch.int64)
+    made = torch.zeros(2, steps.T + 2, dtype=torch.int64, device="cpu")
     made[0, 1:-1], made[1, 1:-1] = map(torch.from_numpy, (steps.sizes, steps.offsets))
     return made.to(device, non_blocking=True)
 
