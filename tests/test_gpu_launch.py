@@ -95,12 +95,14 @@ def gpu(monkeypatch):
 
 
 def test_streams_take_turns(gpu):
-    """A launch on one stream waits for the one before on another: each device by itself."""
+    """A launch on one stream waits for the one before on another: each device by itself, and not
+    one whose programs wait for nobody.
+    """
 
-    def run(stream, device=0):
+    def run(stream, device=0, alone=False):
         gpu.stream = gpu.streams[stream]
         gpu.done.clear()
-        with launch.in_turn(torch.device("cuda", device)):
+        with launch.in_turn(torch.device("cuda", device), alone):
             gpu.done.append("launch")
         return gpu.done[1:-1]
 
@@ -108,6 +110,7 @@ def test_streams_take_turns(gpu):
     assert run(0) == ["launch", "record on a"]
     assert run(1) == ["b waits", "launch", "record on b"]
     assert run(0, device=1) == ["launch", "record on a"]
+    assert run(1, alone=True) == ["launch"]
     gpu.capturing = True
     assert run(0) == ["launch"]
     gpu.capturing = False
@@ -127,7 +130,8 @@ def test_tables_are_alike(sizes):
 def test_tables_are_remembered(gpu, monkeypatch):
     """For each stream; not for a graph, which may outlive what is remembered, nor by it."""
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: gpu.stream)
-    monkeypatch.setattr(buffers, "_made_there", lambda *arguments: object())
+    for name in ("_made_there", "_copied"):
+        monkeypatch.setattr(buffers, name, lambda *arguments: object())
     found, device = steps.Steps([2, 2]), torch.device("cuda", 0)
 
     def made(stream, capturing=False):
@@ -168,10 +172,14 @@ def test_describe(monkeypatch, properties, hip, expected):
 def test_products_are_as_exact_as_cudnns(monkeypatch, allowed):
     """float32 products follow the flag of cuDNN's recurrent layers, and the setting comes back."""
     matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
+
+    def settings():
+        return matmul.fp32_precision, matmul.allow_tf32, torch.get_float32_matmul_precision()
+
+    before = settings()
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32" if allowed else "ieee")
-    with products.as_cudnn_would(torch.float32):
-        assert matmul.fp32_precision == ("tf32" if allowed else "ieee")
-    assert matmul.fp32_precision == before
-    with products.as_cudnn_would(torch.float16):
-        assert matmul.fp32_precision == before
+    with products.as_cudnn_would(torch.float32, products.tf32()):
+        assert settings() == (("tf32", True, "high") if allowed else ("ieee", False, "highest"))
+    assert settings() == before
+    with products.as_cudnn_would(torch.float16, products.tf32()):
+        assert settings() == before

@@ -48,15 +48,15 @@ class Shape(NamedTuple):
 
     def weights(self, directions, gates):
         """(D, GATES, P, P), from each direction's (GATES * H, H)."""
-        stacked = torch.stack([w.hh for w in directions])
-        return self.padded(stacked.unflatten(1, (gates, self.H)), -1, -2)
+        found = stacked([w.hh for w in directions])
+        return self.padded(found.unflatten(1, (gates, self.H)), -1, -2)
 
     def biases(self, directions, gates):
         """(D, GATES, P): what is added to the recurrent part."""
         if directions[0].b_hh is None:
             return torch.zeros(self.D, gates, self.P, dtype=self.dtype, device=self.device)
-        stacked = torch.stack([w.b_hh for w in directions])
-        return self.padded(stacked.unflatten(1, (gates, self.H)), -1)
+        found = stacked([w.b_hh for w in directions])
+        return self.padded(found.unflatten(1, (gates, self.H)), -1)
 
     def parts(self, cell, keep):
         """(the shape and dtype of h, the other state and gates; where those that are kept end)."""
@@ -86,6 +86,14 @@ class Shape(NamedTuple):
         for shape, dtype in parts[len(ends) :]:
             found.append(torch.empty(shape, dtype=dtype, device=self.device))
         return kept, *found
+
+
+def stacked(tensors):
+    """Of one tensor a view, if it lies as the kernels were compiled for."""
+    first = tensors[0]
+    if len(tensors) == 1 and first.is_contiguous() and first.data_ptr() % 16 == 0:
+        return first[None]
+    return torch.stack(tensors)
 
 
 def table(steps, device):

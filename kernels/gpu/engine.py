@@ -39,13 +39,15 @@ def layer(cell, x, steps, directions, states, keep):
     Returns the output (N, D * H), the final states, and what ``gradients`` wants to see again.
     ``keep``: how much of it, a Keep.
     """
-    shape = Shape.of(cell, x, steps, directions)
-    tile, launches = _choose("forward", cell, shape)
+    shape, tf32 = Shape.of(cell, x, steps, directions), products.tf32()
+    tile, launches = _choose("forward", cell, shape, tf32)
     kept, after, extra, gates = shape.memory(cell, keep)
-    with products.as_cudnn_would(x.dtype):
+    with products.as_cudnn_would(x.dtype, tf32):
         for weights, out in zip(directions, gates, strict=True):
             products.project(shape, x, weights, cell.gates, out)
     start = shape.states(states)
+    hidden = x.new_empty(2, shape.D, shape.B, shape.P)
+    hidden[0].copy_(start[0])
     end = launch.run(
         kernels.forward(cell),
         launches,
@@ -53,7 +55,7 @@ def layer(cell, x, steps, directions, states, keep):
         tile.warps,
         gates=gates,
         biases=shape.biases(directions, cell.gates),
-        hidden=start[:1].to(x.dtype).repeat(2, 1, 1, 1),
+        hidden=hidden,
         after=after,
         extra=extra,
         counters=_counters(x, launches.blocks * shape.D),
@@ -61,7 +63,7 @@ def layer(cell, x, steps, directions, states, keep):
         KC=tile.KC,
         SEQUENTIAL=tile.sequential,
         KEEP=int(keep),
-        **_common(cell, shape, tile, steps, directions),
+        **_common(cell, shape, tile, tf32, steps, directions),
     )
     # Results are no views, which autograd would not let their owner change in place.
     y = after.flatten(1)
@@ -79,8 +81,8 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     Returns the gradients of x (None unless asked for), of the states, and a Weights for each
     direction (None where nobody asked).
     """
-    shape = Shape.of(cell, x, steps, directions)
-    tile, launches = _choose("backward", cell, shape)
+    shape, tf32 = Shape.of(cell, x, steps, directions), products.tf32()
+    tile, launches = _choose("backward", cell, shape, tf32)
     _, after, extra, gates = shape.memory(cell, keep, kept)
     if keep == Keep.STATES and cell.kept:
         every = [after, extra][: cell.states]
@@ -89,12 +91,12 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
                 before(steps, rows[:, d, : shape.H], initial[d], d == 1)
                 for rows, initial in zip(every, states, strict=True)
             ]
-            with products.as_cudnn_would(x.dtype):
+            with products.as_cudnn_would(x.dtype, tf32):
                 products.recall(cell, shape, x, weights, befores, gates[d])
     start = shape.states(grads[1:])
     groups = launches.groups
     partials = start.new_empty(RING, shape.D, groups, shape.B, shape.P)
-    partials[-1] = 0
+    partials[-1].zero_()
     dgates = x.new_empty(shape.D, shape.N, cell.dgates, shape.P)
     dstates = launch.run(
         kernels.backward(cell),
@@ -111,12 +113,12 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
         counters=_counters(x, launches.blocks * shape.D * groups * RING),
         GU=tile.GU,
         RING=RING,
-        **_common(cell, shape, tile, steps, directions),
+        **_common(cell, shape, tile, tf32, steps, directions),
     )
     if groups > 1:
         dstates[0] += partials[(steps.T - 1) % RING].sum(1)
     dx, dweights = None, []
-    with products.as_cudnn_would(x.dtype):
+    with products.as_cudnn_would(x.dtype, tf32):
         for d, weights in enumerate(directions):
             mine = dgates[d, ..., : shape.H]
             hidden = None
@@ -128,15 +130,14 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     return dx, tuple(dstates[..., : shape.H].to(x.dtype)), dweights
 
 
-def _choose(direction, cell, shape):
+def _choose(direction, cell, shape, tf32):
     """The tile for a call, and its Launches; Refused where none fits, which the choice of engines
     rules out.
     """
-    tf32, device = products.tf32(), launch.describe(shape.device)
     if shape.N >= 2**31:
         raise Refused("triton", f"{shape.N} rows are more than an int32 counts")
     dtype = str(shape.dtype).removeprefix("torch.")
-    numbers = shape.B, shape.H, shape.D, device
+    numbers = shape.B, shape.H, shape.D, launch.describe(shape.device)
     tile = getattr(tiles, f"choose_{direction}")(cell.gates, dtype, tf32, *numbers)
     if isinstance(tile, str):
         raise Refused("triton", tile)
@@ -145,12 +146,12 @@ def _choose(direction, cell, shape):
 
 
 def _counters(x, count):
-    return torch.zeros(count * LINE.value, dtype=torch.int32, device=x.device)
+    """A line for each, and one for a launch to say that it failed."""
+    return torch.zeros((count + 1) * LINE.value, dtype=torch.int32, device=x.device)
 
 
-def _common(cell, shape, tile, steps, directions):
+def _common(cell, shape, tile, tf32, steps, directions):
     """What both kernels are given."""
-    tf32 = shape.dtype == torch.float32 and products.tf32()
     return {
         "weights": shape.weights(directions, cell.gates),
         "steps": None if steps.dense else table(steps, shape.device),
@@ -162,5 +163,5 @@ def _common(cell, shape, tile, steps, directions):
         "UNITS": shape.H,
         "WIDTH": shape.width,
         "BB": tile.BB,
-        "PRECISION": "tf32" if tf32 else "ieee",
+        "PRECISION": "tf32" if tf32 and shape.dtype == torch.float32 else "ieee",
     }

@@ -3,17 +3,18 @@
 import os
 from contextlib import contextmanager
 from functools import cache
-from threading import Lock
+from threading import RLock
 
 import torch
 import triton
 
+from .blocks import LINE
 from .sizes import Device
 
 INTERPRETED = STEPWISE = triton.knobs.runtime.interpret
 # For debugging: how often to look at a counter before giving up; 0 is for ever.
 SPIN_LIMIT = int(os.environ.get("FASTRNN_SPIN_LIMIT", "0"))
-_lock, _last = Lock(), {}
+_lock, _last = RLock(), {}  # a finalizer may call a layer while another is compiled
 
 
 @cache
@@ -38,32 +39,32 @@ def run(kernel, launches, start, warps, T, **arguments):
     launches: the sizes.Launches.
     """
     alone = launches.groups == 1
-    end, failed = torch.empty_like(start), arguments["counters"].new_zeros(1)
+    end, failed = torch.empty_like(start), arguments["counters"][-LINE.value :]
     options = {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": not alone}
     arguments |= options | {"failed": failed, "T": T, "SPIN_LIMIT": SPIN_LIMIT}
-    with in_turn(start.device):
+    with in_turn(start.device, alone):
         for block0, first, grid in launches.each():
             states, mine = (start, end), {"block0": block0, "FIRST": first}
             for s0, s1 in [(s, s + 1) for s in range(T)] if STEPWISE and not alone else [(0, T)]:
                 times = {"start": states[0], "end": states[1], "s0": s0, "s1": s1}
                 kernel[grid](**mine, **times, **arguments)
                 states = states[::-1]
-    if SPIN_LIMIT and failed.item():
+    if SPIN_LIMIT and failed[0].item():
         raise RuntimeError("FASTRNN_SPIN_LIMIT: the programs of a kernel did not all arrive")
     return states[0]
 
 
 @contextmanager
-def in_turn(device):
+def in_turn(device, alone=False):
     """One after another on a device, on whatever streams: of two kernels whose programs wait for
-    each other, each might hold the processors that the other waits for.
+    each other, each might hold the processors that the other waits for. Not so those ``alone``.
     """
     if device.type != "cuda":
         yield
         return
     with torch.cuda.device(device), _lock:
         stream = torch.cuda.current_stream()
-        if torch.cuda.is_current_stream_capturing():  # a graph cannot wait for what is outside it
+        if alone or torch.cuda.is_current_stream_capturing():  # a graph cannot wait for others
             yield
             return
         stream_before, event = _last.setdefault(device.index, (None, torch.cuda.Event()))

@@ -15,21 +15,34 @@ def tf32():
 
 
 @contextmanager
-def as_cudnn_would(dtype):
+def as_cudnn_would(dtype, tf32):
     """Within this context torch's products are as exact as the flags say of recurrent layers.
 
     torch has one setting for all products of the process, and none for a single product.
     """
-    matmul, wanted = torch.backends.cuda.matmul, "tf32" if tf32() else "ieee"
+    matmul, wanted = torch.backends.cuda.matmul, "tf32" if tf32 else "ieee"
     before = matmul.fp32_precision
     if dtype != torch.float32 or before == wanted:
         yield
         return
+    both = tf32 and _allowed(matmul) is False
+    if both:  # torch raises where somebody asks for the one and the other says otherwise
+        matmul.allow_tf32 = True
     matmul.fp32_precision = wanted
     try:
         yield
     finally:
+        if both:
+            matmul.allow_tf32 = False
         matmul.fp32_precision = before
+
+
+def _allowed(matmul):
+    """The setting by its older name; None where the caller has set the two apart."""
+    try:
+        return matmul.allow_tf32
+    except RuntimeError:
+        return None
 
 
 def linear(x, weight, bias, out):
@@ -90,13 +103,12 @@ def weight_gradients(cell, dgates, x, hidden, need):
         back = [place - min(side) for place in side]
         return _by_gates(value(_run(dgates, side)), back, H)
 
-    return Weights(
-        of(cell.dx, need.ih, lambda grads: grads.t() @ x),
-        of(cell.dh, need.hh, lambda grads: grads.t() @ hidden),
-        of(cell.dx, need.b_ih, lambda grads: grads.sum(0)),
-        of(cell.dh, need.b_hh, lambda grads: grads.sum(0)),
-        None,
-    )
+    ih = of(cell.dx, need.ih, lambda grads: grads.t() @ x)
+    hh = of(cell.dh, need.hh, lambda grads: grads.t() @ hidden)
+    b_ih = of(cell.dx, need.b_ih, lambda grads: grads.sum(0))
+    if need.b_ih and need.b_hh and cell.dx == cell.dh:
+        return Weights(ih, hh, b_ih, b_ih.clone(), None)
+    return Weights(ih, hh, b_ih, of(cell.dh, need.b_hh, lambda grads: grads.sum(0)), None)
 
 
 def input_gradient(cell, dgates, weight, dx):
