@@ -71,6 +71,7 @@ def choose(tensors, step, layer, traced):
     return Choice(told, "asked for by fastrnn.backends.use")
 
 
+asked = _asked.get
 _told = constant(_asked.get)  # a compiled graph keeps the engine of its compilation
 
 

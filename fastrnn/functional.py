@@ -19,6 +19,7 @@ from .kernels import autocast, projection
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
+from .kernels.refused import Refused
 from .kernels.weights import Weights, split
 from .tracing import constant, tracing
 
@@ -63,10 +64,14 @@ def sequence(name, *arguments, keep=Keep.ALL):
         return getattr(_VF, name)(*arguments)
     ragged = steps.N < steps.T * steps.B
     dtype, dtypes = _dtypes(engine, name, ragged, rows, states, directions[0])
-    with _cast_no_more(engine, x):
-        y, finals = _stack(
-            engine, cell, rows, steps, directions, states, D, p if training else 0.0, dtype, keep
-        )
+    p = p if training else 0.0
+    try:
+        with _cast_no_more(engine, x):
+            y, finals = _stack(engine, cell, rows, steps, directions, states, D, p, dtype, keep)
+    except Refused:
+        if backends.asked():
+            raise
+        return getattr(_VF, name)(*arguments)
     if not packed:
         y = y.view(steps.T, steps.B, -1)
         y = y.transpose(0, 1) if batch_first else y

@@ -138,6 +138,38 @@ def test_spin_limit(interpreted):
     interpreted(gives_up)
 
 
+def refuses():
+    """A launch for which the GPU has no room is torch's; or an error, if ours was asked for."""
+    from fastrnn.kernels.gpu import launch
+
+    def full(kernel, launches, start, *args, **kwargs):
+        with launch._room_for((4, 32, 1), torch.device("cpu")):
+            raise RuntimeError("Triton Error [CUDA]: too many blocks in cooperative launch")
+
+    layer, x = fastrnn.LSTM(5, 21), torch.randn(4, 3, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "run", full)
+        patch.setattr(launch, "_granted", {})
+        with (
+            fastrnn.backends.use("triton"),
+            pytest.raises(fastrnn.backends.Refused, match="128 programs at the same time"),
+        ):
+            layer(x)
+        chosen = fastrnn.backends.Choice("triton", "")
+        patch.setattr(fastrnn.backends, "choose", lambda *arguments: chosen)
+        found = layer(x)[0]
+        device = torch.device("cpu")
+        assert launch.describe(device).processors == launch._described(device).processors // 4
+    with fastrnn.backends.use("torch"):
+        assert found.equal(layer(x)[0])
+    with pytest.raises(RuntimeError, match="another"), launch._room_for((1, 1, 1), None):
+        raise RuntimeError("another")
+
+
+def test_no_room(interpreted):
+    interpreted(refuses)
+
+
 def choices():
     """Who serves what on a GPU, as asked of CPU tensors in its place."""
     from fastrnn import backends

@@ -165,7 +165,7 @@ def test_describe(monkeypatch, properties, hip, expected):
     )
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
     monkeypatch.setattr(torch.version, "hip", hip)
-    assert launch.describe.__wrapped__(torch.device("cuda", 0)) == expected
+    assert launch._described.__wrapped__(torch.device("cuda", 0)) == expected
 
 
 @pytest.mark.parametrize("allowed", [False, True])

@@ -3,11 +3,13 @@
 import os
 from contextlib import contextmanager
 from functools import cache
+from math import prod
 from threading import RLock
 
 import torch
 import triton
 
+from ..refused import Refused
 from .blocks import LINE
 from .sizes import Device
 
@@ -15,11 +17,16 @@ INTERPRETED = STEPWISE = triton.knobs.runtime.interpret
 # For debugging: how often to look at a counter before giving up; 0 is for ever.
 SPIN_LIMIT = int(os.environ.get("FASTRNN_SPIN_LIMIT", "0"))
 _lock, _last = RLock(), {}  # a finalizer may call a layer while another is compiled
+_granted = {}
+
+
+def describe(device):
+    """A torch.device as the choice of tiles sees it; the interpreter passes for an H200."""
+    return _granted.get(device) or _described(device)
 
 
 @cache
-def describe(device):
-    """A torch.device as the choice of tiles sees it; the interpreter passes for an H200."""
+def _described(device):
     if device.type != "cuda":
         return Device(90, 132, 232448, 233472)
     found = torch.cuda.get_device_properties(device)
@@ -47,11 +54,28 @@ def run(kernel, launches, start, warps, T, **arguments):
             states, mine = (start, end), {"block0": block0, "FIRST": first}
             for s0, s1 in [(s, s + 1) for s in range(T)] if STEPWISE and not alone else [(0, T)]:
                 times = {"start": states[0], "end": states[1], "s0": s0, "s1": s1}
-                kernel[grid](**mine, **times, **arguments)
+                with _room_for(grid, start.device):
+                    kernel[grid](**mine, **times, **arguments)
                 states = states[::-1]
     if SPIN_LIMIT and failed[0].item():
         raise RuntimeError("FASTRNN_SPIN_LIMIT: the programs of a kernel did not all arrive")
     return states[0]
+
+
+@contextmanager
+def _room_for(grid, device):
+    """Where a GPU is not all ours (a part of it is set aside for others), a launch says so: from
+    then on it passes for one of half as many processors.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "cooperative launch" not in str(error):  # the driver's words for it
+            raise
+        whole = describe(device)
+        _granted[device] = whole._replace(processors=whole.processors // 2)
+        reason = f"{prod(grid)} programs at the same time are more than this GPU grants us"
+        raise Refused("triton", reason) from error
 
 
 @contextmanager
