@@ -113,10 +113,10 @@ def activations():
     for name, exact in (("sigmoid", torch.sigmoid), ("tanh", torch.tanh), ("relu", torch.relu)):
         y = torch.empty_like(x)
         apply[(1,)](x, y, OPERATIONS[name])
-        # relative to each value: a GPU's exp and division are as good as a few roundings of 6e-8
-        torch.testing.assert_close(
-            y.double(), exact(x.double()), rtol=2e-6, atol=1e-37, equal_nan=True, msg=name
-        )
+        truth = exact(x.double())
+        # relative to each value: some roundings of 6e-8, and one of the exponent, which is up to x
+        allowed = (2e-6 + 1e-7 * x.double().abs()) * truth.abs() + 1e-37
+        assert (((y - truth).abs() <= allowed) | (y == truth) | (y.isnan() & truth.isnan())).all()
 
 
 def test_activations(interpreted):

@@ -7,10 +7,23 @@ interpreter does not have.
 import triton
 import triton.language as tl
 
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def one_over(y):
+    """1 / y for y >= 1, to 4e-7 of it.
+
+    A division tests its operand, as exp does; a thread has seven registers for such tests, so
+    without them more elements are under way at once.
+    """
+    root = tl.rsqrt(y)
+    return root * root
+
 
 @triton.jit
 def sigmoid(x):
-    return tl.sigmoid(x)
+    return one_over(1.0 + tl.exp2(x * -LOG2_E))
 
 
 @triton.jit
@@ -21,7 +34,7 @@ def tanh(x):
     """
     square = x * x
     series = x + x * square * (-1 / 3 + square * (2 / 15 - square * (17 / 315)))
-    return tl.where(square < 0.04, series, 1.0 - 2.0 / (1.0 + tl.exp(2.0 * x)))
+    return tl.where(square < 0.04, series, 1.0 - 2.0 * one_over(1.0 + tl.exp2(x * (2 * LOG2_E))))
 
 
 @triton.jit

@@ -16,7 +16,18 @@ The names in capitals are set by kernels.py, which binds this function to a cell
 
 import triton.language as tl
 
-from .blocks import LINE, arrivals_by, arrive, counter_of, of_gates, product, rows_of, select, wait
+from .blocks import (
+    LINE,
+    arrivals_by,
+    arrive,
+    counter_of,
+    of_gates,
+    product,
+    rows_of,
+    select,
+    sum_of,
+    wait,
+)
 
 GATES = STATES = KEPT = DGATES = DH = cell_backward = None
 
@@ -109,9 +120,8 @@ def backward(
             due = s + RING - 1  # the step before, counted from RING
             enough = arrivals_by(due, GROUPS, RING)
             wait(counter_of(due, j, counter, RING), enough, failed, SPIN_LIMIT)
-            for n in tl.static_range(GROUPS):
-                place = read + ((due % RING) * GROUPS * plane + n * B.to(tl.int64) * H)
-                dh += tl.load(place, mask=inside, other=0.0, cache_modifier=".cg")
+            place = read + (due % RING) * GROUPS * plane
+            dh += sum_of(place, B.to(tl.int64) * H, inside, 0, GROUPS)
         reached, asked = (dh,), (dh + dout,)
         if STATES == 2:
             reached, asked = reached + (carried[1],), asked + (carried[1],)

@@ -66,6 +66,19 @@ def select(condition, chosen, others, LENGTH: tl.constexpr):
 
 
 @triton.jit
+def sum_of(place, stride, mask, FIRST: tl.constexpr, END: tl.constexpr):
+    """The sum of END - FIRST tiles ``stride`` apart, in pairs: the compiler loads one after another
+    what is added up one after another.
+    """
+    if END - FIRST == 1:
+        return tl.load(place + FIRST * stride, mask=mask, other=0.0, cache_modifier=".cg")
+    else:
+        HALF: tl.constexpr = (FIRST + END) // 2
+        one = sum_of(place, stride, mask, FIRST, HALF)
+        return one + sum_of(place, stride, mask, HALF, END)
+
+
+@triton.jit
 def counter_of(step, group, counters, RING: tl.constexpr):
     """The counter at which a group's partial sums of a step are announced (step >= 0)."""
     return counters + (group * RING + step % RING) * LINE
