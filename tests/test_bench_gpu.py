@@ -70,7 +70,9 @@ def test_the_plan():
     """It covers what it must, as plain values, and every item can be read back."""
     sections = {s.name: s for s in plan.sections()}
     assert next(iter(sections)) == "environment"
-    assert sum(s.share for s in sections.values() if s.name != "grid") <= 1
+    assert sum(s.share for s in sections.values()) <= 1
+    assert next(reversed(sections)) == "grid"
+    assert sections["grid"].share == 0  # first what the others have left undone
     for s in sections.values():
         assert json.loads(json.dumps(s.items)) == s.items
         for item in s.items:
@@ -135,7 +137,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "_found", lambda: False)
     assert command.main(["--out", str(tmp_path)]) == 2
     assert command.main(["--list"]) == 0
-    assert "headlines" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "headlines: 22 items, 25% of the time" in said
+    assert "items, in what is left" in said
     monkeypatch.setattr(command, "_found", lambda: True)
     first = {"gpu": "G", "arch": 90, "torch": "2", "triton": "3", "cudnn": 9, "commit": "c"}
     items = [first, {"n": 1}]

@@ -33,7 +33,8 @@ def main(argv=None):
     chosen = [s for s in sections() if args.only in s.name or s.name == "environment"]
     if args.list:
         for s in chosen:
-            print(f"{s.name}: {len(s.items)} items, {s.share:.0%} of the time")
+            share = f"{s.share:.0%} of the time" if s.share else "in what is left"
+            print(f"{s.name}: {len(s.items)} items, {share}")
         return 0
     if not _found():
         print("there is no GPU that torch can use here", file=sys.stderr)

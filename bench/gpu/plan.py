@@ -24,7 +24,7 @@ class Section:
     name: str
     run: str
     items: list
-    share: float  # of the whole time; what is left undone may go on at the end
+    share: float  # of the whole time; what is left undone goes on at the end, in this order
     limit: float  # seconds for an item
     spins: int = 0  # FASTRNN_SPIN_LIMIT; no limit where time is measured or a graph captured
 
@@ -160,5 +160,5 @@ def sections():
         Section("more checks", f"{HERE}:check", list(more_checks()), 0.12, 60, spins=SPINS),
         Section("tuning", f"{HERE}:tune", list(tunings()), 0.12, 60),
         Section("short", f"{HERE}:measure", list(short()), 0.06, 60),
-        Section("grid", f"{HERE}:measure", list(grid()), 1.0, 60),
+        Section("grid", f"{HERE}:measure", list(grid()), 0.0, 60),
     ]
