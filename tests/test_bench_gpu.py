@@ -86,6 +86,13 @@ def test_the_plan():
     assert all(callable(getattr(behaviour, what)) for what in plan.BEHAVIOURS)
 
 
+def test_a_program_that_never_comes_is_noticed_in_time():
+    """Within an item's limit, though every later step of the kernel waits its tries again."""
+    for s in plan.sections():
+        steps = [i["case"]["T"] for i in s.items if "case" in i]
+        assert max(steps, default=0) * s.spins * 1e-6 < s.limit  # a look takes about 1 µs
+
+
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("variant", [{}, {"packed": True, "directions": 2}, {"mode": "inference"}])
 def test_the_oracle_knows_right_from_wrong(cell, variant):

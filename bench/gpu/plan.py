@@ -14,7 +14,9 @@ ARITHMETICS = {  # and the dtype of the tensors
 
 
 HERE = "bench.gpu.worker"
-SPINS = 1_000_000  # looks at a counter, about a second: no program that arrives is so late
+# Looks at a counter, some 20 ms: no program that runs at the same time is so late. Where one never
+# comes, every later step of a kernel takes as long.
+SPINS = 20_000
 
 
 @dataclass(frozen=True)
