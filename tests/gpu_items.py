@@ -8,6 +8,10 @@ def well(item):
     yield item | {"right": True, "limit": os.environ["FASTRNN_SPIN_LIMIT"]}
 
 
+def process(item):
+    yield item | {"process": os.getpid()}
+
+
 def raising(item):
     yield item | {"right": True}
     raise ArithmeticError("no such number")

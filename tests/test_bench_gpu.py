@@ -13,7 +13,7 @@ from gpu_cases import ITEM, SMALL
 
 import fastrnn
 from bench.gpu import __main__ as command
-from bench.gpu import behaviour, checks, driver, oracle, plan, speed
+from bench.gpu import behaviour, checks, driver, environment, oracle, plan, speed, worker
 
 
 def section(run, items=({},), share=1.0, limit=60, **more):
@@ -64,6 +64,39 @@ def test_a_run_ends_in_time(tmp_path):
     assert not any("failed" in row for row in rows)  # what the end cuts short has not failed
     undone = Counter(row["undone"] for row in rows if "undone" in row)
     assert undone == {"the time was up": 1, "no time was left": 3}
+
+
+def test_the_start_of_a_process_counts(tmp_path, monkeypatch):
+    """What is begun after a slow start has the time that is left then, not what was left before."""
+    start = driver.Worker.start
+
+    def slow(worker):
+        time.sleep(5)
+        start(worker)
+
+    monkeypatch.setattr(driver.Worker, "start", slow)
+    begun = time.monotonic()
+    (row,) = drive([section("hanging")], 5, tmp_path)
+    assert row["undone"] == "the time was up"
+    assert time.monotonic() - begun < 8
+
+
+def test_processes_are_started_for_what_differs(tmp_path):
+    """The machine is asked in the process that goes on to check."""
+    first, second, *_ = plan.sections()
+    assert first.spins == second.spins > 0
+    sections = [section("process", spins=spins) for spins in (7, 7, 0)]
+    first, second, third = (row["process"] for row in drive(sections, 300, tmp_path))
+    assert first == second != third
+
+
+def test_the_ceilings_are_known_where_they_were_measured(monkeypatch):
+    found = {"copy_bytes": 1e12}
+    monkeypatch.setattr(environment, "describe", lambda: {"gpu": "G"})
+    monkeypatch.setattr(environment, "ceilings", lambda: found)
+    monkeypatch.setattr(worker, "_ceilings", {})
+    assert list(worker.environment({})) == [{"gpu": "G"}, found]
+    assert worker._ceilings == found
 
 
 def test_the_plan():

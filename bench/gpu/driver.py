@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from math import inf
 from multiprocessing import get_context
 
 from . import prepare, worker
@@ -24,14 +25,18 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def rows(self, name, item, limit):
-        """The rows of an item as they come. The last says "failed" if there will be no more."""
+    def rows(self, name, item, limit, latest=inf):
+        """The rows of an item as they come. The last says "failed" if there will be no more.
+
+        limit: seconds, not counting the start of the process; latest: on the clock.
+        """
         try:
             if self.process is None:
                 self.start()
-                if not self.connection.poll(START):
+                if not self.connection.poll(max(0.0, min(START, latest - time.monotonic()))):
                     raise OSError
                 self.connection.recv()
+            limit = min(limit, latest - time.monotonic())
             end = time.monotonic() + limit
             self.connection.send((name, item))
             while self.connection.poll(max(0.0, end - time.monotonic())):
@@ -97,13 +102,13 @@ class Run:
             if self.killed[_family(section, item)] >= MANY:
                 self.note(item | {"section": section.name, "undone": "others like it were killed"})
                 continue
-            self._one(section, item, min(section.limit, self.end - time.monotonic()))
+            self._one(section, item)
         return []
 
-    def _one(self, section, item, limit):
+    def _one(self, section, item):
         worker = self._worker(section.spins)
         start = time.monotonic()
-        for row in worker.rows(section.run, item, limit):
+        for row in worker.rows(section.run, item, section.limit, self.end):
             if "copy_bytes" in row:
                 self.ceilings = row
                 self.compilers = prepare.start(self.sections, self.device, self.log)
@@ -123,7 +128,8 @@ class Run:
         if not (self.worker and self.worker.process):
             self.worker = Worker(self.log, environment)
             if self.ceilings:
-                list(self.worker.rows("bench.gpu.worker:ceilings_are", self.ceilings, 5))
+                name = "bench.gpu.worker:ceilings_are"
+                list(self.worker.rows(name, self.ceilings, 5, self.end))
         return self.worker
 
 

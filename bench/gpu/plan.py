@@ -28,7 +28,7 @@ class Section:
     items: list
     share: float  # of the whole time; what is left undone goes on at the end, in this order
     limit: float  # seconds for an item
-    spins: int = 0  # FASTRNN_SPIN_LIMIT; no limit where time is measured or a graph captured
+    spins: int = 0  # FASTRNN_SPIN_LIMIT; no limit where ours is timed or a graph captured
 
 
 def item(cell, arithmetic, T, B, H, I=None, *, relu=False, mode="training", **more):
@@ -155,7 +155,7 @@ def sections():
     """All of them, the most important first."""
     behaviours = [{"what": what} for what in BEHAVIOURS]
     return [
-        Section("environment", f"{HERE}:environment", [{}], 0.08, 60),
+        Section("environment", f"{HERE}:environment", [{}], 0.08, 60, spins=SPINS),
         Section("first checks", f"{HERE}:check", list(first_checks()), 0.2, 60, spins=SPINS),
         Section("headlines", f"{HERE}:measure", list(headlines()), 0.25, 60),
         Section("behaviour", f"{HERE}:behave", behaviours, 0.12, 90),
