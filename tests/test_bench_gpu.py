@@ -13,7 +13,7 @@ from gpu_cases import ITEM, SMALL
 
 import fastrnn
 from bench.gpu import __main__ as command
-from bench.gpu import behaviour, checks, driver, environment, oracle, plan, speed, worker
+from bench.gpu import behaviour, checks, driver, environment, oracle, plan, speed, summary, worker
 
 
 def section(run, items=({},), share=1.0, limit=60, **more):
@@ -79,6 +79,18 @@ def test_the_start_of_a_process_counts(tmp_path, monkeypatch):
     (row,) = drive([section("hanging")], 5, tmp_path)
     assert row["undone"] == "the time was up"
     assert time.monotonic() - begun < 8
+
+
+def test_what_cannot_be_compiled_beforehand_is_told(tmp_path):
+    """In a row: else a run in which it all fails would only be slow."""
+    file = tmp_path / "uncompiled.txt"
+    broken = {"case": ITEM["case"] | {"cell": "no such"}, "arithmetic": "tf32", "relu": False}
+    wait = section("until", [broken | {"file": str(file)}])
+    *_, waited, told = rows = drive([section("machine"), wait], 300, tmp_path)
+    assert waited["right"], waited
+    assert told["section"] == "environment"
+    assert told["failed"].startswith("1 calls were not; the first: KeyError: 'no such'")
+    assert "FAILED compiling beforehand: 1 calls" in summary.table(rows)
 
 
 def test_processes_are_started_for_what_differs(tmp_path):

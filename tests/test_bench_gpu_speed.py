@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from conftest import run_python
@@ -103,6 +104,13 @@ def test_what_is_compiled_beforehand():
     assert prepare.calls(sections, {"what": "graph"}, H200) == []
 
 
+def test_a_compiler_that_dies_is_told_of(tmp_path):
+    compilers = prepare.Compilers([], H200, tmp_path / "uncompiled.txt")
+    assert compilers.failed() == []
+    compilers.processes += [SimpleNamespace(exitcode=code) for code in (None, 0, -6)]
+    assert compilers.failed() == ["a process ended with -6"]
+
+
 def test_compiling_beforehand(tmp_path):
     """It leaves in Triton's cache what the engine then finds there."""
     script = """
@@ -114,7 +122,7 @@ def test_compiling_beforehand(tmp_path):
     from bench.gpu import plan, prepare
     item = plan.item("RNN", "bfloat16", 9, 3, 64)
     section = plan.Section("s", f"{plan.HERE}:measure", [item], 1.0, 1)
-    prepare.serve([(replace(section, spins=7), item)], (90, 132, 232448, 233472), sys.argv[0])
+    prepare.serve([(replace(section, spins=7), item)], (90, 132, 232448, 233472), None)
     """
     run_python(script, TRITON_CACHE_DIR=str(tmp_path))
     kernels = Counter(path.stem for path in tmp_path.rglob("*.cubin"))
