@@ -1,12 +1,16 @@
 """How python -m bench.gpu measures and tunes, and what it compiles beforehand: without a GPU."""
 
+import ast
 import time
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import run_python
 from gpu_cases import H200, ITEM, SMALL
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import OutOfResources, PTXASError
 
 from bench.cases import Case
 from bench.gpu import oracle, plan, prepare, speed, summary, worker
@@ -87,6 +91,34 @@ def test_tuning_tries_every_tile_that_fits(monkeypatch, direction):
     fitting = sizes.fitting(direction, 4, "fp32", SMALL.B, SMALL.H, 1, H200)
     assert [row["tile"] for row in rows] == [list(tile) for tile in fitting]
     assert all(row["right"] and row["ours_us"] > 0 for row in rows)
+
+
+@pytest.mark.usefixtures("processor")
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfResources(300000, 232448, "shared memory"),
+        PTXASError("ptxas died"),
+        CompilationError("src", ast.Pass(lineno=1, col_offset=0), "no"),
+        RuntimeError("no"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_one_tile_that_fails_does_not_end_the_tuning(monkeypatch, error):
+    def judge(case, *arguments):
+        tried.append(case)
+        if len(tried) == 1:
+            raise error
+        return {"error": 0.0, "allowed": 1.0, "right": True}
+
+    tried = []
+    monkeypatch.setattr(launch, "describe", lambda _: H200)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(oracle, "judge", judge)
+    first, *others = speed.tune(ITEM | {"direction": "forward"})
+    assert first["failed"].startswith(type(error).__name__)
+    assert others
+    assert all(row["ours_us"] > 0 for row in others)
 
 
 def test_what_is_compiled_beforehand():

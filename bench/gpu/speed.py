@@ -114,7 +114,7 @@ def tune(item):
                         row["ours_us"] = median(race({"ours": run})["ours"]) * 1e6 / case.T
                 except fastrnn.backends.Refused:
                     raise
-                except RuntimeError as error:
+                except Exception as error:  # Triton's are not all RuntimeErrors
                     torch.cuda.synchronize()  # does it still work? else this raises, too
-                    row = {"failed": str(error)[:300]}
+                    row = {"failed": f"{type(error).__name__}: {error}"[:300]}
             yield item | {"tile": list(tile)} | row
