@@ -26,6 +26,9 @@ CLASSES = {
     "standard": "cuDNN's standard algorithm",
     "small H": "its algorithm for small H",
     "persistent": "its persistent kernel (float16)",
+    "small H, standard": "its algorithm for small H, standard in backward",
+    "small H, persistent": "its algorithm for small H, persistent in backward (float16)",
+    "packed": "packed rows",
 }
 
 
@@ -145,7 +148,7 @@ def _by_class(rows):
         found["packed"] = packed
     lines = []
     for name, mine in found.items():
-        cells = [CLASSES.get(name, "packed rows")]
+        cells = [CLASSES[name]]
         for mode in ("inference", "training"):
             these = [row for row in mine if row["mode"] == mode]
             if these:

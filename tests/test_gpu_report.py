@@ -30,6 +30,7 @@ def rows():
         row(case, 1.5, "training", ours_kept=10, torch_kept=20),
         row(replace(case, packed=True), 3.5),
         row(replace(case, H=1024), 0.5),
+        row(replace(case, H=192), 1.25, "training"),
         tuned | {"tile": [16, 16, 256, 4, False], "ours_us": 2.0},
         tuned | {"tile": [16, 32, 256, 4, False], "ours_us": 1.5},
         tuned | {"tile": [16, 64, 256, 4, True], "failed": "no"},
@@ -41,7 +42,7 @@ def test_the_summary():
     wrong = rows()[0] | {"right": False, "of": "d x", "error": 0.1, "allowed": 0.01}
     text = summary.table([*rows(), wrong])
     assert "WRONG LSTM bfloat16 512x64x512 inference: d x off by 1.0e-01" in text
-    assert "headlines: 4 good, 1 bad" in text
+    assert "headlines: 5 good, 1 bad" in text
     assert "2.50x" in text
     assert "50%" in text
 
@@ -58,6 +59,8 @@ def test_report(tmp_path, monkeypatch):
     text = readme.read_text()
     for part in ("NVIDIA H200", "commit abc", "2.00 against 5.00 (2.50x)", "1 checks", "0.50x at"):
         assert part in text
+    for part in ("packed rows", "its algorithm for small H, standard in backward"):
+        assert f"| {part} |" in text
     assert "old" not in text
     monkeypatch.setattr(measured, "FILE", table)
     for function in (measured.gpus, measured.verdict, tiles._chosen):
