@@ -6,6 +6,7 @@ The file that both were made from is committed as bench/gpu.jsonl.
 import argparse
 import json
 import sys
+from math import inf
 from pathlib import Path
 from statistics import geometric_mean
 
@@ -100,18 +101,22 @@ def _speeds(rows):
 
 
 def _tiles(rows):
-    """The tile that was fastest, where it was not the one that is chosen anyway (the first)."""
+    """The tile that was fastest, where it was not the one that is chosen anyway (the first).
+
+    Also where the first was wrong or failed, and so has no time.
+    """
     tried = {}
     for row in rows:
-        if "tile" in row and "ours_us" in row:
+        if "tile" in row:
             key = str(_key(row))
             tried.setdefault(key, (_key(row), {}))[1].setdefault(row["direction"], []).append(row)
     found = []
     for key, directions in tried.values():
         best = {"forward": None, "backward": None}
         for direction, mine in directions.items():
-            fastest = min(mine, key=lambda row: row["ours_us"])
-            if mine[0]["ours_us"] > GAIN * fastest["ours_us"]:
+            right = [row for row in mine if "ours_us" in row]
+            fastest = min(right, key=lambda row: row["ours_us"], default={"ours_us": inf})
+            if mine[0].get("ours_us", inf) > GAIN * fastest["ours_us"]:
                 best[direction] = fastest["tile"]
         if any(best.values()):
             found.append(key | best)

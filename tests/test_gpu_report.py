@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 
+import pytest
 from gpu_cases import H200
 
 from bench import gpu_report, report
@@ -74,6 +75,16 @@ def test_report(tmp_path, monkeypatch):
     assert choice(1024, training=False).forward is None
     for function in (measured.gpus, measured.verdict, tiles._chosen):
         function.cache_clear()
+
+
+@pytest.mark.parametrize("bad", [{"failed": "no"}, {"right": False, "error": 1.0, "allowed": 0.1}])
+def test_a_tile_that_is_wrong_is_never_kept(bad):
+    """Be it the one that is chosen where the table says nothing: there it names another."""
+    tuned = [row for row in rows() if "tile" in row and "ours_us" in row]
+    first = {name: tuned[0][name] for name in tuned[0] if name != "ours_us"} | bad
+    (entry,) = gpu_report._tiles([first, tuned[1], tuned[1] | {"ours_us": 9.0}])
+    assert entry["forward"] == tuned[1]["tile"]
+    assert gpu_report._tiles([first]) == []
 
 
 def test_the_readme_holds_what_is_committed():
