@@ -49,7 +49,7 @@ def parser():
 
 
 def load(paths):
-    """The rows of the files; a line that was cut off is left out."""
+    """The rows of the files; a line that was cut off is left out, and a row of an unknown GPU."""
     found = []
     for path in paths:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -57,7 +57,11 @@ def load(paths):
                 found.append(json.loads(line))
             except ValueError:
                 print(f"{path}: a line is not whole, left out", file=sys.stderr)
-    return found
+    known = [row for row in found if "gpu" in row]
+    if len(known) < len(found):
+        count = len(found) - len(known)
+        print(f"{count} rows do not say of which GPU they are, left out", file=sys.stderr)
+    return known
 
 
 def engine_table(rows):
@@ -135,9 +139,10 @@ def _of_gpu(gpu, rows, everything):
     last, mine = rows[-1], [row for row in everything if row.get("gpu") == gpu]
     right, wrong = (sum(row.get("right") is is_so for row in mine) for is_so in (True, False))
     failed = sum("failed" in row for row in mine)
+    commit = f"commit {last['commit']}" if last["commit"] else "an unknown commit"
     parts = [
         f"Measured on {gpu}; torch {last['torch']}, triton {last['triton']}, cuDNN "
-        f"{last['cudnn']}; commit {last['commit']}, {last['date'][:10]}, by `python -m bench.gpu`. "
+        f"{last['cudnn']}; {commit}, {last['date'][:10]}, by `python -m bench.gpu`. "
         f"{right} checks against torch.nn in float64 were right, {wrong} wrong, {failed} failed.",
         _by_class(rows),
         _sizes(rows),
@@ -199,7 +204,7 @@ def main(argv=None):
         new = report.with_block(text, block(rows), START, END)
     except (OSError, ValueError) as error:
         p.error(str(error))
-    table = json.dumps(engine_table([r for r in rows if "gpu" in r]), indent=None)
+    table = json.dumps(engine_table(rows), indent=None)
     table = table.replace("}, {", "},\n{") + "\n"
     before = args.table.read_text(encoding="utf-8") if args.table.exists() else "[]\n"
     if args.check:

@@ -154,6 +154,7 @@ def test_checks_in_the_interpreter(tmp_path, monkeypatch):
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "_found", lambda: False)
     assert command.main(["--out", str(tmp_path)]) == 2
+    assert "FASTRNN_COMMIT" in command.parser().format_help()
     assert command.main(["--list"]) == 0
     said = capsys.readouterr().out
     assert "headlines: 22 items, 25% of the time" in said

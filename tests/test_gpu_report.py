@@ -87,6 +87,26 @@ def test_a_tile_that_is_wrong_is_never_kept(bad):
     assert gpu_report._tiles([first]) == []
 
 
+def test_rows_of_an_unknown_gpu_are_left_out(tmp_path, capsys):
+    """As where the environment's own item has failed."""
+    lost = [{n: v for n, v in row.items() if n not in ("gpu", "arch", "torch")} for row in rows()]
+    file, table = tmp_path / "gpu.jsonl", tmp_path / "measured.json"
+    readme = tmp_path / "README.md"
+    for written, expected in ((rows()[:1] + lost, "2.50x"), (lost, "not yet timed on a GPU")):
+        file.write_text("\n".join(map(json.dumps, written)))
+        readme.write_text(f"{gpu_report.START}\n{gpu_report.END}\n")
+        assert gpu_report.main([str(file), "--readme", str(readme), "--table", str(table)]) == 0
+        assert expected in readme.read_text()
+        assert f"{len(lost)} rows do not say of which GPU" in capsys.readouterr().err
+    assert json.loads(table.read_text()) == []
+
+
+def test_an_unknown_commit_is_called_so():
+    text = gpu_report.block([row | {"commit": None} for row in rows()])
+    assert "an unknown commit, 2026-01-02" in text
+    assert "None" not in text
+
+
 def test_the_readme_holds_what_is_committed():
     """The block is what the committed result says, or that there is none yet."""
     results = gpu_report.ROOT / "bench" / "gpu.jsonl"

@@ -19,6 +19,7 @@ def parser():
         prog="python -m bench.gpu",
         description="Check, measure and tune the GPU engine on the machine at hand, the most "
         "important first. Each finished row is appended to DIR/gpu.jsonl at once.",
+        epilog="FASTRNN_COMMIT in the environment says which commit this is, where git cannot.",
     )
     p.add_argument("--minutes", type=float, default=9, help="for all of it; default: 9")
     p.add_argument("--out", type=Path, default=Path("gpu"), metavar="DIR", help="default: gpu")
