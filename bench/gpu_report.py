@@ -14,6 +14,7 @@ from fastrnn.kernels.gpu import measured
 
 from . import report, tables
 from .cases import GATES
+from .gpu import summary
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
@@ -137,13 +138,14 @@ def block(rows):
 
 def _of_gpu(gpu, rows, everything):
     last, mine = rows[-1], [row for row in everything if row.get("gpu") == gpu]
-    right, wrong = (sum(row.get("right") is is_so for row in mine) for is_so in (True, False))
-    failed = sum("failed" in row for row in mine)
+    checks = [r for r in mine if r["section"].endswith("checks") and r.get("engine") == "triton"]
+    right, bad = sum(row["right"] for row in checks), sum(map(summary.bad, mine))
     commit = f"commit {last['commit']}" if last["commit"] else "an unknown commit"
     parts = [
         f"Measured on {gpu}; torch {last['torch']}, triton {last['triton']}, cuDNN "
         f"{last['cudnn']}; {commit}, {last['date'][:10]}, by `python -m bench.gpu`. "
-        f"{right} checks against torch.nn in float64 were right, {wrong} wrong, {failed} failed.",
+        f"Of {len(checks)} checks against torch.nn in float64 {right} were right; of all that was "
+        f"done {bad} were wrong or failed.",
         _by_class(rows),
         _sizes(rows),
     ]

@@ -4,9 +4,11 @@ import json
 import time
 from collections import Counter
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
+import torch
 from conftest import run_python
-from gpu_cases import ITEM, SMALL
+from gpu_cases import H200, ITEM, SMALL
 
 import fastrnn
 from bench.gpu import __main__ as command
@@ -97,6 +99,17 @@ def test_processes_are_started_for_what_differs(tmp_path):
     sections = [section("process", spins=spins) for spins in (7, 7, 0)]
     first, second, third = (row["process"] for row in drive(sections, 300, tmp_path))
     assert first == second != third
+
+
+def test_the_environment_says_what_stands_in_the_way(monkeypatch):
+    """Here Triton finds no GPU to compile for."""
+    properties = SimpleNamespace(name="NVIDIA H200", total_memory=2**37)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(environment.launch, "describe", lambda _: H200)
+    found = environment.describe()
+    assert found["obstacle"]
+    assert found["gpu"] == "NVIDIA H200"
+    assert summary.bad(found)
 
 
 def test_the_ceilings_are_known_where_they_were_measured(monkeypatch):

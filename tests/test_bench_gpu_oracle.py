@@ -7,7 +7,7 @@ import pytest
 import torch
 from gpu_cases import ITEM, SMALL
 
-from bench.gpu import checks, oracle
+from bench.gpu import checks, oracle, summary
 
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
@@ -64,3 +64,4 @@ def test_what_triton_does_not_serve_is_checked_all_the_same():
     assert row["engine"] == "torch"
     assert "cannot serve this" in row["why"]
     assert row["right"]
+    assert summary.line(ITEM | row | {"section": "first checks"}).startswith("by torch's kernels: ")

@@ -26,6 +26,8 @@ def rows():
     case = Case("LSTM", 512, 64, 512, 512, device="cuda", dtype="bfloat16")
     tuned = row(case, 1.0) | {"direction": "forward", "section": "tuning"}
     del tuned["ratio"], tuned["mode"]
+    checked = {"section": "first checks", "gpu": "NVIDIA H200", "arch": 90, "right": True}
+    checked |= {"case": asdict(case), "arithmetic": "bfloat16", "relu": False, "engine": "triton"}
     return [
         row(case, 2.5),
         row(case, 1.5, "training", ours_kept=10, torch_kept=20),
@@ -35,13 +37,21 @@ def rows():
         tuned | {"tile": [16, 16, 256, 4, False], "ours_us": 2.0},
         tuned | {"tile": [16, 32, 256, 4, False], "ours_us": 1.5},
         tuned | {"tile": [16, 64, 256, 4, True], "failed": "no"},
-        {"section": "first checks", "gpu": "NVIDIA H200", "arch": 90, "right": True},
+        checked,
+        checked | {"engine": "torch", "why": "H is too wide"},
+        checked | {"section": "behaviour", "what": "graph"},
     ]
 
 
 def test_the_summary():
     wrong = rows()[0] | {"right": False, "of": "d x", "error": 0.1, "allowed": 0.01}
-    text = summary.table([*rows(), wrong])
+    obstacle = {"section": "environment", "gpu": "G", "obstacle": "Triton cannot start"}
+    text = summary.table([*rows(), wrong, obstacle, obstacle | {"obstacle": None}])
+    assert "FAILED no kernel of ours runs here: Triton cannot start" in text
+    assert "environment: 1 bad, 1 good" in text
+    assert "first checks: 1 good, 1 by torch's kernels" in text
+    said = [summary.line(row) for row in rows()]
+    assert "by torch's kernels: LSTM bfloat16 512x64x512: H is too wide" in said
     assert "WRONG LSTM bfloat16 512x64x512 inference: d x off by 1.0e-01" in text
     assert "headlines: 5 good, 1 bad" in text
     assert "2.50x" in text
@@ -58,8 +68,10 @@ def test_report(tmp_path, monkeypatch):
     assert gpu_report.main(arguments) == 0
     assert gpu_report.main([*arguments, "--check"]) == 0
     text = readme.read_text()
-    for part in ("NVIDIA H200", "commit abc", "2.00 against 5.00 (2.50x)", "1 checks", "0.50x at"):
+    for part in ("NVIDIA H200", "commit abc", "2.00 against 5.00 (2.50x)", "0.50x at"):
         assert part in text
+    assert "Of 1 checks against torch.nn in float64 1 were right; " in text
+    assert "of all that was done 1 were wrong or failed" in text
     for part in ("packed rows", "its algorithm for small H, standard in backward"):
         assert f"| {part} |" in text
     assert "old" not in text
