@@ -112,16 +112,16 @@ def allowed(name, relu, what):
     return ALLOWED[name] ** (0.5 if jumps else 1)
 
 
-def judge(case, name, relu, namespace=fastrnn, **options):
+def judge(case, name, relu, namespace=fastrnn, against=torch.nn):
     """{"error", "of", "allowed", "torch_error", "right"}: the tensor that is furthest off.
 
-    name: the arithmetic; of: which tensor.
+    name: the arithmetic; of: which tensor; against: what has torch.nn's layers.
     """
     numbers = data.make(case)
-    ours, theirs = library(namespace, relu), library(torch.nn, relu)
+    ours, theirs = library(namespace, relu), library(against, relu)
     truth = results(theirs, *in_double(case, numbers))
     with arithmetic(name):
-        found = results(ours, case, numbers, **options)
+        found = results(ours, case, numbers)
         yardstick = results(theirs, case, numbers)
     worst = {}
     for what, exact in truth.items():
