@@ -34,13 +34,13 @@ def served(monkeypatch):
     return asked
 
 
-@pytest.mark.parametrize("what", ["deterministic", "recompute", "very_long"])
+@pytest.mark.parametrize("what", ["deterministic", "recompute", "very_long", "default_flags"])
 def test_what_other_kernels_serve_says_nothing(what):
     with pytest.raises(AssertionError, match=r"Choice\(name='numba'"):
         behaviour.run(what)
 
 
-@pytest.mark.parametrize("what", ["deterministic", "recompute", "very_long"])
+@pytest.mark.parametrize("what", ["deterministic", "recompute", "very_long", "default_flags"])
 def test_behaviours(what, served):
     assert behaviour.run(what)["right"]
     assert served
@@ -72,6 +72,20 @@ def test_torch_never_gets_a_sequence_that_cudnn_refuses(monkeypatch, served):
     assert set(steps) == {7, 40 % 7}
 
 
+def test_flags_are_left_as_they_were():
+    """To the letter: "none", of which nothing is known, is not "ieee"."""
+
+    def flags():
+        backends = torch.backends.cudnn.rnn, torch.backends.cudnn.conv, torch.backends.cuda.matmul
+        return [b.fp32_precision for b in backends], torch.backends.cuda.matmul.allow_tf32
+
+    before = flags()
+    for name in ("tf32", "float32"):
+        with oracle.arithmetic(name):
+            assert (torch.backends.cudnn.rnn.fp32_precision == "tf32") == (name == "tf32")
+        assert flags() == before
+
+
 def test_what_a_graph_captures(monkeypatch, served):
     """A training step of a dense batch, and packed rows forward; x is read where it is."""
     captured = []
@@ -85,3 +99,23 @@ def test_what_a_graph_captures(monkeypatch, served):
     (_, x), (_, rows) = captured
     assert x.dim() == 3
     assert rows.dim() == 2
+
+
+def test_packed_numbers_of_one_shape():
+    """Lengths differ, T and the number of rows do not."""
+    case = replace(SMALL, T=40, packed=True)
+    first, second = (recorded.packed(case, lengths) for lengths in ((40, 20, 10), (40, 15, 15)))
+    assert first.x.shape == second.x.shape == (70, case.I)
+    assert first.batch_sizes.shape == second.batch_sizes.shape
+    assert not torch.equal(first.batch_sizes, second.batch_sizes)
+    expected = torch.nn.utils.rnn.pack_sequence([torch.zeros(n) for n in (40, 20, 10)])
+    assert torch.equal(first.batch_sizes, expected.batch_sizes)
+
+
+def test_reduced_overhead(served):
+    """On a CPU there are no CUDA graphs, which is noticed, after the numbers have been compared."""
+    with pytest.raises(AssertionError, match="training is in no CUDA graph"):
+        behaviour.run("reduced_overhead")
+    assert len(served) == 3
+    assert behaviour.run("reduced_overhead_packed")["right"]
+    assert len(served) == 9

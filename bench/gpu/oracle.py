@@ -27,8 +27,8 @@ ALLOWED = {
 @contextmanager
 def arithmetic(name):
     """torch's own flags say how float32 is multiplied."""
-    flags = [torch.backends.cudnn, torch.backends.cuda.matmul]
-    before = [f.allow_tf32 for f in flags]
+    flags = _, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before, precision = [f.allow_tf32 for f in flags], matmul.fp32_precision
     for f in flags:
         f.allow_tf32 = name == "tf32"
     try:
@@ -36,6 +36,7 @@ def arithmetic(name):
     finally:
         for f, value in zip(flags, before, strict=True):
             f.allow_tf32 = value
+        matmul.fp32_precision = precision  # which may be "none": the older flag leaves "ieee"
 
 
 def case_of(item):

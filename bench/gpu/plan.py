@@ -74,8 +74,8 @@ def more_checks():
 
 BEHAVIOURS = (
     "deterministic", "graph", "streams", "oversize", "very_long", "beyond_2_31", "recompute",
-    "inference_keeps_nothing", "tf32_as_told", "second_derivative", "autocast", "compiled",
-    "exported", "another_device",
+    "inference_keeps_nothing", "tf32_as_told", "default_flags", "second_derivative", "autocast",
+    "compiled", "reduced_overhead", "reduced_overhead_packed", "exported", "another_device",
 )  # fmt: skip
 
 

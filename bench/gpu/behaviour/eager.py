@@ -130,6 +130,17 @@ def tf32_as_told():
     return errors
 
 
+def default_flags():
+    """torch lets its layers round to TF32, and its products not: ours are as where both may."""
+    case = replace(BASE, dtype="float32")
+    numbers = data.make(case)
+    assert torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    found = ours(case, numbers)
+    with oracle.arithmetic("tf32"):
+        same(ours(case, numbers), found, "where products are allowed it, too")
+
+
 def second_derivative():
     case = replace(BASE, T=5, B=3, I=4, H=8, dtype="float32")
     found = []

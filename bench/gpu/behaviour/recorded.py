@@ -3,12 +3,28 @@
 from dataclasses import replace
 
 import torch
+from torch._dynamo.utils import counters
 
 import fastrnn
 
 from ... import data
 from .. import oracle
 from .common import BASE, same, served
+
+
+def renewed(numbers, seed):
+    """Other numbers in the same shapes."""
+    torch.manual_seed(seed)
+    states, grads = (tuple(map(torch.randn_like, old)) for old in (numbers.states, numbers.grads))
+    return replace(numbers, x=torch.randn_like(numbers.x), states=states, grads=grads)
+
+
+def packed(case, lengths):
+    """Numbers for sequences of these lengths, which fall from case.T."""
+    numbers, N = data.make(replace(case, packed=False)), sum(lengths)
+    sizes = torch.tensor([sum(t < length for length in lengths) for t in range(case.T)])
+    x, dy = (t.detach().flatten(0, 1)[:N] for t in (numbers.x, numbers.grads[0]))
+    return replace(numbers, x=x, batch_sizes=sizes, grads=(dy, *numbers.grads[1:]))
 
 
 def graph():
@@ -55,6 +71,37 @@ def _replayed(step, x):
         replayed = [r.detach().clone() for r in results]
         for got, want in zip(replayed, step(), strict=True):
             assert torch.equal(got, want), "a replay differs from the eager step"
+
+
+def reduced_overhead():
+    """torch.compile's own CUDA graphs: recorded in the second call, replayed in the third."""
+    for mode in ("training", "inference"):
+        case = replace(BASE, T=40, mode=mode)
+        numbers = data.make(case)
+        before = counters["inductor"]["cudagraph_skips"]
+        _reduced(case, [renewed(numbers, seed) for seed in range(3)])
+        skipped = counters["inductor"]["cudagraph_skips"] - before
+        assert not skipped, f"{mode} is in no CUDA graph"
+
+
+def reduced_overhead_packed():
+    """Likewise of packed rows, which no CUDA graph may hold: their lengths may change."""
+    for mode in ("training", "inference"):
+        case = replace(BASE, T=40, B=3, packed=True, mode=mode)
+        alike = [packed(case, lengths) for lengths in ((40, 20, 10), (40, 15, 15), (40, 29, 1))]
+        _reduced(case, [renewed(numbers, seed) for seed, numbers in enumerate(alike)])
+
+
+def _reduced(case, given):
+    """Results of a layer compiled in that mode, for all that is ``given``: the eager ones."""
+    layer = data.module(fastrnn, case)
+    fast = torch.compile(layer, mode="reduce-overhead")
+    for numbers in given:
+        served(layer, numbers)
+        expected = oracle.evaluate(layer, case, numbers)
+        torch.compiler.cudagraph_mark_step_begin()
+        found = oracle.evaluate(fast, case, numbers, layer.named_parameters())
+        same(expected, {name: t.clone() for name, t in found.items()}, case.mode)
 
 
 def compiled():
