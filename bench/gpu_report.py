@@ -6,6 +6,7 @@ The file that both were made from is committed as bench/gpu.jsonl.
 import argparse
 import json
 import sys
+from math import inf
 from pathlib import Path
 from statistics import geometric_mean
 
@@ -13,6 +14,7 @@ from fastrnn.kernels.gpu import measured
 
 from . import report, tables
 from .cases import GATES
+from .gpu import summary
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
@@ -26,6 +28,9 @@ CLASSES = {
     "standard": "cuDNN's standard algorithm",
     "small H": "its algorithm for small H",
     "persistent": "its persistent kernel (float16)",
+    "small H, standard": "its algorithm for small H, standard in backward",
+    "small H, persistent": "its algorithm for small H, persistent in backward (float16)",
+    "packed": "packed rows",
 }
 
 
@@ -45,7 +50,7 @@ def parser():
 
 
 def load(paths):
-    """The rows of the files; a line that was cut off is left out."""
+    """The rows of the files; a line that was cut off is left out, and a row of an unknown GPU."""
     found = []
     for path in paths:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -53,7 +58,11 @@ def load(paths):
                 found.append(json.loads(line))
             except ValueError:
                 print(f"{path}: a line is not whole, left out", file=sys.stderr)
-    return found
+    known = [row for row in found if "gpu" in row]
+    if len(known) < len(found):
+        count = len(found) - len(known)
+        print(f"{count} rows do not say of which GPU they are, left out", file=sys.stderr)
+    return known
 
 
 def engine_table(rows):
@@ -97,18 +106,22 @@ def _speeds(rows):
 
 
 def _tiles(rows):
-    """The tile that was fastest, where it was not the one that is chosen anyway (the first)."""
+    """The tile that was fastest, where it was not the one that is chosen anyway (the first).
+
+    Also where the first was wrong or failed, and so has no time.
+    """
     tried = {}
     for row in rows:
-        if "tile" in row and "ours_us" in row:
+        if "tile" in row:
             key = str(_key(row))
             tried.setdefault(key, (_key(row), {}))[1].setdefault(row["direction"], []).append(row)
     found = []
     for key, directions in tried.values():
         best = {"forward": None, "backward": None}
         for direction, mine in directions.items():
-            fastest = min(mine, key=lambda row: row["ours_us"])
-            if mine[0]["ours_us"] > GAIN * fastest["ours_us"]:
+            right = [row for row in mine if "ours_us" in row]
+            fastest = min(right, key=lambda row: row["ours_us"], default={"ours_us": inf})
+            if mine[0].get("ours_us", inf) > GAIN * fastest["ours_us"]:
                 best[direction] = fastest["tile"]
         if any(best.values()):
             found.append(key | best)
@@ -125,12 +138,14 @@ def block(rows):
 
 def _of_gpu(gpu, rows, everything):
     last, mine = rows[-1], [row for row in everything if row.get("gpu") == gpu]
-    right, wrong = (sum(row.get("right") is is_so for row in mine) for is_so in (True, False))
-    failed = sum("failed" in row for row in mine)
+    checks = [r for r in mine if r["section"].endswith("checks") and r.get("engine") == "triton"]
+    right, bad = sum(row["right"] for row in checks), sum(map(summary.bad, mine))
+    commit = f"commit {last['commit']}" if last["commit"] else "an unknown commit"
     parts = [
         f"Measured on {gpu}; torch {last['torch']}, triton {last['triton']}, cuDNN "
-        f"{last['cudnn']}; commit {last['commit']}, {last['date'][:10]}, by `python -m bench.gpu`. "
-        f"{right} checks against torch.nn in float64 were right, {wrong} wrong, {failed} failed.",
+        f"{last['cudnn']}; {commit}, {last['date'][:10]}, by `python -m bench.gpu`. "
+        f"Of {len(checks)} checks against torch.nn in float64 {right} were right; of all that was "
+        f"done {bad} were wrong or failed.",
         _by_class(rows),
         _sizes(rows),
     ]
@@ -145,7 +160,7 @@ def _by_class(rows):
         found["packed"] = packed
     lines = []
     for name, mine in found.items():
-        cells = [CLASSES.get(name, "packed rows")]
+        cells = [CLASSES[name]]
         for mode in ("inference", "training"):
             these = [row for row in mine if row["mode"] == mode]
             if these:
@@ -191,7 +206,7 @@ def main(argv=None):
         new = report.with_block(text, block(rows), START, END)
     except (OSError, ValueError) as error:
         p.error(str(error))
-    table = json.dumps(engine_table([r for r in rows if "gpu" in r]), indent=None)
+    table = json.dumps(engine_table(rows), indent=None)
     table = table.replace("}, {", "},\n{") + "\n"
     before = args.table.read_text(encoding="utf-8") if args.table.exists() else "[]\n"
     if args.check:

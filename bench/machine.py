@@ -38,7 +38,10 @@ def cores():
 
 
 def commit():
-    """The commit of the fastrnn that is measured, -dirty where files differ; None outside git."""
+    """The commit of the fastrnn that is measured, -dirty where files differ.
+
+    Outside git what the environment variable FASTRNN_COMMIT says, or None.
+    """
     import fastrnn  # not before: bench.compare says first which one
 
     home = Path(fastrnn.__file__).parent
@@ -46,5 +49,5 @@ def commit():
     try:
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("FASTRNN_COMMIT") or None
     return done.stdout.strip()

@@ -8,6 +8,23 @@ def well(item):
     yield item | {"right": True, "limit": os.environ["FASTRNN_SPIN_LIMIT"]}
 
 
+def machine(item):
+    """As bench.gpu.worker.environment, of an H200."""
+    yield {"arch": 90, "processors": 132, "shared": 232448, "shared_total": 233472}
+    yield {"copy_bytes": 1e12}
+
+
+def until(item):
+    """Waits for something in a file."""
+    while not (os.path.exists(item["file"]) and os.path.getsize(item["file"])):
+        time.sleep(0.1)
+    yield item | {"right": True}
+
+
+def process(item):
+    yield item | {"process": os.getpid()}
+
+
 def raising(item):
     yield item | {"right": True}
     raise ArithmeticError("no such number")

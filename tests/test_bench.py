@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import fastrnn
 from bench import __main__ as command
-from bench import compare, data, gate, memory, peers, results, tables, timing, tree
+from bench import compare, data, gate, machine, memory, peers, results, tables, timing, tree
 from bench.cases import SUITES, Case
 from bench.options import MODES, cases_of, chosen_cases, parser
 
@@ -204,3 +205,11 @@ def test_a_tree_comes_before_the_first_import():
 
     with pytest.raises(RuntimeError, match="already"):
         tree.use(ROOT)
+
+
+def test_a_plain_copy_is_told_its_commit(monkeypatch):
+    monkeypatch.setattr(fastrnn, "__file__", "/fastrnn/__init__.py")
+    monkeypatch.delenv("FASTRNN_COMMIT", raising=False)
+    assert machine.commit() is None
+    monkeypatch.setenv("FASTRNN_COMMIT", "abc")
+    assert machine.commit() == "abc"

@@ -1,11 +1,16 @@
 """How python -m bench.gpu measures and tunes, and what it compiles beforehand: without a GPU."""
 
+import ast
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import run_python
 from gpu_cases import H200, ITEM, SMALL
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import OutOfResources, PTXASError
 
 from bench.cases import Case
 from bench.gpu import oracle, plan, prepare, speed, summary, worker
@@ -22,9 +27,23 @@ from fastrnn.kernels.keep import Keep
         (Case("LSTM", 9, 60, 512, 512, dtype="float16"), "standard"),
         (Case("LSTM", 9, 64, 512, 512, dtype="float16", packed=True), "standard"),
         (Case("LSTM", 9, 64, 128, 128), "small H"),
-        (Case("GRU", 9, 64, 192, 192), "standard"),
+        (Case("LSTM", 9, 64, 128, 128, packed=True), "standard"),
+        (Case("LSTM", 9, 64, 128, 128, projection=64), "standard"),
+        (Case("LSTM", 9, 64, 512, 512, dtype="float16", projection=64), "standard"),
+        (Case("LSTM", 9, 64, 512, 512, dtype="float16", directions=2), "standard"),
+        (Case("LSTM", 9, 64, 128, 128, dtype="float16", directions=2), "small H"),
+        (Case("GRU", 9, 64, 192, 192), "small H, standard"),
         (Case("GRU", 9, 64, 192, 192, mode="inference"), "small H"),
-        (Case("RNN", 9, 64, 128, 128), "standard"),
+        (Case("GRU", 9, 64, 193, 193), "standard"),
+        (Case("RNN", 9, 64, 256, 256), "small H"),
+        (Case("RNN", 9, 64, 384, 384), "small H, standard"),
+        (Case("RNN", 9, 64, 384, 384, dtype="float16"), "small H, persistent"),
+        (Case("RNN", 9, 64, 384, 384, mode="inference"), "small H"),
+        (Case("RNN", 9, 64, 512, 512), "standard"),
+        (Case("RNN", 9, 96, 896, 896, dtype="float16"), "standard"),
+        (Case("RNN", 9, 88, 896, 896, dtype="float16"), "persistent"),
+        (Case("LSTM", 9, 96, 896, 896, dtype="float16"), "persistent"),
+        (Case("RNN", 9, 64, 128, 128, dtype="float64"), "standard"),
     ],
 )
 def test_algorithms(case, expected):
@@ -88,6 +107,34 @@ def test_tuning_tries_every_tile_that_fits(monkeypatch, direction):
     assert all(row["right"] and row["ours_us"] > 0 for row in rows)
 
 
+@pytest.mark.usefixtures("processor")
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfResources(300000, 232448, "shared memory"),
+        PTXASError("ptxas died"),
+        CompilationError("src", ast.Pass(lineno=1, col_offset=0), "no"),
+        RuntimeError("no"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_one_tile_that_fails_does_not_end_the_tuning(monkeypatch, error):
+    def judge(case, *arguments):
+        tried.append(case)
+        if len(tried) == 1:
+            raise error
+        return {"error": 0.0, "allowed": 1.0, "right": True}
+
+    tried = []
+    monkeypatch.setattr(launch, "describe", lambda _: H200)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(oracle, "judge", judge)
+    first, *others = speed.tune(ITEM | {"direction": "forward"})
+    assert first["failed"].startswith(type(error).__name__)
+    assert others
+    assert all(row["ours_us"] > 0 for row in others)
+
+
 def test_what_is_compiled_beforehand():
     """Of a measured layer both modes, of a tuned one every tile, of what does not fit nothing."""
     item = plan.item("LSTM", "bfloat16", 512, 64, 512)
@@ -103,6 +150,13 @@ def test_what_is_compiled_beforehand():
     assert prepare.calls(sections, {"what": "graph"}, H200) == []
 
 
+def test_a_compiler_that_dies_is_told_of(tmp_path):
+    compilers = prepare.Compilers([], H200, tmp_path / "uncompiled.txt")
+    assert compilers.failed() == []
+    compilers.processes += [SimpleNamespace(exitcode=code) for code in (None, 0, -6)]
+    assert compilers.failed() == ["a process ended with -6"]
+
+
 def test_compiling_beforehand(tmp_path):
     """It leaves in Triton's cache what the engine then finds there."""
     script = """
@@ -114,7 +168,7 @@ def test_compiling_beforehand(tmp_path):
     from bench.gpu import plan, prepare
     item = plan.item("RNN", "bfloat16", 9, 3, 64)
     section = plan.Section("s", f"{plan.HERE}:measure", [item], 1.0, 1)
-    prepare.serve([(replace(section, spins=7), item)], (90, 132, 232448, 233472), sys.argv[0])
+    prepare.serve([(replace(section, spins=7), item)], (90, 132, 232448, 233472), None)
     """
     run_python(script, TRITON_CACHE_DIR=str(tmp_path))
     kernels = Counter(path.stem for path in tmp_path.rglob("*.cubin"))

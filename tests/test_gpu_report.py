@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 
+import pytest
 from gpu_cases import H200
 
 from bench import gpu_report, report
@@ -25,23 +26,34 @@ def rows():
     case = Case("LSTM", 512, 64, 512, 512, device="cuda", dtype="bfloat16")
     tuned = row(case, 1.0) | {"direction": "forward", "section": "tuning"}
     del tuned["ratio"], tuned["mode"]
+    checked = {"section": "first checks", "gpu": "NVIDIA H200", "arch": 90, "right": True}
+    checked |= {"case": asdict(case), "arithmetic": "bfloat16", "relu": False, "engine": "triton"}
     return [
         row(case, 2.5),
         row(case, 1.5, "training", ours_kept=10, torch_kept=20),
         row(replace(case, packed=True), 3.5),
         row(replace(case, H=1024), 0.5),
+        row(replace(case, H=192), 1.25, "training"),
         tuned | {"tile": [16, 16, 256, 4, False], "ours_us": 2.0},
         tuned | {"tile": [16, 32, 256, 4, False], "ours_us": 1.5},
         tuned | {"tile": [16, 64, 256, 4, True], "failed": "no"},
-        {"section": "first checks", "gpu": "NVIDIA H200", "arch": 90, "right": True},
+        checked,
+        checked | {"engine": "torch", "why": "H is too wide"},
+        checked | {"section": "behaviour", "what": "graph"},
     ]
 
 
 def test_the_summary():
     wrong = rows()[0] | {"right": False, "of": "d x", "error": 0.1, "allowed": 0.01}
-    text = summary.table([*rows(), wrong])
+    obstacle = {"section": "environment", "gpu": "G", "obstacle": "Triton cannot start"}
+    text = summary.table([*rows(), wrong, obstacle, obstacle | {"obstacle": None}])
+    assert "FAILED no kernel of ours runs here: Triton cannot start" in text
+    assert "environment: 1 bad, 1 good" in text
+    assert "first checks: 1 good, 1 by torch's kernels" in text
+    said = [summary.line(row) for row in rows()]
+    assert "by torch's kernels: LSTM bfloat16 512x64x512: H is too wide" in said
     assert "WRONG LSTM bfloat16 512x64x512 inference: d x off by 1.0e-01" in text
-    assert "headlines: 4 good, 1 bad" in text
+    assert "headlines: 5 good, 1 bad" in text
     assert "2.50x" in text
     assert "50%" in text
 
@@ -56,8 +68,12 @@ def test_report(tmp_path, monkeypatch):
     assert gpu_report.main(arguments) == 0
     assert gpu_report.main([*arguments, "--check"]) == 0
     text = readme.read_text()
-    for part in ("NVIDIA H200", "commit abc", "2.00 against 5.00 (2.50x)", "1 checks", "0.50x at"):
+    for part in ("NVIDIA H200", "commit abc", "2.00 against 5.00 (2.50x)", "0.50x at"):
         assert part in text
+    assert "Of 1 checks against torch.nn in float64 1 were right; " in text
+    assert "of all that was done 1 were wrong or failed" in text
+    for part in ("packed rows", "its algorithm for small H, standard in backward"):
+        assert f"| {part} |" in text
     assert "old" not in text
     monkeypatch.setattr(measured, "FILE", table)
     for function in (measured.gpus, measured.verdict, tiles._chosen):
@@ -71,6 +87,36 @@ def test_report(tmp_path, monkeypatch):
     assert choice(1024, training=False).forward is None
     for function in (measured.gpus, measured.verdict, tiles._chosen):
         function.cache_clear()
+
+
+@pytest.mark.parametrize("bad", [{"failed": "no"}, {"right": False, "error": 1.0, "allowed": 0.1}])
+def test_a_tile_that_is_wrong_is_never_kept(bad):
+    """Be it the one that is chosen where the table says nothing: there it names another."""
+    tuned = [row for row in rows() if "tile" in row and "ours_us" in row]
+    first = {name: tuned[0][name] for name in tuned[0] if name != "ours_us"} | bad
+    (entry,) = gpu_report._tiles([first, tuned[1], tuned[1] | {"ours_us": 9.0}])
+    assert entry["forward"] == tuned[1]["tile"]
+    assert gpu_report._tiles([first]) == []
+
+
+def test_rows_of_an_unknown_gpu_are_left_out(tmp_path, capsys):
+    """As where the environment's own item has failed."""
+    lost = [{n: v for n, v in row.items() if n not in ("gpu", "arch", "torch")} for row in rows()]
+    file, table = tmp_path / "gpu.jsonl", tmp_path / "measured.json"
+    readme = tmp_path / "README.md"
+    for written, expected in ((rows()[:1] + lost, "2.50x"), (lost, "not yet timed on a GPU")):
+        file.write_text("\n".join(map(json.dumps, written)))
+        readme.write_text(f"{gpu_report.START}\n{gpu_report.END}\n")
+        assert gpu_report.main([str(file), "--readme", str(readme), "--table", str(table)]) == 0
+        assert expected in readme.read_text()
+        assert f"{len(lost)} rows do not say of which GPU" in capsys.readouterr().err
+    assert json.loads(table.read_text()) == []
+
+
+def test_an_unknown_commit_is_called_so():
+    text = gpu_report.block([row | {"commit": None} for row in rows()])
+    assert "an unknown commit, 2026-01-02" in text
+    assert "None" not in text
 
 
 def test_the_readme_holds_what_is_committed():

@@ -19,6 +19,7 @@ def parser():
         prog="python -m bench.gpu",
         description="Check, measure and tune the GPU engine on the machine at hand, the most "
         "important first. Each finished row is appended to DIR/gpu.jsonl at once.",
+        epilog="FASTRNN_COMMIT in the environment says which commit this is, where git cannot.",
     )
     p.add_argument("--minutes", type=float, default=9, help="for all of it; default: 9")
     p.add_argument("--out", type=Path, default=Path("gpu"), metavar="DIR", help="default: gpu")
@@ -33,7 +34,8 @@ def main(argv=None):
     chosen = [s for s in sections() if args.only in s.name or s.name == "environment"]
     if args.list:
         for s in chosen:
-            print(f"{s.name}: {len(s.items)} items, {s.share:.0%} of the time")
+            share = f"{s.share:.0%} of the time" if s.share else "in what is left"
+            print(f"{s.name}: {len(s.items)} items, {share}")
         return 0
     if not _found():
         print("there is no GPU that torch can use here", file=sys.stderr)

@@ -2,7 +2,9 @@
 
 import time
 from collections import Counter
+from math import inf
 from multiprocessing import get_context
+from pathlib import Path
 
 from . import prepare, worker
 
@@ -24,14 +26,18 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def rows(self, name, item, limit):
-        """The rows of an item as they come. The last says "failed" if there will be no more."""
+    def rows(self, name, item, limit, latest=inf):
+        """The rows of an item as they come. The last says "failed" if there will be no more.
+
+        limit: seconds, not counting the start of the process; latest: on the clock.
+        """
         try:
             if self.process is None:
                 self.start()
-                if not self.connection.poll(START):
+                if not self.connection.poll(max(0.0, min(START, latest - time.monotonic()))):
                     raise OSError
                 self.connection.recv()
+            limit = min(limit, latest - time.monotonic())
             end = time.monotonic() + limit
             self.connection.send((name, item))
             while self.connection.poll(max(0.0, end - time.monotonic())):
@@ -70,7 +76,7 @@ class Run:
         self.start = time.monotonic()
         self.seconds, self.end = seconds, self.start + seconds
         self.killed, self.worker, self.ceilings = Counter(), None, {}
-        self.compilers = []
+        self.compilers, self.uncompiled = None, 0
 
     def all(self):
         """Each section within its share; then, while there is time, what was left undone."""
@@ -79,14 +85,24 @@ class Run:
             for section in self.sections:
                 end = min(self.end, time.monotonic() + section.share * self.seconds)
                 rest.append((section, self._some(section, section.items, end)))
+                self._tell_uncompiled()
             for section, items in rest:
                 for item in self._some(section, items, self.end):
                     self.note(item | {"section": section.name, "undone": "no time was left"})
+            self._tell_uncompiled()
         finally:
-            for process in self.compilers:
-                process.kill()
+            if self.compilers:
+                self.compilers.stop()
             if self.worker:
                 self.worker.stop()
+
+    def _tell_uncompiled(self):
+        """A row if more calls were not compiled beforehand than is known: items wait for them."""
+        failed = self.compilers.failed() if self.compilers else []
+        if len(failed) > self.uncompiled:
+            self.uncompiled = len(failed)
+            said = f"{len(failed)} calls were not; the first: {failed[0]}"
+            self.note({"what": "compiling beforehand", "section": "environment", "failed": said})
 
     def _some(self, section, items, end):
         """Does items until ``end``; returns those not begun."""
@@ -97,16 +113,17 @@ class Run:
             if self.killed[_family(section, item)] >= MANY:
                 self.note(item | {"section": section.name, "undone": "others like it were killed"})
                 continue
-            self._one(section, item, min(section.limit, self.end - time.monotonic()))
+            self._one(section, item)
         return []
 
-    def _one(self, section, item, limit):
+    def _one(self, section, item):
         worker = self._worker(section.spins)
         start = time.monotonic()
-        for row in worker.rows(section.run, item, limit):
+        for row in worker.rows(section.run, item, section.limit, self.end):
             if "copy_bytes" in row:
                 self.ceilings = row
-                self.compilers = prepare.start(self.sections, self.device, self.log)
+                failures = Path(self.log).with_name("uncompiled.txt")
+                self.compilers = prepare.Compilers(self.sections, self.device, failures)
             if "shared_total" in row:
                 self.device = prepare.device_of(row)
             if row.get("killed") and time.monotonic() >= self.end:
@@ -123,7 +140,8 @@ class Run:
         if not (self.worker and self.worker.process):
             self.worker = Worker(self.log, environment)
             if self.ceilings:
-                list(self.worker.rows("bench.gpu.worker:ceilings_are", self.ceilings, 5))
+                name = "bench.gpu.worker:ceilings_are"
+                list(self.worker.rows(name, self.ceilings, 5, self.end))
         return self.worker
 
 

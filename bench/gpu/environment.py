@@ -6,7 +6,7 @@ from statistics import median
 import torch
 import triton
 
-from fastrnn.kernels.gpu import launch
+from fastrnn.kernels.gpu import choice, launch
 
 from .. import machine
 from . import oracle
@@ -32,6 +32,7 @@ def describe():
         "python": platform.python_version(),
         "cpu": machine.cpu_name(),
         "commit": machine.commit(),
+        "obstacle": choice.obstacle("cuda"),  # why no kernel of ours runs, if so
     }
 
 

@@ -5,6 +5,7 @@ from then on. The same code compiled here beforehand is in that cache already.
 """
 
 import os
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -23,38 +24,63 @@ class Call(NamedTuple):
     spin_limit: int
 
 
-def start(sections, device, log):
-    """The processes at work, which end by themselves or are killed."""
-    todo = [(section, item) for section in sections for item in section.items if "case" in item]
-    count = max(1, machine.cores() - SPARE)
-    context, found = get_context("spawn"), []
-    for share in filter(None, (todo[n::count] for n in range(count))):
-        process = context.Process(target=serve, args=(share, tuple(device), log), daemon=True)
-        process.start()
-        found.append(process)
-    return found
+class Compilers:
+    """The processes at work, which end by themselves or are stopped.
+
+    failures: the file that they write to, a line for each call that was not compiled.
+    """
+
+    def __init__(self, sections, device, failures):
+        todo = [(section, item) for section in sections for item in section.items if "case" in item]
+        count = max(1, machine.cores() - SPARE)
+        context, self.failures, self.processes = get_context("spawn"), failures, []
+        self.failures.write_text("")
+        for share in filter(None, (todo[n::count] for n in range(count))):
+            given = share, tuple(device), failures
+            self.processes.append(context.Process(target=serve, args=given, daemon=True))
+            self.processes[-1].start()
+
+    def failed(self):
+        """A line for each call that was not compiled so far, and each process that died."""
+        died = [f"a process ended with {p.exitcode}" for p in self.processes if p.exitcode]
+        return died + self.failures.read_text(errors="replace").splitlines()
+
+    def stop(self):
+        for process in self.processes:
+            process.kill()
+            process.join()
 
 
-def serve(todo, device, log):
+def serve(todo, device, failures):
     """Compiles what ``todo``, pairs of a section and an item, will launch."""
     os.nice(10)
     tree.use(machine.ROOT)
-    import torch
+    for section, item in todo:
+        with _noted(failures, item):
+            for call in calls(section, item, device):
+                with _noted(failures, call):
+                    _compile(call, device)
 
-    from fastrnn.kernels.gpu import sizes
+
+@contextmanager
+def _noted(failures, what):
+    """An exception is a line of the file ``failures``."""
+    try:
+        yield
+    except Exception as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        with open(failures, "a") as file:
+            print(f"{line}, of {what}", file=file)
+
+
+def _compile(call, device):
+    import torch
 
     from ..aot.compiler import compiled, target
 
     torch.set_num_threads(1)
-    device = sizes.Device(*device)
-    name = f"sm{device.arch}" if device.arch < 0x900 else f"gfx{device.arch:x}"
-    for section, item in todo:
-        for call in calls(section, item, device):
-            try:
-                compiled(target(name), **call._asdict())
-            except Exception as error:  # it is reported when the item itself fails
-                with open(log, "a") as file:
-                    print(f"not compiled beforehand: {call}: {error}", file=file)
+    arch = device[0]
+    compiled(target(f"sm{arch}" if arch < 0x900 else f"gfx{arch:x}"), **call._asdict())
 
 
 def device_of(row):
@@ -65,7 +91,7 @@ def device_of(row):
 def calls(section, item, device):
     """The Calls for what an item launches; none where it does not fit."""
     from fastrnn.kernels.gpu import tiles
-    from fastrnn.kernels.gpu.sizes import fitting, precision
+    from fastrnn.kernels.gpu.sizes import Device, fitting, precision
     from fastrnn.kernels.keep import Keep
 
     from ..aot.compiler import Layer
@@ -76,7 +102,7 @@ def calls(section, item, device):
     case, tf32 = oracle.case_of(item), item["arithmetic"] == "tf32"
     cell = oracle.cell_of(item)
     layer = Layer(cell.name, case.dtype, tf32, case.H, case.B, case.directions, case.packed)
-    sizes = (cell.gates, case.dtype, tf32, case.B, case.H, case.directions, device)
+    sizes = (cell.gates, case.dtype, tf32, case.B, case.H, case.directions, Device(*device))
     forward, backward = tiles.choose_forward(*sizes), tiles.choose_backward(*sizes)
     if isinstance(forward, str):
         return []

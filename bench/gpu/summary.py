@@ -5,7 +5,16 @@ from collections import Counter
 
 def bad(row):
     """Whether a row tells of something wrong."""
-    return "failed" in row or row.get("right") is False
+    return "failed" in row or row.get("right") is False or bool(row.get("obstacle"))
+
+
+def kind(row):
+    """What the row is counted as."""
+    if bad(row):
+        return "bad"
+    if row.get("engine") == "torch":
+        return "by torch's kernels"
+    return next((word for word in ("undone", "skipped") if word in row), "good")
 
 
 def label(row):
@@ -32,6 +41,8 @@ def line(row):
     """A row as it comes; "" for what need not be said."""
     if "undone" in row:
         return ""
+    if row.get("obstacle"):
+        return f"FAILED no kernel of ours runs here: {row['obstacle']}"
     if "failed" in row:
         return f"FAILED {label(row)}: {row['failed']}"
     if row.get("right") is False:
@@ -44,6 +55,8 @@ def line(row):
         return f"{label(row)}: {row['ours_us']:.2f} us"
     if "skipped" in row:
         return f"{label(row)}: {row['skipped']}"
+    if row.get("engine") == "torch":
+        return f"by torch's kernels: {label(row)}: {row['why']}"
     return f"right: {label(row)}" if "right" in row else ""
 
 
@@ -52,10 +65,7 @@ def table(rows):
     lines = [""]
     for section in dict.fromkeys(row["section"] for row in rows):
         mine = [row for row in rows if row["section"] == section]
-        counts = Counter(
-            "bad" if bad(r) else next((w for w in ("undone", "skipped") if w in r), "good")
-            for r in mine
-        )
+        counts = Counter(map(kind, mine))
         lines.append(f"{section}: " + ", ".join(f"{n} {word}" for word, n in counts.items()))
     lines += ["", *(line(row) for row in rows if bad(row)), ""]
     timed = [row for row in rows if "ratio" in row and row["section"] == "headlines"]
