@@ -146,11 +146,14 @@ def test_the_sources_are_all_there():
 
 
 FIGURES = {"registers": 99, "spilled": 0, "shared": 64, "instruction": "mma.sync", "held": True}
+FIGURES |= {"trips": 1}
 ERROR = {"error": "CompilationError: no such thing"}
 
 
 @pytest.mark.parametrize(
-    "change", [{"spilled": 8}, {"shared": 65}, {"instruction": None}, {"held": False}], ids=str
+    "change",
+    [{"spilled": 8}, {"shared": 65}, {"instruction": None}, {"held": False}, {"trips": 2}],
+    ids=str,
 )
 def test_worse(change):
     assert table.worse(FIGURES, FIGURES | change).keys() == change.keys()
@@ -160,6 +163,7 @@ def test_what_is_better_is_not_worse():
     before = FIGURES | {"spilled": 8, "shared": 65, "held": False}
     assert not table.worse(before, FIGURES)
     assert not table.worse(FIGURES, FIGURES | {"registers": 255})
+    assert not table.worse(FIGURES | {"trips": None}, FIGURES | {"trips": None})
 
 
 def test_what_compiles_no_longer_is_worse():

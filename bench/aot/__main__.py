@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import machine, tree
 from . import table
 
-COLUMNS = ("registers", "spilled", "shared", "instruction", "held")
+COLUMNS = ("registers", "spilled", "shared", "instruction", "held", "trips")
 
 
 def parser():
@@ -18,7 +18,8 @@ def parser():
         prog="python -m bench.aot",
         description="Compile the GPU kernels, with every tile in use, for GPUs that need not be "
         "here; print registers and spilled bytes of a thread, shared bytes of a program, the "
-        "matrix instruction, and whether the weights are loaded before the time loop. Where any "
+        "matrix instruction, whether the weights are loaded before the time loop, and how often a "
+        "step waits for memory once all programs have arrived. Where any "
         "of that is worse than FILE says, say so and leave FILE as it is.",
     )
     p.add_argument("--gpus", default="", metavar="NAME[,NAME]", help="such as sm90; default: all")

@@ -5,17 +5,13 @@ name: so what is compiled, and found in Triton's cache, is what a launch would c
 """
 
 import re
-import subprocess
-import tempfile
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 from unittest import mock
 
 import torch
-import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -25,7 +21,8 @@ from fastrnn.kernels.gpu import engine, kernels, tiles
 from fastrnn.kernels.keep import Keep
 from fastrnn.kernels.weights import Weights
 
-CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+from . import sass
+
 INSTRUCTIONS = ("tcgen05.mma", "wgmma.mma_async", "mma.sync", "v_mfma")
 
 
@@ -125,7 +122,9 @@ def _train(layer, keep, backward):
 
 
 def resources(found):
-    """{registers, spilled (bytes a thread), shared (bytes), instruction, held} of compiled code."""
+    """{registers, spilled (bytes a thread), shared (bytes), instruction, held, trips} of compiled
+    code; trips: see sass.round_trips, None where nobody knows.
+    """
     text = found.asm["ttgir"]
     row = {"shared": found.metadata.shared, "held": weights_are_held(text)}
     if "amdgcn" in found.asm:
@@ -133,16 +132,13 @@ def resources(found):
         registers, spilled = (
             int(re.search(rf"\.vgpr_{n}:\s*(\d+)", code)[1]) for n in ("count", "spill_count")
         )
-        row |= {"registers": registers, "spilled": 4 * spilled}
+        row |= {"registers": registers, "spilled": 4 * spilled, "trips": None}
     else:
-        code = found.asm["ptx"]
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(found.asm["cubin"])
-            file.flush()
-            command = [CUOBJDUMP, "--dump-resource-usage", file.name]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", said).groups()
-        row |= {"registers": int(registers), "spilled": int(stack)}
+        code, cubin = found.asm["ptx"], found.asm["cubin"]
+        said = sass.cuobjdump("--dump-resource-usage", cubin)
+        registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", said).groups())
+        trips = sass.round_trips(sass.instructions(sass.cuobjdump("--dump-sass", cubin)))
+        row |= {"registers": registers, "spilled": stack, "trips": trips}
     row["instruction"] = next((name for name in INSTRUCTIONS if name in code), None)
     return row
 
