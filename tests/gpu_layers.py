@@ -14,9 +14,9 @@ TOLERANCE = {
     torch.float16: 2.5e-3,
     torch.bfloat16: 2e-2,
 }
-# (BU, BB, KC, warps, sequential) and (GU, BB, warps): two groups of units, at H = 21, or one
-GRID = (16, 16, 16, 4, False), (16, 16, 4)
-ALONE = (32, 16, 32, 4, True), (32, 16, 4)
+# (BU, BB, KC, warps, ahead) and (GU, BB, warps): two groups of units, at H = 21, or one
+GRID = (16, 16, 16, 4, 1), (16, 16, 4)
+ALONE = (32, 16, 32, 4, 0), (32, 16, 4)
 
 
 @contextmanager

@@ -63,6 +63,13 @@ def test_options(interpreted, kind, options):
     interpreted(check, kind, GRID, **options)
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+@EVERY_KIND
+def test_chunks_ahead(interpreted, kind, ahead):
+    """Of the three in which h comes."""
+    interpreted(check, kind, ((16, 16, 16, 4, ahead), GRID[1]), T=3, H=41)
+
+
 PROJECTED = {
     "plain": {},
     "packed": {"lengths": [5, 3, 3, 1], "T": 5, "B": 4, "bidirectional": True, "bias": False},

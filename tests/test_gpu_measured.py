@@ -20,7 +20,7 @@ def measurements(monkeypatch, tmp_path):
         key | {"H": 1024, "B": 64, "inference": 1.1, "training": 0.5},
         key | {"H": 1024, "B": 16, "inference": None, "training": 3.0},
     ]
-    best = [key | {"H": 512, "B": 64, "forward": [16, 32, 128, 4, True], "backward": None}]
+    best = [key | {"H": 512, "B": 64, "forward": [16, 32, 128, 4, 0], "backward": None}]
     path = tmp_path / "measured.json"
     path.write_text(json.dumps([{"gpu": "NVIDIA H200", "arch": 90, "speed": speed, "tiles": best}]))
     use_file(monkeypatch, path)
@@ -33,7 +33,7 @@ def test_measurements_decide():
 
     fast = choice(64, 500, training=True, T=9999)
     assert fast.reason == "1.50x as fast as torch.nn at 512x64x512 on NVIDIA H200"
-    assert fast.forward == tiles.Forward(16, 32, 128, 4, True)
+    assert fast.forward == tiles.Forward(16, 32, 128, 4, 0)
     assert fast.backward.GU == 128  # not measured: as ever
     slow = choice(64, 1000, training=True)
     assert slow.forward is None

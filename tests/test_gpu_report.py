@@ -34,9 +34,9 @@ def rows():
         row(replace(case, packed=True), 3.5),
         row(replace(case, H=1024), 0.5),
         row(replace(case, H=192), 1.25, "training"),
-        tuned | {"tile": [16, 16, 256, 4, False], "ours_us": 2.0},
-        tuned | {"tile": [16, 32, 256, 4, False], "ours_us": 1.5},
-        tuned | {"tile": [16, 64, 256, 4, True], "failed": "no"},
+        tuned | {"tile": [16, 16, 256, 4, 1], "ours_us": 2.0},
+        tuned | {"tile": [16, 32, 256, 4, 1], "ours_us": 1.5},
+        tuned | {"tile": [16, 64, 256, 4, 0], "failed": "no"},
         checked,
         checked | {"engine": "torch", "why": "H is too wide"},
         checked | {"section": "behaviour", "what": "graph"},
@@ -83,7 +83,7 @@ def test_report(tmp_path, monkeypatch):
         return tiles.choose(4, "bfloat16", False, 512, 64, H, 1, H200, training)
 
     assert "2.50x" in choice(512, training=False).reason
-    assert choice(512, training=False).forward == tiles.Forward(16, 32, 256, 4, False)
+    assert choice(512, training=False).forward == tiles.Forward(16, 32, 256, 4, 1)
     assert choice(1024, training=False).forward is None
     for function in (measured.gpus, measured.verdict, tiles._chosen):
         function.cache_clear()

@@ -182,7 +182,7 @@ def test_reasons():
 
 
 def test_tiles_as_told():
-    forward, backward = tiles.Forward(16, 128, 64, 8, True), tiles.Backward(32, 64, 4)
+    forward, backward = tiles.Forward(16, 128, 64, 8, 0), tiles.Backward(32, 64, 4)
     with tiles.using(forward, backward):
         choice = tiles.choose(4, "bfloat16", False, 100, 64, 512, 1, H200, True)
     assert choice[:2] == (forward, backward)

@@ -101,7 +101,7 @@ def compiled(target, layer, forward=None, backward=None, keep=Keep.ALL, spin_lim
         mock.patch.object(engine.products, "tf32", return_value=layer.tf32),
         mock.patch.object(engine.launch, "SPIN_LIMIT", spin_limit),
         mock.patch.object(torch.Tensor, "item", return_value=0),  # of the flag that says so
-        tiles.using(forward or tiles.Forward(16, 16, 16, 4, True), backward),
+        tiles.using(forward or tiles.Forward(16, 16, 16, 4, 0), backward),
         compiling_for(target),
         torch.device("meta"),
     ):

@@ -61,7 +61,7 @@ def layer(cell, x, steps, directions, states, keep):
         counters=_counters(x, launches.blocks * shape.D),
         BU=tile.BU,
         KC=tile.KC,
-        SEQUENTIAL=tile.sequential,
+        AHEAD=tile.ahead,
         KEEP=int(keep),
         **_common(cell, shape, tile, tf32, steps, directions),
     )

@@ -43,7 +43,7 @@ def forward(
     BU: tl.constexpr,
     BB: tl.constexpr,
     KC: tl.constexpr,  # so many of H in one piece of the weights
-    SEQUENTIAL: tl.constexpr,  # to load h piece by piece takes fewer registers, and longer
+    AHEAD: tl.constexpr,  # so many pieces of h are on their way while one is multiplied
     KEEP: tl.constexpr,  # a Keep
     FIRST: tl.constexpr,  # direction in this launch
     PRECISION: tl.constexpr,
@@ -103,14 +103,11 @@ def forward(
             for i in tl.static_range(PIECES):
                 is_h = (b < B)[:, None] & (i * KC + k < H)[None, :]
                 at = h_row[:, None] + (i * KC + k)[None, :]
-                h = tl.load(at, mask=is_h, other=0.0, cache_modifier=".cg")
-                if SEQUENTIAL:
-                    total = product(held[i], tl.trans(h), total, PRECISION)
-                else:
-                    hs = hs + (h,)
-            if not SEQUENTIAL:
-                for i in tl.static_range(PIECES):
-                    total = product(held[i], tl.trans(hs[i]), total, PRECISION)
+                hs = hs + (tl.load(at, mask=is_h, other=0.0, cache_modifier=".cg"),)
+                if i >= AHEAD:
+                    total = product(held[i - AHEAD], tl.trans(hs[i - AHEAD]), total, PRECISION)
+            for i in tl.static_range(PIECES - AHEAD, PIECES):
+                total = product(held[i], tl.trans(hs[i]), total, PRECISION)
         xs, hs = by_gate(x.to(tl.float32), GATES, BU, BB), by_gate(total, GATES, BU, BB)
         x = next_x
         new, kept = cell_forward(xs, hs, states)

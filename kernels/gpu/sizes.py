@@ -27,7 +27,7 @@ class Forward(NamedTuple):
     BB: int  # sequences
     KC: int  # columns of the weights that are multiplied at once
     warps: int
-    sequential: bool  # a chunk of h is loaded when it is its turn, instead of all ahead
+    ahead: int  # chunks of h that are on their way while one is multiplied
 
 
 class Backward(NamedTuple):
@@ -75,7 +75,7 @@ BARRIERS = 64  # and the compiler, on sm100
 WARPS = 8  # that a multiprocessor holds for certain: at the most registers a thread can have
 BATCHES = (16, 32, 64, 128)
 ROWS = 64  # of a forward tile, all gates together: the least that wgmma takes
-AHEAD = 32  # registers of a thread for all of h, loaded ahead; with more it spills
+AHEAD = 32  # registers of a thread for h; with more it spills
 CHUNKS = 128  # of the weights, times sequences, beyond which a program spills
 ALONE = 128  # units at most that a program has alone; with more the compiler gives up on sm80
 OLDEST = 80  # compute capability, times ten: older GPUs have no bfloat16, and little shared memory
@@ -126,7 +126,7 @@ def forward_shared(tile, gates, kind, H):
     """
     chunks, item = cdiv(H, tile.KC), PRECISIONS[kind].itemsize
     weights = row_groups(gates) * tile.BU * tile.KC * chunks * item
-    states = tile.BB * tile.KC * item * (1 if tile.sequential else chunks)
+    states = tile.BB * tile.KC * item * (tile.ahead + 1)
     beside = max(states, 4 * max(ROWS, tile.BU) * tile.BB)
     return BARRIERS + weights + beside * (item if tile.BU >= H else 1)
 
@@ -157,7 +157,7 @@ def forward_tiles(gates, kind, H):
     p = PRECISIONS[kind]
     for warps in (p.warps, 8):
         if power(H) <= ALONE and row_groups(gates) * power(H) * 16 <= 32 * warps * p.alone:
-            yield Forward(power(H), 16, power(H), warps, True)
+            yield Forward(power(H), 16, power(H), warps, 0)
             break
     if p.widest < H:
         return
@@ -167,10 +167,10 @@ def forward_tiles(gates, kind, H):
     if padded in (2 * chunk, 4 * chunk * (gates > 1)) and kind != "fp32":
         chunk *= 2  # fewer pieces, as each is a wait for memory; of more, threads have no room
     for batch in BATCHES:
-        if batch * padded * p.itemsize // (4 * 32 * p.warps) <= AHEAD:
-            yield Forward(units, batch, chunk, p.warps, False)
+        yield Forward(units, batch, chunk, p.warps, padded // chunk - 1)
         if batch <= 64 and batch * cdiv(H, p.chunk) <= CHUNKS:
-            yield Forward(units, batch, max(16, chunk * 16 // batch), p.warps, True)
+            for ahead in 1, 0:
+                yield Forward(units, batch, max(16, chunk * 16 // batch), p.warps, ahead)
 
 
 def backward_tiles(gates, kind, H):
@@ -187,12 +187,29 @@ def backward_tiles(gates, kind, H):
                     break
 
 
+def forward_suits(tile, gates, kind, H, arch):
+    """Whether threads have room for the chunks of h that come ahead: all of them or none, and on
+    sm90, whose matrix units read them from shared memory, one.
+    """
+    elements = (tile.ahead + 1) * tile.BB * tile.KC // (32 * tile.warps)
+    registers = elements * PRECISIONS[kind].itemsize // 4
+    if arch == 90 and tile.ahead == 1 and gates > 1:
+        return registers <= 2 * AHEAD
+    return registers <= AHEAD and tile.ahead in (0, cdiv(H, tile.KC) - 1)
+
+
+def backward_suits(tile, gates, kind, H, arch):
+    """Triton 3.7.1 fails to compile one gate alone for sm100."""
+    return not (100 <= arch < 120 and gates == 1 and tile.GU >= H)
+
+
 class Kernel(NamedTuple):
     """What is known of the kernel of a direction of time, as functions."""
 
     tile: type
     tiles: Callable  # (gates, kind, H): all that there are, best first
     shared: Callable  # (tile, gates, kind, H): bytes of shared memory
+    suits: Callable  # (tile, gates, kind, H, arch): whether the compiler makes it well
     grid: Callable  # (groups, blocks, directions): the grid of a launch
 
     def programs(self, tile, H):
@@ -201,8 +218,8 @@ class Kernel(NamedTuple):
 
 
 KERNELS = {
-    "forward": Kernel(Forward, forward_tiles, forward_shared, forward_grid),
-    "backward": Kernel(Backward, backward_tiles, backward_shared, backward_grid),
+    "forward": Kernel(Forward, forward_tiles, forward_shared, forward_suits, forward_grid),
+    "backward": Kernel(Backward, backward_tiles, backward_shared, backward_suits, backward_grid),
 }
 
 
@@ -215,26 +232,18 @@ def launches(direction, tile, gates, kind, B, H, D, device):
 
 
 def fitting(direction, gates, kind, B, H, D, device, best=()):
-    """The tiles that the device can run, those with the fewest launches first.
-
-    ``best`` come before all others, if they fit, too.
-    """
+    """The tiles that the device can run: ``best``, then those with the fewest launches first."""
     kernel = KERNELS[direction]
 
     def found(tile):
         return launches(direction, tile, gates, kind, B, H, D, device)
 
     def fits(tile):
-        fails = direction == "backward" and _fails(tile, gates, H, device)
-        shared = kernel.shared(tile, gates, kind, H)
-        return found(tile).together != 0 and shared <= device.shared and not fails
+        if not kernel.suits(tile, gates, kind, H, device.arch):
+            return False
+        return kernel.shared(tile, gates, kind, H) <= device.shared and found(tile).together != 0
 
     if device.arch < OLDEST:
         return []
     every = sorted(kernel.tiles(gates, kind, H), key=lambda tile: found(tile).count)
     return list(dict.fromkeys(filter(fits, (*best, *every))))
-
-
-def _fails(tile, gates, H, device):
-    """Whether Triton fails to compile this Backward tile: seen with 3.7.1, of one gate alone."""
-    return 100 <= device.arch < 120 and gates == 1 and tile.GU >= H
