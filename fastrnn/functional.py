@@ -62,8 +62,7 @@ def sequence(name, *arguments, keep=Keep.ALL):
         steps = layouts.packed(batch_sizes) if packed else layouts.dense(*x.shape[:2])
     if not _agree(cell, rows, steps, directions, states, layers, D):
         return getattr(_VF, name)(*arguments)
-    ragged = steps.N < steps.T * steps.B
-    dtype, dtypes = _dtypes(engine, name, ragged, rows, states, directions[0])
+    dtype, dtypes = _dtypes(engine, name, steps, packed, rows, states, directions[0])
     p = p if training else 0.0
     try:
         with _cast_no_more(engine, x):
@@ -88,7 +87,7 @@ def _cast_no_more(engine, x):
 _mkldnn_enabled = constant(torch._C._get_mkldnn_enabled)
 
 
-def _dtypes(engine, name, ragged, x, states, weights):
+def _dtypes(engine, name, steps, packed, x, states, weights):
     """In what dtype to compute, and the dtypes of the output and of the final states."""
     if engine == "triton":  # cuDNN's, whatever dtype autocast has
         dtype = torch.float16 if torch.is_autocast_enabled("cuda") else x.dtype
@@ -97,16 +96,17 @@ def _dtypes(engine, name, ragged, x, states, weights):
         return x.dtype, (x.dtype,) * (1 + len(states))
     to, mkldnn = torch.get_autocast_dtype("cpu"), _mkldnn_enabled()
     given = tuple(t.dtype for t in (x, *states, weights.ih))
-    return to, _autocast_dtypes(name, ragged, weights.hr is not None, given, to, mkldnn)
+    sizes = (2, 1) if steps.N < steps.T * steps.B else (2,) if packed else ()
+    return to, _autocast_dtypes(name, sizes, weights.hr is not None, given, to, mkldnn)
 
 
 @constant
 @cache
-def _autocast_dtypes(name, ragged, projected, given, to, mkldnn):
+def _autocast_dtypes(name, sizes, projected, given, to, mkldnn):
     """The dtypes of torch's results under autocast: no rule tells them, so torch is asked.
 
-    given: of x, the states and the weights; ragged: whether sequences have several lengths. Its
-    choice depends on these, and on where autocast goes ``to`` and whether oneDNN is allowed.
+    given: of x, the states and the weights; sizes: of packed steps. Its choice depends on these,
+    and on where autocast goes ``to`` and whether oneDNN is allowed.
     """
     gates, H, S = CELLS[name].gates, 2, 1 if projected else 2
     x, *hx, weight = given
@@ -114,18 +114,20 @@ def _autocast_dtypes(name, ragged, projected, given, to, mkldnn):
     weights = [torch.zeros(shape, dtype=weight) for shape in shapes]
     hx = [torch.zeros(1, 2, width, dtype=d) for width, d in zip((S, H), hx, strict=False)]
     hx = hx[0] if len(hx) == 1 else hx
-    x = torch.zeros(*((3, 1) if ragged else (1, 2, 1)), dtype=x)
-    function = getattr(torch._VF, name)
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-        if ragged:
-            sizes = torch.tensor([2, 1])
-            results = function(x, sizes, hx, weights, False, 1, 0.0, False, False)
-        else:
-            try:
-                results = function(x, hx, weights, False, 1, 0.0, False, False, False)
-            except RuntimeError:  # oneDNN has no LSTM in float16 here; for ragged ones torch has
-                return _autocast_dtypes(name, True, projected, given, to, mkldnn)
+        try:
+            results = _probe(getattr(torch._VF, name), x, sizes, hx, weights)
+        except RuntimeError:  # oneDNN has no LSTM in float16 here; for ragged ones torch has
+            results = _probe(getattr(torch._VF, name), x, (2, 1), hx, weights)
     return tuple(result.dtype for result in results)
+
+
+def _probe(function, dtype, sizes, hx, weights):
+    """What torch's function makes of a batch of two."""
+    rest = hx, weights, False, 1, 0.0, False, False
+    if sizes:
+        return function(torch.zeros(sum(sizes), 1, dtype=dtype), torch.tensor(sizes), *rest)
+    return function(torch.zeros(1, 2, 1, dtype=dtype), *rest, False)
 
 
 def _agree(cell, x, steps, directions, states, layers, D):
