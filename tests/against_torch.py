@@ -5,6 +5,8 @@ gradient, by name, to a tolerance. The truth is always torch's module in float64
 ours computes in: so an error of torch's own float32 kernels is never taken for ours.
 """
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -97,16 +99,16 @@ def plain_call(module, x, *states):
     return module(x, states[0] if len(states) == 1 else states or None)
 
 
-def packing(lengths, default="cpu"):
+def packing(lengths, default=None):
     """A call that packs x first. Lengths that do not fall go with enforce_sorted=False.
 
-    default: torch's default device in the call.
+    default: torch's default device in the call, if it is to be another.
     """
     falling = sorted(lengths, reverse=True) == lengths
 
     def call(module, x, *states):
         rows = pack_padded_sequence(x, lengths, module.batch_first, enforce_sorted=falling)
-        with torch.device(default):
+        with torch.device(default) if default else nullcontext():
             return plain_call(module, rows, *states)
 
     return call

@@ -10,7 +10,9 @@ def well(item):
 
 def machine(item):
     """As bench.gpu.worker.environment, of an H200."""
-    yield {"arch": 90, "processors": 132, "shared": 232448, "shared_total": 233472}
+    from gpu_cases import H200
+
+    yield H200._asdict()
     yield {"copy_bytes": 1e12}
 
 

@@ -8,6 +8,7 @@ sets until it has arrived, and the counters to wait for.
 import re
 import subprocess
 import tempfile
+from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,12 +51,11 @@ def round_trips(code):
 
     What is under way together arrives together: loads that wait for each other count each.
     """
-    texts = [instruction.text for instruction in code]
-    if not any(ACQUIRED in text for text in texts):
+    rest = list(dropwhile(lambda instruction: ACQUIRED not in instruction.text, code))
+    if not rest:
         return 0
-    first = next(n for n, text in enumerate(texts) if ACQUIRED in text)
     count, under_way = 0, set()
-    for text, sets, waits in code[first + 1 :]:
+    for text, sets, waits in rest:
         if re.search(r"\b(RED|ATOM)\w*\.E\.ADD\.STRONG\.GPU", text):
             return count
         if any(waits >> counter & 1 for counter in under_way):

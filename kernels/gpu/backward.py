@@ -45,7 +45,7 @@ def backward(
     partials,  # (RING, D, ceil(H / GU), B, H): the last is zero at first
     steps,  # (2, T + 2) or None: as in forward
     counters,  # (ceil(B / BB), D, ceil(H / GU), RING, LINE)
-    failed,  # (1,)
+    failed,  # (LINE,), of which the first says so
     block0: tl.int32,
     s0: tl.int32,
     s1: tl.int32,

@@ -29,7 +29,7 @@ def forward(
     end,  # (STATES, D, B, H): and before s1
     steps,  # (2, T + 2): sizes and offsets of the steps, an empty one at either end; None if dense
     counters,  # (ceil(B / BB), D, LINE)
-    failed,  # (1,)
+    failed,  # (LINE,), of which the first says so
     block0: tl.int32,  # the first block of sequences in this launch
     s0: tl.int32,  # which steps to take, in the order of each direction
     s1: tl.int32,
