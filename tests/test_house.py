@@ -102,6 +102,17 @@ def test_compilers_are_the_engines_business(name):
         assert owner is None or (name + ".").startswith(owner + "."), f"{name} imports {other}"
 
 
+def test_compiled_code_comes_from_nowhere_else():
+    """What ``compiled`` leaves out of the fingerprint of its code, no other file there imports."""
+    from fastrnn.kernels.cpu.compiled import HOST
+
+    host = {f"fastrnn.kernels.cpu.{name}" for name in HOST}
+    assert host <= SOURCES.keys()
+    for name in SOURCES.keys() - host:
+        if name.startswith("fastrnn.kernels.cpu."):
+            assert not host & set(imports(name)), name
+
+
 def test_the_rules_see_the_house():
     """The files are found and read: else the two tests above would pass over an empty list."""
     assert {"fastrnn.modules", "fastrnn.kernels.cpu.engine"} <= SOURCES.keys()
