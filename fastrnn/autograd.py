@@ -5,6 +5,7 @@ import torch
 from . import backends
 from .kernels import autocast, reference
 from .kernels.keep import Keep
+from .kernels.untraced import untraced
 from .kernels.weights import Weights
 
 LEADING = 4  # arguments of Layer that are no tensors
@@ -35,21 +36,39 @@ def _unflatten(cell, tensors):
     return x, states, [Weights(*flat[i : i + fields]) for i in range(0, len(flat), fields)]
 
 
+def save(ctx, *tensors):
+    """ctx.save_for_backward, but for None: who looks at what is saved expects tensors."""
+    ctx.absent = [i for i, t in enumerate(tensors) if t is None]
+    ctx.save_for_backward(*(t for t in tensors if t is not None) if ctx.absent else tensors)
+
+
+def saved(ctx):
+    """What was given to ``save``, as a list."""
+    tensors = list(ctx.saved_tensors)
+    for i in ctx.absent:
+        tensors.insert(i, None)
+    return tensors
+
+
 class Layer(torch.autograd.Function):
     """apply(engine, cell, steps, keep, x, *states, *weights) -> (output, *final states)."""
 
     @staticmethod
+    @untraced
     def forward(ctx, engine, cell, steps, keep, *tensors):
         x, states, directions = _unflatten(cell, tensors)
         y, finals, kept = engine.layer(cell, x, steps, directions, states, keep)
         ctx.engine, ctx.cell, ctx.steps, ctx.keep = engine, cell, steps, keep
-        ctx.save_for_backward(*tensors, kept)
+        ctx.count = len(tensors)
+        save(ctx, *tensors, *kept)
         return y, *finals
 
     @staticmethod
+    @untraced
     def backward(ctx, *grads):
-        cell, saved = ctx.cell, ctx.saved_tensors
-        *inputs, kept = saved
+        cell = ctx.cell
+        tensors = saved(ctx)
+        inputs, kept = tensors[: ctx.count], tensors[ctx.count :]
         needed = ctx.needs_input_grad[LEADING:]
         # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
         if torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads)):

@@ -14,10 +14,12 @@ from torch import _VF
 from torch._C._functorch import is_legacy_batchedtensor
 
 from . import backends
-from .autograd import differentiable
+from .autograd import differentiable, save, saved
 from .kernels import reference
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
+from .kernels.gate import whole
+from .kernels.untraced import untraced
 from .kernels.weights import Weights
 from .tracing import tracing
 
@@ -64,6 +66,8 @@ def _reference(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
 def _in_float32(compute, cell, *tensors):
     """(h, c) after the step, of half precision: what ``compute`` makes of it in float32."""
     dtype = tensors[0].dtype
+    if compute is _fused:
+        tensors = map(whole, tensors)
     h, c = compute(cell, *(t if t is None else t.float() for t in tensors))
     return h.to(dtype), c if c is None else c.to(dtype)
 
@@ -87,22 +91,22 @@ class Step(torch.autograd.Function):
     """apply(cell, x, h, c, w_ih, w_hh, b_ih, b_hh) -> (h, c); None where there is no c."""
 
     @staticmethod
+    @untraced
     def forward(ctx, cell, *tensors):
-        h_new, c_new, kept = _numba().forward(cell, *tensors, True)
+        h_new, c_new, *kept = _numba().forward(cell, *tensors, True)
         ctx.cell = cell
-        ctx.save_for_backward(*tensors, kept)
+        save(ctx, *tensors, *kept)
         return h_new, c_new
 
     @staticmethod
+    @untraced
     def backward(ctx, dh, dc):
         cell, needed = ctx.cell, ctx.needs_input_grad[1:]
-        x, h, c, w_ih, w_hh, b_ih, b_hh, kept = ctx.saved_tensors
+        *inputs, values, after = saved(ctx)
         # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
         batched = is_legacy_batchedtensor(dh) or (dc is not None and is_legacy_batchedtensor(dc))
         if not batched and not torch.is_grad_enabled():
-            engine = _numba()
-            return None, *engine.gradients(cell, x, h, c, w_ih, w_hh, kept, dh, dc, needed)
-        inputs = (x, h, c, w_ih, w_hh, b_ih, b_hh)
+            return None, *_numba().gradients(cell, *inputs[:5], values, after, dh, dc, needed)
         return None, *differentiable(
             lambda *tensors: _reference(cell, *tensors), inputs, needed, (dh, dc)
         )

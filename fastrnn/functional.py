@@ -18,6 +18,7 @@ from .autograd import run_layer
 from .kernels import autocast, projection
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
+from .kernels.gate import whole
 from .kernels.keep import Keep
 from .kernels.refused import Refused
 from .kernels.weights import Weights, split
@@ -46,7 +47,7 @@ def sequence(name, *arguments, keep=Keep.ALL):
     directions = split(weights, layers * D)
     complete = directions is not None and (directions[0].b_ih is not None) == bias
     torch_serves = engine == "torch" or not complete or not x.numel()
-    if torch_serves or len(states) != cell.states or (packed and batch_sizes.dtype != torch.int64):
+    if torch_serves or len(states) != cell.states or (packed and not _counts(batch_sizes)):
         return getattr(_VF, name)(*arguments)
     if packed:
         rows = x
@@ -111,8 +112,9 @@ def _autocast_dtypes(name, sizes, projected, given, to, mkldnn):
     gates, H, S = CELLS[name].gates, 2, 1 if projected else 2
     x, *hx, weight = given
     shapes = [(gates * H, 1), (gates * H, S), (S, H)][: 3 if projected else 2]
-    weights = [torch.zeros(shape, dtype=weight) for shape in shapes]
-    hx = [torch.zeros(1, 2, width, dtype=d) for width, d in zip((S, H), hx, strict=False)]
+    zeros = partial(torch.zeros, device="cpu")  # whatever torch's default device is now
+    weights = [zeros(shape, dtype=weight) for shape in shapes]
+    hx = [zeros(1, 2, width, dtype=d) for width, d in zip((S, H), hx, strict=False)]
     hx = hx[0] if len(hx) == 1 else hx
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         try:
@@ -126,8 +128,19 @@ def _probe(function, dtype, sizes, hx, weights):
     """What torch's function makes of a batch of two."""
     rest = hx, weights, False, 1, 0.0, False, False
     if sizes:
-        return function(torch.zeros(sum(sizes), 1, dtype=dtype), torch.tensor(sizes), *rest)
-    return function(torch.zeros(1, 2, 1, dtype=dtype), *rest, False)
+        x = torch.zeros(sum(sizes), 1, dtype=dtype, device="cpu")
+        return function(x, torch.tensor(sizes, device="cpu"), *rest)
+    return function(torch.zeros(1, 2, 1, dtype=dtype, device="cpu"), *rest, False)
+
+
+def _counts(batch_sizes):
+    """Whether these can be a packed sequence's sizes: what else there is, torch has words for."""
+    return (
+        batch_sizes.dtype == torch.int64
+        and batch_sizes.dim() == 1
+        and batch_sizes.layout == torch.strided
+        and batch_sizes.device.type == "cpu"
+    )
 
 
 def _agree(cell, x, steps, directions, states, layers, D):
@@ -155,15 +168,14 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
 
     x: (N, I); states: a (layers * D, B, H or P) tensor for each state.
     """
-    run = operators.run_layer if isinstance(steps, layouts.Traced) else run_layer
+    traced = isinstance(steps, layouts.Traced)
+    run = operators.run_layer if traced else run_layer
     if engine == "triton" and directions[0].hr is not None:
         run = partial(projection.layer, run)
     if engine != "reference":
         of_x, of_others = backends.dtypes(engine, dtype)
-        x, states = x.to(of_x), [s.to(of_others) for s in states]
-        directions = [
-            Weights(*(w if w is None else w.to(of_others) for w in ws)) for ws in directions
-        ]
+        x, states = _cast(x, of_x, traced), [_cast(s, of_others, traced) for s in states]
+        directions = [Weights(*(_cast(w, of_others, traced) for w in ws)) for ws in directions]
     finals = []
     for first in range(0, len(directions), D):
         if first and p:
@@ -176,3 +188,10 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
     if len(finals) > 1:
         finals = [tuple(torch.cat(final) for final in zip(*finals, strict=True))]
     return x, finals[0]
+
+
+def _cast(tensor, dtype, traced):
+    """``tensor`` (or None) in ``dtype``; what is read for that passes the gate, but in a trace."""
+    if tensor is None or tensor.dtype == dtype:
+        return tensor
+    return (tensor if traced else whole(tensor)).to(dtype)

@@ -34,8 +34,8 @@ def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
     keep = Keep.ALL if keeps else Keep.NOTHING
     operator = layer if steps.dense else layer_packed
     given = engine, cell.name, int(keep), x, steps.batch_sizes, list(states), weights
-    y, *finals, _ = operator(*given)
-    return y, tuple(finals)
+    y, *rest = operator(*given)
+    return y, tuple(rest[: len(states)])
 
 
 def _layer(
@@ -47,19 +47,17 @@ def _layer(
     states: list[Tensor],  # (D, B, H or P) each
     weights: list[Tensor],  # of direction after direction, those that are there
 ) -> list[Tensor]:
-    """[output (N, D * H or P), *final states, what backward wants to see again]."""
+    """[output (N, D * H or P), *final states, *what backward wants to see again]."""
     steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
     run = _load(engine, x).layer
     y, finals, kept = run(CELLS[cell], x, steps, directions, states, Keep(keep))
-    return [y, *finals, x.new_empty(0) if kept is None else kept]
+    return [y, *finals, *kept]
 
 
 def _layer_shapes(engine, cell, keep, x, batch_sizes, states, weights):
     D, _, S = states[0].shape
-    kept = x.new_empty(0)
-    if keep:
-        kept = KEPT[engine](CELLS[cell], x, _directions(states, weights), states)
-    return [x.new_empty(x.shape[0], D * S), *(s.new_empty(s.shape) for s in states), kept]
+    kept = KEPT[engine](CELLS[cell], x, _directions(states, weights), states) if keep else []
+    return [x.new_empty(x.shape[0], D * S), *(s.new_empty(s.shape) for s in states), *kept]
 
 
 def _gradients(
@@ -70,7 +68,7 @@ def _gradients(
     batch_sizes: Tensor | None,
     states: list[Tensor],
     weights: list[Tensor],
-    kept: Tensor,
+    kept: list[Tensor],
     grads: list[Tensor],  # of the output and the final states
     needed: list[bool],  # for x, each of the states and each of the weights
 ) -> list[Tensor]:
@@ -110,29 +108,31 @@ def _gradients_shapes(engine, cell, keep, x, batch_sizes, states, weights, kept,
 
 def _remember(ctx, inputs, output):
     ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights = inputs
-    ctx.states = len(states)
-    ctx.mark_non_differentiable(output[-1])
+    kept = output[1 + len(states) :]
+    ctx.counts = len(states), len(weights)
+    ctx.mark_non_differentiable(*kept)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, batch_sizes, output[-1], *states, *weights)
+    ctx.save_for_backward(x, batch_sizes, *states, *weights, *kept)
 
 
 def _backward(gradients, ctx, grads):
-    x, batch_sizes, kept, *rest = ctx.saved_tensors
-    states, weights = rest[: ctx.states], rest[ctx.states :]
+    x, batch_sizes, *rest = ctx.saved_tensors
+    count, weighing = ctx.counts
+    states, weights, kept = rest[:count], rest[count:][:weighing], rest[count + weighing :]
     _, _, _, need_x, _, need_states, need_weights = ctx.needs_input_grad
     needed = [need_x, *need_states, *need_weights]
     D, _, S = states[0].shape
     results = [(x, (x.shape[0], D * S)), *((s, s.shape) for s in states)]
     grads = [
         like.new_zeros(shape) if g is None else g
-        for g, (like, shape) in zip(grads[:-1], results, strict=True)
+        for g, (like, shape) in zip(grads[: 1 + count], results, strict=True)
     ]
     tensors = [x, *states, *weights]
     if torch.is_grad_enabled():  # create_graph
         steps = _steps(x, batch_sizes, states)
 
         def again(x, *rest):
-            states, weights = rest[: ctx.states], rest[ctx.states :]
+            states, weights = rest[:count], rest[count:]
             directions = _directions(states, weights)
             return layer_by_reference(CELLS[ctx.cell], x, steps, directions, states)
 
@@ -141,7 +141,7 @@ def _backward(gradients, ctx, grads):
         given = (ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights, kept, grads)
         computed = iter(gradients(*given, needed))
         found = [next(computed) if need else None for need in needed]
-    return None, None, None, found[0], None, found[1 : 1 + ctx.states], found[1 + ctx.states :]
+    return None, None, None, found[0], None, found[1 : 1 + count], found[1 + count :]
 
 
 def _each_alone(operator):
@@ -192,26 +192,24 @@ def _directions(states, flat):
 
 
 def _kept_by_numba(cell, x, directions, states):
-    """As kernels/cpu/calls.py allocates it."""
+    """As kernels/cpu/calls.py allocates them."""
     from .kernels.cpu.layouts import Shape
 
     steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
     shape = Shape.of(cell, x, steps, directions, states)
-    # torch 2.11 cannot multiply a symbol by a bool
-    _, each, _ = shape._replace(projected=int(shape.projected)).record(cell, Keep.ALL)
-    return states[0].new_empty(states[0].shape[0], each // states[0].itemsize)
+    return [x.new_empty(sizes, dtype=dtype) for sizes, dtype in shape.kept(cell).values()]
 
 
 def _kept_by_triton(cell, x, directions, states):
-    """As kernels/gpu/buffers.py allocates it."""
+    """As kernels/gpu/buffers.py allocates them."""
     from .kernels.gpu.buffers import Shape
 
     steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
-    _, ends = Shape.of(cell, x, steps, directions).parts(cell, Keep.ALL)
-    return x.new_empty(ends[-1], dtype=torch.uint8)
+    parts = Shape.of(cell, x, steps, directions).parts(cell, Keep.ALL)
+    return [x.new_empty(sizes, dtype=dtype) for sizes, dtype, kept in parts if kept]
 
 
-# For each engine: an empty tensor as it keeps for backward (Keep.ALL).
+# For each engine: empty tensors as it keeps them for backward (Keep.ALL).
 KEPT = {"numba": _kept_by_numba, "triton": _kept_by_triton}
 
 

@@ -14,10 +14,12 @@ class Steps:
     """
 
     def __init__(self, sizes):
-        self.sizes = np.ascontiguousarray(sizes, dtype=np.int64)  # (T,)
+        self.sizes = np.array(sizes, dtype=np.int64)  # (T,), a copy: backward will read it again
         self.offsets = np.cumsum(self.sizes) - self.sizes  # (T,)
-        self.T, self.B, self.N = len(self.sizes), int(self.sizes[0]), int(self.sizes.sum())
-        self.falling = self.sizes[-1] >= 1 and (self.sizes[1:] <= self.sizes[:-1]).all()
+        self.T, self.N = len(self.sizes), int(self.sizes.sum())
+        self.B = int(self.sizes[0]) if self.T else 0
+        # anything else is no packed sequence, and no engine may look at its rows
+        self.falling = self.T > 0 and self.sizes[-1] >= 1 and (np.diff(self.sizes) <= 0).all()
         self.dense = self.N == self.T * self.B
         self.addresses = [_address(self.sizes), _address(self.offsets)]
         self._bounds = {}

@@ -18,6 +18,7 @@ PACKAGES = {
     "fastrnn": Path(fastrnn.__file__).parent,
     "fastrnn.kernels": Path(fastrnn.kernels.__path__[0]),
 }
+FOUNDATIONS = ("autocast", "gate", "keep", "refused", "steps", "untraced", "weights")
 # Imports run down this list only. What is not in it (the program) may import all of it.
 STOREYS = [
     ["fastrnn.conversion"],
@@ -29,7 +30,7 @@ STOREYS = [
     ["fastrnn.description", "fastrnn.tracing"],
     ["fastrnn.kernels.projection"],
     ["fastrnn.kernels.reference", "fastrnn.kernels.cpu", "fastrnn.kernels.gpu"],
-    [f"fastrnn.kernels.{name}" for name in ("autocast", "keep", "refused", "steps", "weights")],
+    [f"fastrnn.kernels.{name}" for name in FOUNDATIONS],
     ["fastrnn.kernels.cells"],
 ]
 STOREY = {name: number for number, names in enumerate(STOREYS) for name in names}

@@ -2,8 +2,11 @@
 
 import torch
 
+from ..gate import take
+from ..untraced import untraced
 from ..weights import Weights
-from . import calls
+from . import calls, compiled
+from .layouts import Shape
 from .target import registers
 
 HALF = (torch.bfloat16, torch.float16)
@@ -19,30 +22,64 @@ def dtypes(dtype):
     return (torch.float32, torch.float32) if dtype in HALF else (dtype, dtype)
 
 
+@untraced
 def layer(cell, x, steps, directions, states, keep):
     """One layer, forward. x: (N, I); states: a (D, B, H or P) tensor for each of the cell's.
 
     Their dtypes are as ``dtypes`` says. Returns the output (N, D * H or P), the final states, and
     what ``gradients`` wants to see again. ``keep``: how much of it, a Keep.
     """
-    return calls.forward(cell, x.contiguous(), steps, directions, states, keep)
+    shape = Shape.of(cell, x, steps, directions, states)
+    taken = _taken(cell, shape, x, directions, states)
+    return calls.forward(cell, shape, taken[0], steps, *taken[1:], keep)
 
 
+@untraced
 def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):
     """One layer, backward. grads: those of the output and the final states.
 
     Returns the gradients of x (None unless asked for), of the states, and a Weights for each
     direction (None where nobody asked).
     """
-    x, *grads = (t.contiguous() for t in (x, *grads))
-    H = directions[0].hh.shape[0] // cell.gates
-    directions = [Weights(*(t if t is None else t.contiguous() for t in w)) for w in directions]
-    ordered = [_by_gates(w, H, _places(cell.dx), _places(cell.dh)) for w in directions]
-    states = [s.contiguous() for s in states]
-    dx, dstates, dweights = calls.backward(
-        cell, x, steps, directions, ordered, states, keep, kept, grads, need_x, need_weights
-    )
+    shape = Shape.of(cell, x, steps, directions, states)
+    x, directions, states = _taken(cell, shape, x, directions, states)
+    grads = _taken_gradients(shape, x, states, grads)
+    kept = _taken_kept(shape.kept(cell, shape.gate_rows(cell, keep, steps)), kept)
+    ordered = [_by_gates(w, shape.H, _places(cell.dx), _places(cell.dh)) for w in directions]
+    given = x, steps, directions, ordered, states, keep, kept, grads, need_x, need_weights
+    dx, dstates, dweights = calls.backward(cell, shape, *given)
+    H = shape.H
     return dx, dstates, [_by_gates(dw, H, _back(cell.dx), _back(cell.dh)) for dw in dweights]
+
+
+def _taken(cell, shape, x, directions, states):
+    """x, the weights and the states, through the gate."""
+    dtype, D, I, H, S = compiled.wide(shape.dtype), shape.D, shape.I, shape.H, shape.S
+    M = cell.gates * H
+    sizes = Weights((M, I), (M, S), (M,), (M,), (S, H))
+    x = take(x, (shape.N, I), shape.dtype)
+    directions = [
+        Weights(*(take(w, size, dtype) for w, size in zip(ws, sizes, strict=True)))
+        for ws in directions
+    ]
+    widths = (S, H)[: cell.states]
+    states = [take(s, (D, shape.B, w), dtype) for s, w in zip(states, widths, strict=True)]
+    return x, directions, states
+
+
+def _taken_gradients(shape, x, states, grads):
+    """Those of the output and the final states, through the gate."""
+    dy, *dfinals = grads
+    dy = take(dy, (shape.N, shape.D * shape.S), x.dtype)
+    return dy, *(take(d, s.shape, s.dtype) for d, s in zip(dfinals, states, strict=True))
+
+
+def _taken_kept(expected, kept):
+    """{name: tensor} of what forward kept, through the gate; expected: as from ``Shape.kept``."""
+    return {
+        name: take(tensor, sizes, dtype)
+        for (name, (sizes, dtype)), tensor in zip(expected.items(), kept, strict=True)
+    }
 
 
 def _places(side):

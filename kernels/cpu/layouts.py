@@ -4,6 +4,7 @@ Laid out once for each shape, and remembered: batch 1 is mostly the Python aroun
 """
 
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,8 @@ from ..keep import Keep
 from . import compiled
 from .backward import BACKWARD
 from .forward import FORWARD
-from .plan import ALIGNMENT, Layout, team_grid
+from .memory import ZEROS
+from .plan import Layout, team_grid
 from .products import CHUNK, GROUP
 
 MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
@@ -36,37 +38,63 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, cell, x, steps, directions, states):
-        D, B, S = states[0].shape
-        N, I = x.shape
-        H = directions[0].hh.shape[0] // cell.gates
-        return cls(x.dtype, steps.T, B, N, D, I, H, S, directions[0].hr is not None)
+        first = directions[0]
+        projected, H = first.hr is not None, first.hh.shape[0] // cell.gates
+        S = first.hr.shape[0] if projected else H
+        sizes = steps.T, steps.B, steps.N, len(directions), x.shape[-1], H, S
+        return cls(x.dtype, *sizes, projected)
 
     def threads(self, cell):
         """How many threads the work, in multiply-adds, is worth."""
         work = self.N * self.D * cell.gates * self.H * (self.I + self.S)
         return torch.get_num_threads() if work >= MIN_WORK else 1
 
-    def record(self, cell, keep):
-        """What one direction keeps for backward: {name: first byte}; bytes; rows of gates in it.
+    def kept(self, cell, gate_rows=None):
+        """What forward keeps for backward: {name: (shape, dtype)}, of what there is.
 
-        Beside the states that is room for the gates of all rows (Keep.ALL), or of so many that all
-        is half of that: to compute more of them anew would cost over a quarter of the time.
+        The states after each row, the cell's values before its projection, and its gates;
+        gate_rows: of how many rows, those of both directions counted (None: of all).
         """
-        item = self.dtype.itemsize
-        widths = {  # bytes of a row
-            "after": item * self.S,
-            "extra_after": compiled.wide(self.dtype).itemsize * (cell.states - 1) * self.H,
-            "m": item * self.H * self.projected,
-        }
-        gates, rows = item * cell.kept * self.H, self.N
+        D, N, H = self.D, self.N, self.H
+        found = {"after": ((D, N, self.S), self.dtype)}
+        if cell.states > 1:
+            found["extra_after"] = (D, N, cell.states - 1, H), compiled.wide(self.dtype)
+        if self.projected:
+            found["m"] = (D, N, H), self.dtype
+        if cell.kept and gate_rows != 0:
+            found["gates"] = (D * N if gate_rows is None else gate_rows, cell.kept, H), self.dtype
+        return found
+
+    def gates(self, cell, keep, steps):
+        """(step, row, rows) for each direction: from which of its steps on its gates are kept,
+        which is the first of their rows, and how many these are.
+
+        That is all of them (Keep.ALL), or so many that all that is kept is half of that: to compute
+        more of them anew would cost over a quarter of the time.
+        """
+        rows, each = self.N, self.dtype.itemsize * cell.kept * self.H
         if keep == Keep.STATES:
-            half = (gates - sum(widths.values())) / 2
+            states = sum(prod(shape) * t.itemsize for shape, t in self.kept(cell, 0).values())
+            half = (each - states / (self.D * self.N)) / 2
             # within one block of backward's all or nothing is computed anew
-            rows = int(rows * half / gates) if half > 0 and rows > CHUNK else 0
-        places, end = {}, 0
-        for name, size in *((n, self.N * w) for n, w in widths.items()), ("kept", rows * gates):
-            places[name], end = end, end + -(-size // ALIGNMENT) * ALIGNMENT
-        return places, end, rows
+            rows = int(rows * half / each) if half > 0 and rows > CHUNK else 0
+        if rows == self.N:
+            return [(0, 0, rows)] * self.D
+        found = []
+        for reverse in range(self.D):
+            step = steps.last(rows, reverse)
+            if step == self.T:
+                found.append((step, 0, 0))
+            elif reverse:
+                t = self.T - 1 - step
+                found.append((step, 0, int(steps.offsets[t] + steps.sizes[t])))
+            else:
+                found.append((step, int(steps.offsets[step]), self.N - int(steps.offsets[step])))
+        return found
+
+    def gate_rows(self, cell, keep, steps):
+        """Of how many rows the gates are kept, those of both directions counted."""
+        return sum(rows for _, _, rows in self.gates(cell, keep, steps))
 
 
 FORWARD_GIVEN = (
@@ -88,7 +116,7 @@ def forward_layout(cell, shape, keep, threads):
     )
     numbers = {
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
-        **_team(row_parts * unit_parts, unit_parts, groups, D, dtype),
+        **_team(row_parts * unit_parts, unit_parts, groups, D),
     }  # fmt: skip
     scratch = {
         "tile": (size, row_parts * unit_parts, tile.rows, tile.width),
@@ -120,7 +148,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
     numbers = {
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
         "lddh": columns, "loop_parts": row_parts * unit_parts,
-        **_team(parts, unit_parts, groups, D, dtype),
+        **_team(parts, unit_parts, groups, D),
     }  # fmt: skip
     scratch = {
         "tile": (size, parts, tile.rows, max(tile.panel, tile.width)),
@@ -162,14 +190,14 @@ def _gate_tiles(shape, tile, size, item, row_parts, rows):
     }
 
 
-def _team(parts, unit_parts, groups, D, dtype):
+def _team(parts, unit_parts, groups, D):
     """The fields that say how threads divide the work."""
     return {
         "parts": parts,
         "unit_parts": unit_parts,
         "groups": groups,
         "directions": D,
-        "zeros": compiled.zeros(dtype).data_ptr(),
+        "zeros": ZEROS,
     }
 
 

@@ -1,4 +1,4 @@
-"""Large arrays, on large pages where the kernel gives them.
+"""Addresses; and large arrays, on large pages where the kernel gives them.
 
 The C library hands a large array back to the kernel as soon as it is freed, and the next one comes
 as fresh pages: mapping them 4 KB at a time costs more than filling them (92 MB: 40 ms, and 8 ms on
@@ -10,12 +10,30 @@ import threading
 from functools import cache
 from math import prod
 
+import numpy as np
 import torch
 from torch.utils import deterministic
 
 PAGE = 2 * 2**20
 SCRATCH = 256 * 2**20  # bytes that a thread holds on to at most
 MADV_HUGEPAGE = 14  # Linux, <asm-generic/mman-common.h>
+# The address of more zeros, of any dtype, than any tile is wide, to start sums from. They are not
+# torch's: what torch makes depends on its default device and on the modes that are active.
+_zeros = np.zeros(1024)
+ZEROS = _zeros.__array_interface__["data"][0]
+
+
+def at(tensor):
+    """The address of a tensor that is ours, or that passed the gate; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def at_each(tensor, count):
+    """The addresses of ``tensor[0]`` .. ``tensor[count - 1]``; of zeros for None."""
+    if tensor is None:
+        return [0] * count
+    first, each = tensor.data_ptr(), tensor.stride(0) * tensor.itemsize
+    return [first + i * each for i in range(count)]
 
 
 @cache
@@ -56,8 +74,3 @@ def scratch(like, size):
     elif torch.are_deterministic_algorithms_enabled() and deterministic.fill_uninitialized_memory:
         held.view(torch.uint8).fill_(255)  # NaN in every dtype: what torch.empty does in this mode
     return held
-
-
-def at(tensor):
-    """A tensor's address; 0 for None."""
-    return 0 if tensor is None else tensor.data_ptr()

@@ -9,46 +9,55 @@ from array import array
 import torch
 from torch import empty_like
 
+from ..gate import take, whole
+from ..untraced import untraced
 from . import compiled
 from .layouts import MIN_WORK
-from .memory import at, empty
+from .memory import ZEROS, empty
 from .threads import TEAM
 
 
+@untraced
 def forward(cell, x, h, c, w_ih, w_hh, b_ih, b_hh, keep):
-    """The new states (c and its successor are None if there is no such state), and what
-    ``gradients`` wants to see again (None unless ``keep``). x: (B, I), h: (B, H).
+    """(h, c, and what ``gradients`` wants to see again: the cell's values and new states); None
+    where there are none, or unless ``keep``. x: (B, I), h: (B, H); shapes, dtypes and devices are
+    right.
     """
-    x, h, w_ih, w_hh = x.contiguous(), h.contiguous(), w_ih.contiguous(), w_hh.contiguous()
-    h_new, c_new, kept = empty_like(h), None, None
+    x, h, c, w_ih, w_hh = whole(x), whole(h), whole(c), whole(w_ih), whole(w_hh)
+    b_ih, b_hh = whole(b_ih), whole(b_hh)
+    h_new, c_new, values, after = empty_like(h), None, None, None
     if c is not None:
-        c = c.contiguous()
         c_new = empty_like(c)
-    if b_ih is not None:
-        b_ih, b_hh = b_ih.contiguous(), b_hh.contiguous()
     if keep:
-        kept = h.new_empty(h.shape[0], cell.kept + len(cell.after), h.shape[1])
+        B, H = h.shape
+        if cell.kept:
+            values = h.new_empty(B, cell.kept, H)
+        if cell.after:  # a copy: what a user makes of the results must not reach backward
+            after = h.new_empty(B, len(cell.after), H)
     _run(
-        compiled.step_forward(cell, x.dtype), cell, x, h,
-        x.data_ptr(), h.data_ptr(), at(c), w_ih.data_ptr(), w_hh.data_ptr(), at(kept),
-        at(b_ih), at(b_hh), h_new.data_ptr(), at(c_new),
+        compiled.step_forward(cell, x.dtype), cell,
+        x, h, c, w_ih, w_hh, values, after, b_ih, b_hh, h_new, c_new,
     )  # fmt: skip
-    return h_new, c_new, kept
+    return h_new, c_new, values, after
 
 
-def gradients(cell, x, h, c, w_ih, w_hh, kept, dh_new, dc_new, needed):
+@untraced
+def gradients(cell, x, h, c, w_ih, w_hh, values, after, dh_new, dc_new, needed):
     """Gradients of x, h, c, w_ih, w_hh, b_ih and b_hh; None for those not ``needed``."""
-    x, h, w_ih, w_hh = x.contiguous(), h.contiguous(), w_ih.contiguous(), w_hh.contiguous()
-    dh_new = dh_new.contiguous()
-    if c is not None:
-        c, dc_new = c.contiguous(), dc_new.contiguous()
+    dtype, (B, H), I = x.dtype, h.shape, x.shape[1]
+    M, state = cell.gates * H, (B, H)
+    x, h, c = take(x, (B, I), dtype), take(h, state, dtype), take(c, state, dtype)
+    w_ih, w_hh = take(w_ih, (M, I), dtype), take(w_hh, (M, H), dtype)
+    values = take(values, (B, cell.kept, H), dtype)
+    after = take(after, (B, len(cell.after), H), dtype)
+    dh_new = take(dh_new, state, dtype)
+    dc_new = take(None if c is None else dc_new, state, dtype)
     need_x, need_h, need_c, need_ih, need_hh, need_b_ih, need_b_hh = needed
     dx = empty_like(x) if need_x else None
     dh = empty_like(h) if need_h else None
     dc = empty_like(c) if need_c else None
     dw_ih = empty(w_ih, *w_ih.shape) if need_ih else None
     dw_hh = empty(w_hh, *w_hh.shape) if need_hh else None
-    B, M = h.shape[0], w_hh.shape[0]
     db_ih = h.new_empty(M) if need_b_ih else None
     db_hh = h.new_empty(M) if need_b_hh else None
     # of a single row, the gradients of the gates are those of the biases
@@ -59,25 +68,24 @@ def gradients(cell, x, h, c, w_ih, w_hh, kept, dh_new, dc_new, needed):
     elif cell.dx != cell.dh:
         dgates_h = h.new_empty(B, M)
     _run(
-        compiled.step_backward(cell, x.dtype), cell, x, h,
-        x.data_ptr(), h.data_ptr(), at(c), w_ih.data_ptr(), w_hh.data_ptr(), kept.data_ptr(),
-        dh_new.data_ptr(), at(dc_new), dgates_x.data_ptr(), dgates_h.data_ptr(),
-        at(dx), at(dh), at(dc), at(dw_ih), at(dw_hh),
-        at(db_ih), at(db_hh),
+        compiled.step_backward(cell, dtype), cell,
+        x, h, c, w_ih, w_hh, values, after, dh_new, dc_new, dgates_x, dgates_h,
+        dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh,
     )  # fmt: skip
     return dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh
 
 
-def _run(compute, cell, x, h, *addresses):
-    """Run a compiled function on a plan; the addresses are in the order of step_loops.py."""
-    (B, I), H, zeros = x.shape, h.shape[1], compiled.zeros(x.dtype).data_ptr()
+def _run(compute, cell, *tensors):
+    """Run a compiled function on a plan; the tensors are in the order of step_loops.py."""
+    x, h = tensors[:2]
+    (B, I), H = x.shape, h.shape[1]
+    addresses = [0 if t is None else t.data_ptr() for t in tensors]
     threads = torch.get_num_threads()
     if threads == 1 or B * cell.gates * H * (I + H) < MIN_WORK:
-        plan = array("q", (B, I, H, 1, 0, zeros, *addresses))
+        plan = array("q", (B, I, H, 1, 0, ZEROS, *addresses))
         compute.ctypes(plan.buffer_info()[0])
         return
     counters = array("q", bytes(128))  # two cache lines: tickets, and a meeting of all
     with TEAM.members(threads) as team:
-        fields = (B, I, H, team.size, counters.buffer_info()[0], zeros, *addresses)
-        plan = array("q", fields)
-        team.run(compute, plan.buffer_info()[0])
+        fields = (B, I, H, team.size, counters.buffer_info()[0], ZEROS, *addresses)
+        team.run(compute, array("q", fields))

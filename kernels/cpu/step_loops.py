@@ -23,7 +23,7 @@ cell_forward = cell_backward = pick_x = pick_h = pick_after = put_after = None
 
 CHUNK = 64  # rows at a time whose pre-activations wait on the stack
 
-COMMON = "B I H parts counters zeros x h extra w_ih w_hh kept "
+COMMON = "B I H parts counters zeros x h extra w_ih w_hh kept after "
 FORWARD = record(COMMON + "b_ih b_hh h_new extra_new")
 BACKWARD = record(
     COMMON + "dh_new dextra_new dgates_x dgates_h dx dh dextra dw_ih dw_hh db_ih db_hh"
@@ -80,9 +80,9 @@ def apply_cell(p, b, unit, gates):
     store(new[0], p.h_new + at, left)
     store_each(new[1:], p.extra_new + at, 0, left)
     if p.kept:
-        # new states too: what a user makes of the results must not reach backward
-        ours = p.kept + (b * (KEPT + AFTER) * p.H + unit) * SIZE
-        store_each(kept + pick_after(new), ours, p.H * SIZE, left)
+        store_each(kept, p.kept + (b * KEPT * p.H + unit) * SIZE, p.H * SIZE, left)
+    if p.after:
+        store_each(pick_after(new), p.after + (b * AFTER * p.H + unit) * SIZE, p.H * SIZE, left)
 
 
 def forward(plan):
@@ -107,9 +107,8 @@ def forward(plan):
 def differentiate(p, b, unit):
     """The cell's derivative on LANES units of row b."""
     left, at = p.H - unit, (b * p.H + unit) * SIZE
-    ours = p.kept + (b * (KEPT + AFTER) * p.H + unit) * SIZE
-    kept = load_each(KEPT, ours, p.H * SIZE, left)
-    after = load_each(AFTER, ours + KEPT * p.H * SIZE, p.H * SIZE, left)
+    kept = load_each(KEPT, p.kept + (b * KEPT * p.H + unit) * SIZE, p.H * SIZE, left)
+    after = load_each(AFTER, p.after + (b * AFTER * p.H + unit) * SIZE, p.H * SIZE, left)
     after = put_after(after + (load(p.zeros, LANES),))
     before = (load(p.h + at, left),) + load_each(EXTRA, p.extra + at, 0, left)
     d = (load(p.dh_new + at, left),) + load_each(EXTRA, p.dextra_new + at, 0, left)

@@ -42,11 +42,12 @@ class Team:
         self.size, self._start = size, start
 
     def run(self, compiled, plan):
-        """Run a compiled function on the plan at an address, ``size`` times at once, to the end."""
+        """Run a compiled function on a plan (an array), ``size`` times at once, to the end."""
+        address, _ = plan.buffer_info()
         if self.size == 1:
-            compiled.ctypes(plan)
+            compiled.ctypes(address)
         else:
-            self._start(compiled, plan, self.size)
+            self._start(compiled, address, self.size)
 
 
 class Teams:

@@ -1,7 +1,6 @@
 """The tensors that the kernels work on: their shapes, their padding, and what is kept of them."""
 
-from itertools import accumulate, pairwise
-from math import prod
+from itertools import pairwise
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -11,7 +10,6 @@ from torch.nn.functional import pad
 
 from ..keep import Keep
 
-ALIGNMENT = 256  # bytes
 UNITS = 8  # of which H is made up to a multiple: rows of halves then begin at 16 bytes
 _tables = WeakKeyDictionary()
 
@@ -59,33 +57,31 @@ class Shape(NamedTuple):
         return self.padded(found.unflatten(1, (gates, self.H)), -1)
 
     def parts(self, cell, keep):
-        """(the shape and dtype of h, the other state and gates; where those that are kept end)."""
-        extra = self.N if keep and cell.states > 1 else 0
-        parts = [
-            ((self.N, self.D, self.P), self.dtype),
-            ((extra, self.D, self.P), torch.float32),
-            ((self.D, self.N, self.width, self.P), self.dtype),
-        ]
-        count = 0 if not keep else 3 if keep == Keep.ALL and cell.kept else 2
-        sizes = [prod(shape) * dtype.itemsize for shape, dtype in parts[:count]]
-        return parts, list(accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes))
+        """(shape, dtype, whether it is kept) of h, the other state and gates, of all rows."""
+        others = bool(keep and cell.states > 1)
+        return (
+            ((self.N, self.D, self.P), self.dtype, bool(keep)),
+            ((self.N if others else 0, self.D, self.P), torch.float32, others),
+            (
+                (self.D, self.N, self.width, self.P),
+                self.dtype,
+                bool(keep == Keep.ALL and cell.kept),
+            ),
+        )
 
     def memory(self, cell, keep, kept=None):
-        """(bytes for backward or None, h, the other state, gates) of all rows, as yet empty.
+        """[h, the other state, gates] of all rows, and those of them that are kept.
 
-        h: (N, D, P), the other state likewise, in float32; gates: (D, N, width, P). What is kept
-        of them lies in the bytes: so ``gradients`` finds it there, and gets the rest empty again.
+        h: (N, D, P), the other state likewise, in float32; gates: (D, N, width, P). They are empty
+        as yet, but for those that were ``kept``.
         """
-        parts, ends = self.parts(cell, keep)
-        if keep and kept is None:
-            kept = torch.empty(ends[-1], dtype=torch.uint8, device=self.device)
+        parts, given = self.parts(cell, keep), iter(kept or ())
         found = [
-            kept[begin:][: prod(shape) * dtype.itemsize].view(dtype).view(shape)
-            for begin, (shape, dtype) in zip([0, *ends], parts[: len(ends)], strict=False)
+            next(given) if kept and mine else torch.empty(shape, dtype=dtype, device=self.device)
+            for shape, dtype, mine in parts
         ]
-        for shape, dtype in parts[len(ends) :]:
-            found.append(torch.empty(shape, dtype=dtype, device=self.device))
-        return kept, *found
+        mine = tuple(t for t, (_, _, is_kept) in zip(found, parts, strict=True) if is_kept)
+        return found, mine
 
 
 def stacked(tensors):

@@ -7,6 +7,7 @@ import torch
 from .. import autocast
 from ..keep import Keep
 from ..refused import Refused
+from ..untraced import untraced
 from . import kernels, launch, products, sizes, tiles
 from .blocks import LINE
 from .buffers import Shape, before, table
@@ -32,6 +33,7 @@ def _uncast(function):
     return call
 
 
+@untraced
 @_uncast
 def layer(cell, x, steps, directions, states, keep):
     """One layer, forward. x: (N, I); states: a (D, B, H) tensor for each of the cell's.
@@ -41,7 +43,7 @@ def layer(cell, x, steps, directions, states, keep):
     """
     shape, tf32 = Shape.of(cell, x, steps, directions), products.tf32()
     tile, launches = _choose("forward", cell, shape, tf32)
-    kept, after, extra, gates = shape.memory(cell, keep)
+    (after, extra, gates), kept = shape.memory(cell, keep)
     with products.as_cudnn_would(x.dtype, tf32):
         for weights, out in zip(directions, gates, strict=True):
             products.project(shape, x, weights, cell.gates, out)
@@ -74,6 +76,7 @@ def layer(cell, x, steps, directions, states, keep):
     return y, tuple(state[..., : shape.H].to(x.dtype, **own) for state in end), kept
 
 
+@untraced
 @_uncast
 def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):
     """One layer, backward. grads: those of the output and the final states.
@@ -83,7 +86,7 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     """
     shape, tf32 = Shape.of(cell, x, steps, directions), products.tf32()
     tile, launches = _choose("backward", cell, shape, tf32)
-    _, after, extra, gates = shape.memory(cell, keep, kept)
+    (after, extra, gates), _ = shape.memory(cell, keep, kept)
     if keep == Keep.STATES and cell.kept:
         every = [after, extra][: cell.states]
         for d, weights in enumerate(directions):
