@@ -66,7 +66,7 @@ def forward(cell, x, steps, directions, states, keep):
                 row += [out, D * S, h0, h_n, c_n, c_n, c_n, out, D * S, 0, 0, 0]
             given += [bounds, *row]
         plan = layout.fill(memory.data_ptr(), given)
-        team.run(compiled.forward(cell, x.dtype), plan.buffer_info()[0])
+        team.run(compiled.forward(cell, x.dtype), plan)
     return y, finals, kept
 
 
@@ -121,7 +121,7 @@ def backward(cell, x, steps, directions, ordered, states, keep, kept, grads, nee
                 *_gates(cell, shape, steps, d, base + places["kept"], gates),
             ]  # fmt: skip
         plan = layout.fill(memory.data_ptr(), given)
-        team.run(compiled.backward(cell, x.dtype), plan.buffer_info()[0])
+        team.run(compiled.backward(cell, x.dtype), plan)
     if need_x and groups == 2:
         dxs[0].add_(dxs[1])
     return dxs[0], [dh[..., :S], *dextra], dweights

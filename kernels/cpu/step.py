@@ -80,4 +80,4 @@ def _run(compute, cell, x, h, *addresses):
     with TEAM.members(threads) as team:
         fields = (B, I, H, team.size, counters.buffer_info()[0], zeros, *addresses)
         plan = array("q", fields)
-        team.run(compute, plan.buffer_info()[0])
+        team.run(compute, plan)
