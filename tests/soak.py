@@ -162,14 +162,26 @@ class Round:
         child = os.fork()
         if not child:
             os._exit(in_child(jobs, self.alarm))
-        status = os.waitpid(child, 0)[1]
-        if status:
+        if status := ended(child):
             raise Wrong(f"a forked child ended with status {status}")
+
+
+def ended(child):
+    """The status with which a child ends; if it hangs, it says where before it is killed."""
+    end = time.monotonic() + PATIENCE / 2
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.001)
+    os.kill(child, signal.SIGUSR1)
+    time.sleep(1)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 def in_child(jobs, alarm):
     """The exit status of a forked child."""
-    faulthandler.dump_traceback_later(PATIENCE / 2, exit=True)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGALRM, alarm)
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.003)
@@ -185,7 +197,7 @@ def in_child(jobs, alarm):
 @contextmanager
 def hogs(wanted):
     """A process on every core that only wastes time."""
-    command = [sys.executable, "-c", "while True: pass"]
+    command = [sys.executable, "-c", "import os\nwhile os.getppid() == " + f"{os.getpid()}: pass"]
     count = os.cpu_count() if wanted else 0
     processes = [subprocess.Popen(command) for _ in range(count)]
     try:
@@ -202,6 +214,7 @@ def soak(seconds, seed):
     cases = [Case(draw) for _ in range(24)]
     alarm, total, end = Alarm(), Counter(), time.monotonic() + seconds
     before, thresholds = signal.signal(signal.SIGINT, alarm), gc.get_threshold()
+    faulthandler.register(signal.SIGUSR1)
     try:
         while time.monotonic() < end:
             faulthandler.dump_traceback_later(PATIENCE, exit=True)
@@ -214,6 +227,7 @@ def soak(seconds, seed):
                 return now.wrong
     finally:
         faulthandler.cancel_dump_traceback_later()
+        faulthandler.unregister(signal.SIGUSR1)
         signal.signal(signal.SIGINT, before)
         gc.set_threshold(*thresholds)
     return []
