@@ -86,12 +86,14 @@ class Teams:
             yield Team(wanted)
 
     def before_fork(self):
-        """End the idle threads of OpenMP: a child, which has none of them, would wait for them.
+        """End the idle threads of GNU's OpenMP: a child, without them, would wait for them.
 
         Parent and child, torch's own operations among them, get new ones when they need them.
+        LLVM's OpenMP sees to forks by itself.
         """
-        if _openmp():
-            ctypes.CDLL(None).omp_pause_resource_all(PAUSE_HARD)
+        library = ctypes.CDLL(None)
+        if _openmp() and not hasattr(library, "__kmpc_fork_call"):
+            library.omp_pause_resource_all(PAUSE_HARD)
 
     def after_fork(self):
         """Whoever held the lock, the child is without him."""
