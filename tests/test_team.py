@@ -139,6 +139,37 @@ def test_a_signal_handler_that_raises(where, environment):
     run_python("\n".join([CALLS, SIGNALS, where]), timeout=60, **environment)
 
 
+LOADING = """
+from fastrnn.kernels.cpu import compiled
+
+def load():
+    compiled.forward.cache_clear()
+    with torch.no_grad():
+        return layer(x)[0]
+
+start = time.perf_counter()
+load()
+usual, broken, end = time.perf_counter() - start, 0, time.monotonic() + 6
+signal.signal(signal.SIGALRM, handler)
+while time.monotonic() < end or not broken:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, usual))
+        load()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Interrupt:
+        broken += 1
+        thread = threading.Thread(target=load)
+        thread.start()
+        thread.join()
+assert load().equal(expected[0])
+"""
+
+
+def test_a_signal_handler_that_raises_while_code_is_loaded():
+    """What compiles keeps its locks in order: another thread can load the same again."""
+    run_python("\n".join([CALLS, SIGNALS, LOADING]), timeout=60)
+
+
 ENDS = {
     "end": "",
     "sys.exit": "sys.exit(0)",
