@@ -103,11 +103,12 @@ class Alarm:
         try:
             self.armed = True
             work()
+            self.armed = False
+            return False
         except Interrupt:
             return True
-        finally:
+        finally:  # where work() itself raised
             self.armed = False
-        return False
 
 
 class Round:
