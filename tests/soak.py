@@ -67,7 +67,9 @@ class Case:
         weights = list(self.module.parameters())
         gradients = torch.autograd.grad(trained, weights, [t.cos().detach() for t in trained])
         torch.set_grad_enabled(False)
-        return *(t.detach() for t in trained), *gradients, *self.outputs()
+        untrained = self.outputs()
+        torch.set_grad_enabled(True)
+        return *(t.detach() for t in trained), *gradients, *untrained
 
     def outputs(self):
         found, tensors = [self.module(self.x)], []
