@@ -1,13 +1,11 @@
-"""Threads and processes: callers at once, forks, changing counts; right results and no hang."""
+"""Threads: callers at once, changing counts; right results and no hang."""
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from against_torch import EVERY_KIND, KINDS, compare, make_inputs, twins
-from conftest import run_python
 
 from fastrnn.kernels.cpu import threads as teams
 
@@ -24,12 +22,12 @@ def job(kind, B, H):
 
 @EVERY_KIND
 @EVERY_CUT
-@pytest.mark.parametrize("openmp", [True, False], ids=["openmp", "python-threads"])
+@pytest.mark.parametrize("openmp", [True, False], ids=["openmp", "own-threads"])
 def test_two_threads_share_a_call(kind, B, H, openmp, monkeypatch, team_sizes):
-    """On torch's OpenMP threads, and on Python's where there is no OpenMP."""
+    """On torch's OpenMP threads, and on threads of its own where there is no OpenMP."""
     if not openmp:
-        monkeypatch.setattr(teams, "_openmp_parallel", lambda: None)
-    elif teams._openmp_parallel() is None:
+        monkeypatch.setattr(teams, "_openmp", lambda: None)
+    elif teams._openmp() is None:
         pytest.skip("this process has no GNU OpenMP")
     torch.set_num_threads(2)
     compare(*job(kind, B, H))
@@ -64,11 +62,11 @@ def test_count_changed_between_calls(kind, B, H, team_sizes):
 
 
 @EVERY_CUT
-@pytest.mark.parametrize("openmp", [True, False], ids=["openmp", "python-threads"])
+@pytest.mark.parametrize("openmp", [True, False], ids=["openmp", "own-threads"])
 def test_callers_at_once(B, H, openmp, monkeypatch):
     """Python threads that train at the same time, each on two threads of its own where it may."""
     if not openmp:
-        monkeypatch.setattr(teams, "_openmp_parallel", lambda: None)
+        monkeypatch.setattr(teams, "_openmp", lambda: None)
     torch.set_num_threads(2)
     jobs = [job(kind, B, H) for kind in KINDS]
     start = threading.Barrier(len(jobs))
@@ -121,76 +119,3 @@ def test_an_error_gives_the_team_back(team_sizes):
         raise ZeroDivisionError
     compare(*job("gru", 20, 48))
     assert max(team_sizes) == 2
-
-
-PARENT = """
-import os, threading, torch, fastrnn
-from fastrnn.kernels.cpu import threads as teams
-
-layer = fastrnn.LSTM(40, 48)
-weights = list(layer.parameters())
-x = torch.randn(21, 20, 40)
-
-def step():
-    y, _ = layer(x)
-    return y, *torch.autograd.grad(y.sum(), weights)
-
-def check(first_threads=2):
-    torch.set_num_threads(first_threads)
-    with torch.no_grad():
-        assert layer(x)[0].equal(expected[0])
-    torch.set_num_threads(1)
-    assert all(a.equal(b) for a, b in zip(step(), expected, strict=True))
-
-def in_child(job):
-    child = os.fork()
-    if not child:
-        job()
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-
-torch.set_num_threads(2)
-"""
-FORKS = {
-    "data-loader": """
-class Rows(torch.utils.data.Dataset):
-    def __len__(self):
-        return 4
-    def __getitem__(self, i):
-        check(torch.get_num_threads())
-        return torch.tensor(i)
-
-loader = torch.utils.data.DataLoader(Rows(), num_workers=2, multiprocessing_context="fork")
-assert sorted(int(i) for i in loader) == [0, 1, 2, 3]
-""",
-    "fork": "in_child(check)",
-    "fork-of-a-fork": "in_child(lambda: (check(), in_child(check), check()))",
-    "fork-while-busy": """
-taken, done = threading.Event(), threading.Event()
-
-def hold():
-    with teams.TEAM.members(2):
-        taken.set()
-        done.wait()
-
-holder = threading.Thread(target=hold)
-holder.start()
-taken.wait()
-in_child(check)
-done.set()
-holder.join()
-""",
-}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.parametrize("openmp", [True, False], ids=["openmp", "python-threads"])
-@pytest.mark.parametrize("fork", FORKS.values(), ids=FORKS)
-def test_fork(fork, openmp):
-    """A child uses the engine after its parent did on two threads; and then the parent again.
-
-    Inference on two threads, training on one (what a DataLoader's worker is set to): in a forked
-    child GNU OpenMP hangs, and with it any of torch's own operations that is shared by threads.
-    """
-    without = "" if openmp else "teams._openmp_parallel = lambda: None"
-    run_python("\n".join([PARENT, without, "expected = step()", fork, "check()"]), timeout=60)

@@ -9,8 +9,9 @@ import hashlib
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import FunctionType
 
@@ -37,6 +38,25 @@ def inlined(function):
     return function
 
 
+def undisturbed(function):
+    """Have ``function`` run in a thread of its own, where no signal handler runs.
+
+    One that raises would break off llvmlite, whose lock then stays locked: the next call that
+    compiles would hang. So what has begun goes on to its end, though nobody waits for it.
+    """
+
+    @wraps(function)
+    def apart(*args):
+        pool = ThreadPoolExecutor(1)
+        try:
+            return pool.submit(function, *args).result()
+        finally:
+            pool.shutdown(wait=False)
+
+    return apart
+
+
+@undisturbed
 def specialise(functions, names, label, sources, tile):
     """The last of ``functions`` as a C function of a plan's address (Numba's CFunc).
 

@@ -2,52 +2,70 @@
 
 Where torch brought GNU OpenMP along, the team is OpenMP's own: torch's operations before and after
 ours run on the very same threads, so neither finds the other still spinning for work on its core,
-and a hand-over costs about a microsecond. Elsewhere, and in a forked child, Python threads serve.
+and a hand-over costs about a microsecond. Where there is none, or where it gives fewer threads than
+it is asked for (so it does inside a parallel region, under a limit, and after ``omp_set_dynamic``),
+threads serve that live as long as the call.
+
+A team works inside calls of C functions only, which no signal handler can break off.
 """
 
 import ctypes
 import os
 import threading
+from array import array
 from contextlib import contextmanager
 from functools import cache
-from queue import SimpleQueue
 
-FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+from .crew import JOB, crew
+
+COUNTED, CAME = (JOB.names.index(name) for name in ("counted", "came"))
+PAUSE_HARD = 2  # omp_pause_hard, <omp.h>
 
 
 @cache
-def _openmp_parallel():
-    """GOMP_parallel(function, argument, threads, flags), or None where the process has none.
+def _openmp():
+    """(GOMP_parallel(function, argument, threads, flags), the address of omp_get_num_threads).
 
-    None too where OpenMP has been told that it may give fewer threads than asked for: the members
-    of a team wait for each other.
+    None where the process has no OpenMP, or one that cannot be paused.
     """
     try:
         library = ctypes.CDLL(None)
-        function = library.GOMP_parallel
-        limited = library.omp_get_thread_limit() < 2**31 - 1
-        if limited or library.omp_get_dynamic() or library.omp_get_max_active_levels() < 1:
-            return None
+        parallel, number = library.GOMP_parallel, library.omp_get_num_threads
+        library.omp_pause_resource_all.argtypes = (ctypes.c_int,)
     except (AttributeError, OSError, TypeError):
         return None
-    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-    function.restype = None
-    return function
+    parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    parallel.restype = None
+    return parallel, ctypes.cast(number, ctypes.c_void_p).value
 
 
 class Team:
     """``size`` threads, the caller included, that ``run`` one function."""
 
-    def __init__(self, size, start):
-        self.size, self._start = size, start
+    def __init__(self, size):
+        self.size = size
 
     def run(self, compiled, plan):
-        """Run a compiled function on a plan (an array), ``size`` times at once, to the end."""
-        address, _ = plan.buffer_info()
+        """Run a compiled function on a plan, an array, ``size`` times at once, to the end.
+
+        RuntimeError where the system has no more threads to give; then nothing has run.
+        """
+        address = plan.buffer_info()[0]
         if self.size == 1:
             compiled.ctypes(address)
-        else:
-            self._start(compiled, address, self.size)
+            return
+        (attend, hire), openmp = crew(), _openmp()
+        parallel, counted = openmp or (None, 0)
+        fields = 0, compiled.address, address, self.size, counted, 0, attend.address, 0
+        job = array("q", (*fields, *[0] * self.size))
+        job[0] = here = job.buffer_info()[0]
+        if parallel:
+            parallel(attend.address, here, self.size, 0)
+        if job[CAME] < self.size:
+            job[COUNTED] = 0
+            hire.ctypes(here)
+        if job[CAME] < self.size:
+            raise RuntimeError(f"fastrnn: the system gave {job[CAME]} of {self.size} threads")
 
 
 class Teams:
@@ -55,51 +73,32 @@ class Teams:
 
     def __init__(self):
         self.busy = threading.Lock()
-        self.forked = False
-        self.workers = []
 
     @contextmanager
     def members(self, wanted):
         """A team of ``wanted`` threads, or of one where they are taken."""
-        if wanted <= 1 or not self.busy.acquire(blocking=False):
-            yield Team(1, None)
+        if wanted <= 1 or self.busy.locked():
+            yield Team(1)
             return
-        try:
-            openmp = None if self.forked else _openmp_parallel()
-            yield Team(wanted, self._on_python_threads if openmp is None else _on(openmp))
-        finally:
-            self.busy.release()
+        # Of two who find it free at once, one waits. To try and then to release would leave it
+        # locked for good when a signal handler raises between the two.
+        with self.busy:
+            yield Team(wanted)
 
-    def _on_python_threads(self, compiled, address, size):
-        while len(self.workers) < size - 1:
-            self.workers.append(Worker())
-        for worker in self.workers[: size - 1]:
-            worker.todo.put((compiled.ctypes, address))
-        compiled.ctypes(address)
-        for worker in self.workers[: size - 1]:
-            worker.done.get()
+    def before_fork(self):
+        """End the idle threads of GNU's OpenMP: a child, without them, would wait for them.
+
+        Parent and child, torch's own operations among them, get new ones when they need them.
+        LLVM's OpenMP sees to forks by itself.
+        """
+        library = ctypes.CDLL(None)
+        if _openmp() and not hasattr(library, "__kmpc_fork_call"):
+            library.omp_pause_resource_all(PAUSE_HARD)
 
     def after_fork(self):
-        """Threads do not survive a fork, and the lock may have been held: begin anew."""
+        """Whoever held the lock, the child is without him."""
         self.__init__()
-        self.forked = True  # OpenMP's own pool cannot be used in a forked child
-
-
-def _on(openmp):
-    return lambda compiled, address, size: openmp(compiled.address, address, size, 0)
-
-
-class Worker:
-    def __init__(self):
-        self.todo, self.done = SimpleQueue(), SimpleQueue()
-        threading.Thread(target=self._work, name="fastrnn", daemon=True).start()
-
-    def _work(self):
-        while True:
-            function, address = self.todo.get()
-            function(address)
-            self.done.put(None)
 
 
 TEAM = Teams()
-os.register_at_fork(after_in_child=TEAM.after_fork)
+os.register_at_fork(before=TEAM.before_fork, after_in_child=TEAM.after_fork)
