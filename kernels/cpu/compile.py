@@ -1,22 +1,22 @@
-"""Compiled functions: rebound to their specialisation, and cached on disk by all that is in them.
+"""Compiled functions: rebound to their specialisation, and kept on disk by all that is in them.
 
-Numba's own cache keys on a function's file and bytecode; what a specialised function calls (the
-cell, the microkernel) would go unnoticed. So each specialisation has a folder and a name of its
-own.
+What is kept is object code, in one file for each function. Numba's own cache does not serve: it
+keys on a function's file and bytecode, so what a specialised function calls (the cell, the
+microkernel) would go unnoticed; it needs those files, a setting of the whole process, and pickles.
 """
 
+import ctypes
 import hashlib
 import os
-import sys
-import tempfile
-from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from types import FunctionType
 
 import numba
+from llvmlite import binding
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 
-from .target import cpu_name, registers
+from . import cache
+from .target import compiler, registers
 
 SIGNATURE = numba.types.void(numba.types.voidptr)
 
@@ -38,62 +38,90 @@ def inlined(function):
 
 
 def specialise(functions, names, label, sources, tile):
-    """The last of ``functions`` as a C function of a plan's address (Numba's CFunc).
+    """The last of ``functions`` as a C function of a plan's address: its ``address``, and
+    ``ctypes``, to call it.
 
     It is compiled with ``names`` and the functions before it as globals. ``label`` says what it is,
     once aloud if it has to be compiled. The result must be determined by ``label``, the bytes in
-    ``sources`` and the ``tile``.
+    ``sources`` and the ``tile``; where None is among the sources, it is not kept on disk.
     """
+    key = _fingerprint(label, sources, tile)
+    root = None if None in sources else cache.default_root()
+    with global_compiler_lock:
+        if key not in _made:
+            _made[key] = _load(root, key) or _compile(functions, names, label, root, key)
+        return _made[key]
+
+
+_made = {}  # what this process has, by its fingerprint
+
+
+def _load(root, key):
+    """The function that ``_compile`` has kept, None if there is none."""
+    content = None if root is None else cache.read(root, key)
+    if content is None:
+        return None
+    name, _, code = content.partition(b"\n")
+    return Linked(name.decode(), code)
+
+
+def _compile(functions, names, label, root, key):
+    cache.say(f"compiling {label} for this CPU, once")
     names = dict(names)
-    fingerprint = _fingerprint(label, sources, tile)
 
     def own(function):
-        """Rebound, and called as nothing else is: code from the cache is linked by its name."""
+        """Rebound, and called as nothing else is: code is linked by its name."""
         bound = rebind(function, names)
-        bound.__qualname__ = f"{function.__name__}_{fingerprint}"
+        bound.__qualname__ = f"{function.__name__}_{key}"
         return bound
 
     for function in functions[:-1]:
         inline = getattr(function, "inlined", False)
         compiled = numba.njit(error_model="numpy", forceinline=inline)(own(function))
         names[function.__name__] = compiled
-    folder = cache_root() / fingerprint
-    if not any(folder.rglob("*.nbi")):
-        print(f"fastrnn: compiling {label} for this CPU, once", file=sys.stderr)
-    with _cache_in(folder):
-        compiled = numba.cfunc(SIGNATURE, cache=True, error_model="numpy")
-        return compiled(own(functions[-1]))
+    made = numba.cfunc(SIGNATURE, error_model="numpy")(own(functions[-1]))
+    code = None if root is None else _object_code(made)
+    if code is not None:
+        cache.write(root, key, made.native_name.encode() + b"\n" + code)
+    return made
 
 
-@cache
-def cache_root():
-    """Where compiled code is kept: $FASTRNN_CACHE_DIR, or fastrnn/ in the user's cache folder.
-
-    Where neither can be written to, a folder that lasts as long as the process.
-    """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = Path(os.environ.get("FASTRNN_CACHE_DIR") or base / "fastrnn")
+def _object_code(made):
+    """The object code of Numba's CFunc, None where it cannot be had or holds addresses."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=root).close()
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="fastrnn-"))
-    return root
+        library = made._library
+        return None if library.has_dynamic_globals else library._get_compiled_object()
+    except AttributeError as error:  # these are Numba's own affairs, and may change
+        cache.say(f"compiled code is not kept: Numba {numba.__version__}: {error}")
+        return None
+
+
+class Linked:
+    """Object code, linked into this process for as long as this lives."""
+
+    def __init__(self, name, code):
+        assert cpu_target.target_context  # LLVM is ready, and knows where Numba's own functions are
+        machine = binding.Target.from_triple(binding.get_process_triple()).create_target_machine()
+        self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+        if numba.config.ENABLE_PROFILING:
+            self._engine.enable_jit_events()
+        self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+        self.address = self._engine.get_function_address(name)
+        self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)
 
 
 def _fingerprint(label, sources, tile):
-    host = (numba.__version__, cpu_name(), registers())
-    digest = hashlib.sha256(repr((label, tile, host)).encode())
+    digest = hashlib.sha256(repr((label, tile, registers(), compiler())).encode())
     for source in sources:
-        digest.update(source)
+        digest.update(hashlib.sha256(source or b"").digest())
     return digest.hexdigest()[:24]
 
 
-@contextmanager
-def _cache_in(folder):
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)
-    try:
-        yield
-    finally:
-        numba.config.CACHE_DIR = before
+# A child in which another thread's compilation stands still would wait for it for ever, and LLVM be
+# left halfway: a fork waits until nobody compiles.
+os.register_at_fork(
+    before=global_compiler_lock.acquire,
+    after_in_parent=global_compiler_lock.release,
+    after_in_child=global_compiler_lock.release,
+)
