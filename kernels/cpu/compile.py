@@ -8,6 +8,7 @@ microkernel) would go unnoticed; it needs those files, a setting of the whole pr
 import ctypes
 import hashlib
 import os
+from contextlib import nullcontext
 from types import FunctionType
 
 import numba
@@ -118,10 +119,17 @@ def _fingerprint(label, sources, tile):
     return digest.hexdigest()[:24]
 
 
-# A child in which another thread's compilation stands still would wait for it for ever, and LLVM be
-# left halfway: a fork waits until nobody compiles.
-os.register_at_fork(
-    before=global_compiler_lock.acquire,
-    after_in_parent=global_compiler_lock.release,
-    after_in_child=global_compiler_lock.release,
-)
+def _hold():
+    for lock in LOCKS:
+        lock.__enter__()
+
+
+def _release():
+    for lock in reversed(LOCKS):
+        lock.__exit__(None, None, None)
+
+
+# A child in which another thread's compilation stands still would wait for it for ever, and find
+# LLVM halfway: a fork waits until nobody compiles.
+LOCKS = [global_compiler_lock, getattr(binding.ffi.lib, "_lock", nullcontext())]
+os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release)

@@ -1,0 +1,271 @@
+"""Compiled once: what a later process finds, and when it must compile anew. In real processes."""
+
+import compileall
+import shutil
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numba
+import pytest
+from conftest import run_python
+
+import fastrnn
+from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.cpu import cache, compile, compiled, sources
+from fastrnn.kernels.cpu.target import registers
+
+FIRST_CALL = """
+import torch, fastrnn
+
+torch.manual_seed(0)
+with torch.no_grad():
+    print(fastrnn.RNNCell(3, 4)(torch.ones(2, 3), torch.ones(2, 4)).sum().item())
+"""
+
+
+def first_call(cache, **environment):
+    """In a fresh process: (the result, whether it said that it compiles)."""
+    output, errors = run_python(FIRST_CALL, **{"FASTRNN_CACHE_DIR": str(cache)} | environment)
+    return float(output), "fastrnn: compiling" in errors
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A cache that one process has filled, and that process's result."""
+    cache = tmp_path_factory.mktemp("filled")
+    result, compiled = first_call(cache)
+    assert compiled
+    return cache, result
+
+
+def test_second_process_does_not_compile(filled):
+    cache, result = filled
+    assert first_call(cache) == (result, False)
+
+
+@pytest.mark.skipif(registers().bits == 128, reason="there is no narrower CPU than this one")
+def test_another_cpu_is_compiled_apart(filled):
+    """A folder on a network may serve unlike machines."""
+    cache, result = filled
+    narrow = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}
+    assert first_call(cache, **narrow) == (pytest.approx(result), True)
+
+
+def test_torn_files_are_compiled_anew_and_mended(filled, tmp_path):
+    cache, result = filled
+    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
+    whole = {path: path.stat().st_size for path in tmp_path.iterdir()}
+    for path in whole:
+        path.write_bytes(path.read_bytes()[:1000])
+    assert first_call(tmp_path) == (result, True)
+    assert sum(path.stat().st_size == size for path, size in whole.items()) == 1
+
+
+def test_processes_that_compile_at_once(filled, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        results = {result for result, _ in pool.map(lambda _: first_call(tmp_path), range(2))}
+    assert results == {filled[1]}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def copy_of_the_house(folder):
+    """The package's sources in ``folder``, to be changed there. Returns its kernels' folder."""
+    skip = shutil.ignore_patterns("kernels", "__pycache__")
+    shutil.copytree(Path(fastrnn.__file__).parent, folder / "fastrnn", ignore=skip)
+    kernels = folder / "fastrnn" / "kernels"
+    shutil.copytree(fastrnn.kernels.__path__[0], kernels, ignore=skip)
+    return kernels
+
+
+def change(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_changed_source_is_compiled_anew(tmp_path):
+    """No stale code: after a change of a cell, or of the engine, the cache is not believed."""
+    kernels, here = copy_of_the_house(tmp_path), {"PYTHONPATH": str(tmp_path)}
+    before, _ = first_call(tmp_path / "cache", **here)
+    change(kernels / "cpu" / "forward.py", "\nfrom", "\nUNUSED = 1\nfrom")
+    assert first_call(tmp_path / "cache", **here) == (before, True)
+    change(kernels / "cells" / "rnn.py", "tanh(x[0] + h[0])", "tanh(x[0] - h[0])")
+    after, compiled = first_call(tmp_path / "cache", **here)
+    assert compiled
+    assert after != before
+
+
+def without_sources(folder):
+    copy_of_the_house(folder)
+    compileall.compile_dir(folder, legacy=True, quiet=1)
+    for path in folder.rglob("*.py"):
+        path.unlink()
+    return folder
+
+
+def zipped(folder):
+    copy_of_the_house(folder)
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        for path in folder.rglob("*.py"):
+            archive.write(path, path.relative_to(folder))
+    shutil.rmtree(folder / "fastrnn")
+    return folder / "all.zip"
+
+
+def test_installed_otherwise(filled, tmp_path):
+    """Without sources, or as a zip: kept all the same, and found again."""
+
+    def two_calls(install):
+        folder = tmp_path / install.__name__
+        here = {"PYTHONPATH": str(install(folder))}
+        return [first_call(folder / "cache", **here) for _ in range(2)]
+
+    with ThreadPoolExecutor(2) as pool:
+        for calls in pool.map(two_calls, [without_sources, zipped]):
+            assert calls == [(filled[1], True), (filled[1], False)]
+
+
+def test_works_without_a_cache(filled):
+    assert first_call("/dev/null/cache") == (filled[1], True)
+
+
+def test_what_is_not_known_is_not_kept(monkeypatch):
+    """In an executable that was compiled, say, nothing tells one version from another."""
+    roots = []
+    monkeypatch.setattr(compile, "_made", {})
+    monkeypatch.setattr(compile, "_load", lambda root, key: None)
+    monkeypatch.setattr(compile, "_compile", lambda *arguments: roots.append(arguments[-2]))
+    compile.specialise([], {}, "label", [b"known", None], 8)
+    compile.specialise([], {}, "label", [b"known", b"too"], 8)
+    assert roots == [None, cache.default_root()]
+
+
+def test_numba_without_its_compiler(tmp_path):
+    """Torch's kernels serve, and explain says why; no matter what is in the cache."""
+    script = """
+    import torch, fastrnn
+
+    cell, layer = fastrnn.GRUCell(3, 4), fastrnn.LSTM(3, 4)
+    for module, x in (cell, torch.ones(2, 3)), (layer, torch.ones(5, 3)):
+        for autocast in (False, True):
+            with torch.autocast("cpu", enabled=autocast):
+                choice = fastrnn.backends.explain(module, x)
+                assert choice.name == "torch"
+                assert "NUMBA_DISABLE_JIT" in choice.reason or autocast and "step" in choice.reason
+                module(x)[0].sum().backward()
+    try:
+        with fastrnn.backends.use("numba"):
+            module(x)
+    except RuntimeError as error:
+        print(error)
+    """
+    output, errors = run_python(script, NUMBA_DISABLE_JIT="1", FASTRNN_CACHE_DIR=str(tmp_path))
+    assert "NUMBA_DISABLE_JIT" in output
+    assert not errors
+
+
+def test_threads_that_compile_at_once(tmp_path):
+    """Each function once; and Numba's own cache stays where it was."""
+    script = """
+    from concurrent.futures import ThreadPoolExecutor
+    import numba, torch, fastrnn
+
+    folder = numba.config.CACHE_DIR
+    cell = fastrnn.RNNCell(3, 4)
+    with ThreadPoolExecutor(3) as pool, torch.no_grad():
+        results = {pool.submit(cell, torch.ones(2, 3)) for _ in range(3)}
+    with torch.no_grad():
+        assert all(torch.equal(r.result(), cell(torch.ones(2, 3))) for r in results)
+    assert numba.config.CACHE_DIR == folder
+    """
+    _, errors = run_python(script, FASTRNN_CACHE_DIR=str(tmp_path))
+    assert errors.count("compiling") == 1
+
+
+def test_a_child_forked_while_another_thread_compiles(tmp_path):
+    """It can compile: the fork has waited until nobody did. Closed stderr on the way."""
+    script = """
+    import os, sys, threading, torch, fastrnn
+    from fastrnn.kernels.cpu import compile
+
+    def call(nonlinearity):
+        with torch.no_grad():
+            return fastrnn.RNNCell(3, 4, nonlinearity=nonlinearity)(torch.ones(2, 3))
+
+    def compile_slowly(*arguments, original=compile._compile):
+        compiling.set()
+        return original(*arguments)
+
+    sys.stderr.close()
+    compiling = threading.Event()
+    compile._compile = compile_slowly
+    thread = threading.Thread(target=call, args=("tanh",))
+    thread.start()
+    assert compiling.wait(60)
+    child = os.fork()
+    call("relu")
+    call("tanh")
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+    os._exit(0)
+    """
+    run_python(script, FASTRNN_CACHE_DIR=str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def fingerprint(cell=CELLS["gru"]):
+    return compile._fingerprint("label", compiled._depends_on(cell), 8)
+
+
+SETTINGS = {"OPT": 0, "SLP_VECTORIZE": 1, "BOUNDSCHECK": 1, "CPU_FEATURES": "+avx2"}
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS.items())
+def test_what_changes_code_changes_its_name(name, value, monkeypatch):
+    before = fingerprint()
+    monkeypatch.setattr(numba.config, name, value)
+    assert fingerprint() != before
+
+
+def test_a_cells_numbers_are_part_of_it(monkeypatch):
+    gru = CELLS["gru"]
+    assert fingerprint(replace(gru)) == fingerprint()
+    assert fingerprint(replace(gru, dx=(0, 1, 3))) != fingerprint()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "/elsewhere")
+    assert fingerprint() == fingerprint(gru)
+
+
+def test_a_numba_that_does_not_give_its_code_away(capsys):
+    assert compile._object_code(SimpleNamespace()) is None
+    assert "not kept" in capsys.readouterr().err
+
+
+PACKAGE = compiled.__package__
+CODE = fingerprint.__code__
+
+
+@pytest.mark.parametrize(
+    ("loader", "known"),
+    [
+        (SimpleNamespace(get_code=lambda name: CODE), True),
+        (SimpleNamespace(get_code=lambda name: None), False),
+        (SimpleNamespace(), False),
+    ],
+    ids=["frozen", "frozen-without-code", "compiled"],
+)
+def test_modules_without_files(loader, known, monkeypatch):
+    spec = SimpleNamespace(loader=loader, origin="frozen")
+    monkeypatch.setattr(sources, "find_spec", lambda name: spec)
+    found = sources.of_package(PACKAGE, compiled.HOST)
+    assert (found is not None) is known
+    assert not known or sources.of_code(CODE) in found
+
+
+def test_a_module_that_cannot_be_listed(monkeypatch):
+    assert sources.of_package(PACKAGE, compiled.HOST) == compiled.SOURCES
+    monkeypatch.setitem(sys.modules, f"{PACKAGE}.unlisted", compiled)
+    assert sources.of_package(PACKAGE, compiled.HOST) is None
