@@ -17,13 +17,14 @@ import fastrnn
 from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.cpu import cache, compile, compiled, sources
 from fastrnn.kernels.cpu.target import registers
+from fastrnn.kernels.refused import Refused
 
 FIRST_CALL = """
 import torch, fastrnn
 
 torch.manual_seed(0)
 with torch.no_grad():
-    print(fastrnn.RNNCell(3, 4)(torch.ones(2, 3), torch.ones(2, 4)).sum().item())
+    print(fastrnn.RNNCell(3, 4)(torch.ones(2, 3)).sum().item())
 """
 
 
@@ -93,10 +94,10 @@ def test_changed_source_is_compiled_anew(tmp_path):
     before, _ = first_call(tmp_path / "cache", **here)
     change(kernels / "cpu" / "forward.py", "\nfrom", "\nUNUSED = 1\nfrom")
     assert first_call(tmp_path / "cache", **here) == (before, True)
-    change(kernels / "cells" / "rnn.py", "tanh(x[0] + h[0])", "tanh(x[0] - h[0])")
+    change(kernels / "cells" / "rnn.py", "tanh(x[0] + h[0])", "tanh(h[0] - x[0])")
     after, compiled = first_call(tmp_path / "cache", **here)
     assert compiled
-    assert after != before
+    assert after == -before
 
 
 def without_sources(folder):
@@ -168,12 +169,24 @@ def test_numba_without_its_compiler(tmp_path):
     assert not errors
 
 
+def test_numba_told_later_not_to_compile(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    with pytest.raises(Refused, match="NUMBA_DISABLE_JIT"):
+        compile.specialise([], {}, "never compiled", [b"sources"], 8)
+
+
 def test_threads_that_compile_at_once(tmp_path):
     """Each function once; and Numba's own cache stays where it was."""
     script = """
     from concurrent.futures import ThreadPoolExecutor
     import numba, torch, fastrnn
+    from fastrnn.kernels.cpu import compile
 
+    def counted(*arguments, original=compile._compile):
+        print("compiles")
+        return original(*arguments)
+
+    compile._compile = counted
     folder = numba.config.CACHE_DIR
     cell = fastrnn.RNNCell(3, 4)
     with ThreadPoolExecutor(3) as pool, torch.no_grad():
@@ -182,8 +195,8 @@ def test_threads_that_compile_at_once(tmp_path):
         assert all(torch.equal(r.result(), cell(torch.ones(2, 3))) for r in results)
     assert numba.config.CACHE_DIR == folder
     """
-    _, errors = run_python(script, FASTRNN_CACHE_DIR=str(tmp_path))
-    assert errors.count("compiling") == 1
+    output, errors = run_python(script, FASTRNN_CACHE_DIR=str(tmp_path))
+    assert output.count("compiles") == errors.count("compiling") == 1
 
 
 def test_a_child_forked_while_another_thread_compiles(tmp_path):

@@ -16,8 +16,9 @@ from llvmlite import binding
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
+from ..refused import Refused
 from . import cache
-from .target import compiler, registers
+from .target import compiler, obstacle, registers
 
 SIGNATURE = numba.types.void(numba.types.voidptr)
 
@@ -44,7 +45,8 @@ def specialise(functions, names, label, sources, tile):
 
     It is compiled with ``names`` and the functions before it as globals. ``label`` says what it is,
     once aloud if it has to be compiled. The result must be determined by ``label``, the bytes in
-    ``sources`` and the ``tile``; where None is among the sources, it is not kept on disk.
+    ``sources`` and the ``tile``; where None is among the sources, it is not kept on disk. Raises
+    Refused if it has to be compiled and Numba has been told not to.
     """
     key = _fingerprint(label, sources, tile)
     root = None if None in sources else cache.default_root()
@@ -67,6 +69,8 @@ def _load(root, key):
 
 
 def _compile(functions, names, label, root, key):
+    if why := obstacle():  # the first of all calls would not have come here
+        raise Refused("numba", f"{why} since an earlier call")
     cache.say(f"compiling {label} for this CPU, once")
     names = dict(names)
 
@@ -101,7 +105,7 @@ class Linked:
     """Object code, linked into this process for as long as this lives."""
 
     def __init__(self, name, code):
-        assert cpu_target.target_context  # LLVM is ready, and knows where Numba's own functions are
+        _ = cpu_target.target_context  # by this LLVM is ready, and knows Numba's own functions
         machine = binding.Target.from_triple(binding.get_process_triple()).create_target_machine()
         self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
         if numba.config.ENABLE_PROFILING:
