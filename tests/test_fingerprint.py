@@ -35,7 +35,7 @@ def test_a_cells_numbers_are_part_of_it(monkeypatch):
 
 
 def test_a_numba_that_does_not_give_its_code_away(capsys):
-    assert compile._object_code(SimpleNamespace()) is None
+    assert compile._content(SimpleNamespace()) is None
     assert "not kept" in capsys.readouterr().err
 
 

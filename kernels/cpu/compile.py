@@ -15,6 +15,7 @@ import numba
 from llvmlite import binding
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
 from ..refused import Refused
 from . import cache
@@ -64,8 +65,13 @@ def _load(root, key):
     content = None if root is None else cache.read(root, key)
     if content is None:
         return None
-    name, _, code = content.partition(b"\n")
-    return Linked(name.decode(), code)
+    head, _, code = content.partition(b"\n")
+    name, *outside = head.decode().split("\0")
+    # LLVM would take the address of every function outside for zero if one of them were unknown
+    rtsys.initialize(cpu_target.target_context)
+    if not all(map(binding.address_of_symbol, outside)):
+        return None
+    return Linked(name, code)
 
 
 def _compile(functions, names, label, root, key):
@@ -85,27 +91,41 @@ def _compile(functions, names, label, root, key):
         compiled = numba.njit(error_model="numpy", forceinline=inline)(own(function))
         names[function.__name__] = compiled
     made = numba.cfunc(SIGNATURE, error_model="numpy")(own(functions[-1]))
-    code = None if root is None else _object_code(made)
-    if code is not None:
-        cache.write(root, key, made.native_name.encode() + b"\n" + code)
+    content = None if root is None else _content(made)
+    if content is not None:
+        cache.write(root, key, content)
     return made
 
 
-def _object_code(made):
-    """The object code of Numba's CFunc, None where it cannot be had or holds addresses."""
+def _content(made):
+    """What to keep of Numba's CFunc: its name, those of what it calls outside, and its object code.
+
+    None where this cannot be had, or holds addresses of this process.
+    """
     try:
         library = made._library
-        return None if library.has_dynamic_globals else library._get_compiled_object()
-    except AttributeError as error:  # these are Numba's own affairs, and may change
+        if library.has_dynamic_globals:
+            return None
+        module, code = library._final_module, library._get_compiled_object()
+    except (
+        AttributeError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # these are Numba's own affairs, and may change
         cache.say(f"compiled code is not kept: Numba {numba.__version__}: {error}")
         return None
+    names = [
+        value.name
+        for value in (*module.functions, *module.global_variables)
+        if value.is_declaration and not value.name.startswith("llvm.")
+    ]
+    return "\0".join([made.native_name, *names]).encode() + b"\n" + code
 
 
 class Linked:
     """Object code, linked into this process for as long as this lives."""
 
     def __init__(self, name, code):
-        _ = cpu_target.target_context  # by this LLVM is ready, and knows Numba's own functions
         machine = binding.Target.from_triple(binding.get_process_triple()).create_target_machine()
         self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
         if numba.config.ENABLE_PROFILING:
