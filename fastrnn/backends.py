@@ -135,7 +135,7 @@ def _under_autocast(tensors, step):
     plain = all(t.device.type == "cpu" and t.layout == torch.strided for t in tensors)
     if not plain or any(t.dtype not in (torch.float32, to) for t in tensors):
         return Choice("torch", f"autocast, and not every tensor is float32 or {_name(to)} on CPU")
-    return Choice("numba", f"autocast to {_name(to)} on CPU{_computed_in(to, step)}")
+    return _on_cpu(to, step, f"autocast to {_name(to)}")
 
 
 def _on_gpu(tensors, step, layer, forced, traced=False):
@@ -198,21 +198,21 @@ def _cudnn_takes(dtype):
 @cache
 def _served(dtype, step):
     """The Choice for tensors of ``dtype`` on CPU."""
-    if dtype not in NUMBA_DTYPES:
-        return None
-    return Choice("numba", f"{_name(dtype)} on CPU{_computed_in(dtype, step)}")
+    return _on_cpu(dtype, step, _name(dtype)) if dtype in NUMBA_DTYPES else None
 
 
 _served_in_trace = constant(_served)
 
 
 @constant
-def _computed_in(dtype, step):
-    """What to add where the CPU engine computes in another dtype than the tensors'."""
-    if dtype not in (torch.bfloat16, torch.float16):  # known without loading the engine
-        return ""
-    computed = torch.float32 if step else load("numba").dtypes(dtype)[0]
-    return "" if computed == dtype else f", computed in {_name(computed)}"
+def _on_cpu(dtype, step, name):
+    """The Choice for what is called ``name`` and of a dtype that the CPU engine knows."""
+    if obstacle := import_module("fastrnn.kernels.cpu.target").obstacle():
+        return Choice("torch", obstacle)
+    half = step and dtype == torch.bfloat16  # which the engine of single steps has not
+    computed = torch.float32 if half else load("numba").dtypes(dtype)[0]
+    other = "" if computed == dtype else f", computed in {_name(computed)}"
+    return Choice("numba", f"{name} on CPU{other}")
 
 
 def _name(dtype):

@@ -1,14 +1,11 @@
-"""What is compiled: for which CPU, where it is kept, and when it must be compiled anew."""
+"""What is compiled: for which CPU, and how long a first call takes."""
 
 import platform
-import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from conftest import run_python
 
-import fastrnn
 from fastrnn.kernels.cpu.target import cpu_name, registers
 
 # Other CPUs than the host, by their names and features in LLVM, and the width of their registers.
@@ -49,13 +46,6 @@ with spying() as calls:
 assert calls.keys() == {{"forward", "backward"}}
 """
 SCRIPTS = {"layers": COMPARE_ALL, "steps": COMPARE_STEPS}
-FIRST_CALL = """
-import torch, fastrnn
-
-torch.manual_seed(0)
-with torch.no_grad():
-    print(fastrnn.RNN(3, 4)(torch.ones(5, 2, 3))[0].sum().item())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -90,94 +80,6 @@ def test_narrower_registers(target, script, narrow):
 
 def test_this_machines_registers():
     run_python(COMPARE_ALL.format(bits=registers().bits))
-
-
-def first_call(cache, **environment):
-    """In a fresh process: (the result, whether it said that it compiles)."""
-    output, errors = run_python(FIRST_CALL, **{"FASTRNN_CACHE_DIR": str(cache)} | environment)
-    assert not errors or errors.startswith("fastrnn: compiling")
-    return float(output), "compiling" in errors
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory):
-    """A cache that one process has filled, and that process's result."""
-    cache = tmp_path_factory.mktemp("filled")
-    result, compiled = first_call(cache)
-    assert compiled
-    return cache, result
-
-
-def test_second_process_does_not_compile(filled):
-    cache, result = filled
-    assert first_call(cache) == (result, False)
-
-
-@pytest.mark.skipif(registers().bits == 128, reason="there is no narrower CPU than this one")
-def test_another_cpu_is_compiled_apart(filled):
-    """A folder on a network may serve unlike machines."""
-    cache, result = filled
-    narrow = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}
-    assert first_call(cache, **narrow) == (pytest.approx(result), True)
-    assert first_call(cache) == (result, False)
-
-
-def test_interrupted_compilation_says_so_again(filled, tmp_path):
-    """Folders without code in them, as an interrupt leaves them behind, are not taken for a hit."""
-    cache, result = filled
-    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
-    for file in tmp_path.rglob("*.nb*"):
-        file.unlink()
-    assert first_call(tmp_path) == (result, True)
-
-
-def copy_of_the_house(folder):
-    """The package's sources in ``folder``, to be changed there. Returns its kernels' folder."""
-    skip = shutil.ignore_patterns("kernels", "__pycache__")
-    shutil.copytree(Path(fastrnn.__file__).parent, folder / "fastrnn", ignore=skip)
-    kernels = folder / "fastrnn" / "kernels"
-    shutil.copytree(fastrnn.kernels.__path__[0], kernels, ignore=skip)
-    return kernels
-
-
-# A file, what is replaced in it, and whether results change.
-CHANGES = {
-    "cell": ("cells/rnn.py", "tanh(x[0] + h[0])", "tanh(x[0] - h[0])", True),
-    "engine": ("cpu/forward.py", "\nfrom", "\nUNUSED = 1\nfrom", False),
-}
-
-
-@pytest.mark.parametrize(("file", "old", "new", "matters"), CHANGES.values(), ids=CHANGES)
-def test_changed_source_is_compiled_anew(file, old, new, matters, tmp_path):
-    """No stale code: after a change of a cell, or of the engine, the cache is not believed."""
-    path = copy_of_the_house(tmp_path) / file
-    here = {"PYTHONPATH": str(tmp_path)}
-    before, _ = first_call(tmp_path / "cache", **here)
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    after, compiled = first_call(tmp_path / "cache", **here)
-    assert compiled
-    assert (after == before) is not matters
-
-
-def test_processes_that_compile_at_once(filled, tmp_path):
-    """They share a fresh cache, and each other's files half written."""
-    with ThreadPoolExecutor(3) as pool:
-        results = {result for result, _ in pool.map(lambda _: first_call(tmp_path), range(3))}
-    assert results == {filled[1]}
-    assert first_call(tmp_path) == (filled[1], False)
-
-
-NO_CACHE = {
-    "cache-is-no-folder": {"FASTRNN_CACHE_DIR": "/dev/null/cache"},
-    "no-home": {"FASTRNN_CACHE_DIR": "", "HOME": "/dev/null/home", "XDG_CACHE_HOME": ""},
-}
-
-
-@pytest.mark.parametrize("environment", NO_CACHE.values(), ids=NO_CACHE)
-def test_works_without_a_cache(environment, filled, tmp_path):
-    assert first_call("", TMPDIR=str(tmp_path), **environment)[0] == filled[1]
 
 
 def test_first_call_time():

@@ -1,23 +1,27 @@
-"""Compiled functions: rebound to their specialisation, and cached on disk by all that is in them.
+"""Compiled functions: rebound to their specialisation, and kept on disk by all that is in them.
 
-Numba's own cache keys on a function's file and bytecode; what a specialised function calls (the
-cell, the microkernel) would go unnoticed. So each specialisation has a folder and a name of its
-own.
+What is kept is object code, in one file for each function. Numba's own cache does not serve: it
+keys on a function's file and bytecode, so what a specialised function calls (the cell, the
+microkernel) would go unnoticed; it needs those files, a setting of the whole process, and pickles.
 """
 
+import ctypes
 import hashlib
 import os
-import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache, wraps
-from pathlib import Path
+from contextlib import nullcontext
+from functools import wraps
 from types import FunctionType
 
 import numba
+from llvmlite import binding
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
-from .target import cpu_name, registers
+from ..refused import Refused
+from . import cache
+from .target import compiler, obstacle, registers
 
 SIGNATURE = numba.types.void(numba.types.voidptr)
 
@@ -58,62 +62,119 @@ def undisturbed(function):
 
 @undisturbed
 def specialise(functions, names, label, sources, tile):
-    """The last of ``functions`` as a C function of a plan's address (Numba's CFunc).
+    """The last of ``functions`` as a C function of a plan's address: its ``address``, and
+    ``ctypes``, to call it.
 
     It is compiled with ``names`` and the functions before it as globals. ``label`` says what it is,
     once aloud if it has to be compiled. The result must be determined by ``label``, the bytes in
-    ``sources`` and the ``tile``.
+    ``sources`` and the ``tile``; where None is among the sources, it is not kept on disk. Raises
+    Refused if it has to be compiled and Numba has been told not to.
     """
+    key = _fingerprint(label, sources, tile)
+    root = None if None in sources else cache.default_root()
+    with global_compiler_lock:
+        if key not in _made:
+            _made[key] = _load(root, key) or _compile(functions, names, label, root, key)
+        return _made[key]
+
+
+_made = {}  # what this process has, by its fingerprint
+
+
+def _load(root, key):
+    """The function that ``_compile`` has kept, None if there is none."""
+    content = None if root is None else cache.read(root, key)
+    if content is None:
+        return None
+    head, _, code = content.partition(b"\n")
+    name, *outside = head.decode().split("\0")
+    # LLVM would take the address of every function outside for zero if one of them were unknown
+    rtsys.initialize(cpu_target.target_context)
+    if not all(map(binding.address_of_symbol, outside)):
+        return None
+    return Linked(name, code)
+
+
+def _compile(functions, names, label, root, key):
+    if why := obstacle():  # the first of all calls would not have come here
+        raise Refused("numba", f"{why} since an earlier call")
+    cache.say(f"compiling {label} for this CPU, once")
     names = dict(names)
-    fingerprint = _fingerprint(label, sources, tile)
 
     def own(function):
-        """Rebound, and called as nothing else is: code from the cache is linked by its name."""
+        """Rebound, and called as nothing else is: code is linked by its name."""
         bound = rebind(function, names)
-        bound.__qualname__ = f"{function.__name__}_{fingerprint}"
+        bound.__qualname__ = f"{function.__name__}_{key}"
         return bound
 
     for function in functions[:-1]:
         inline = getattr(function, "inlined", False)
         compiled = numba.njit(error_model="numpy", forceinline=inline)(own(function))
         names[function.__name__] = compiled
-    folder = cache_root() / fingerprint
-    if not any(folder.rglob("*.nbi")):
-        print(f"fastrnn: compiling {label} for this CPU, once", file=sys.stderr)
-    with _cache_in(folder):
-        compiled = numba.cfunc(SIGNATURE, cache=True, error_model="numpy")
-        return compiled(own(functions[-1]))
+    made = numba.cfunc(SIGNATURE, error_model="numpy")(own(functions[-1]))
+    content = None if root is None else _content(made)
+    if content is not None:
+        cache.write(root, key, content)
+    return made
 
 
-@cache
-def cache_root():
-    """Where compiled code is kept: $FASTRNN_CACHE_DIR, or fastrnn/ in the user's cache folder.
+def _content(made):
+    """What to keep of Numba's CFunc: its name, those of what it calls outside, and its object code.
 
-    Where neither can be written to, a folder that lasts as long as the process.
+    None where this cannot be had, or holds addresses of this process.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = Path(os.environ.get("FASTRNN_CACHE_DIR") or base / "fastrnn")
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=root).close()
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="fastrnn-"))
-    return root
+        library = made._library
+        if library.has_dynamic_globals:
+            return None
+        module, code = library._final_module, library._get_compiled_object()
+    except (
+        AttributeError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # these are Numba's own affairs, and may change
+        cache.say(f"compiled code is not kept: Numba {numba.__version__}: {error}")
+        return None
+    names = [
+        value.name
+        for value in (*module.functions, *module.global_variables)
+        if value.is_declaration and not value.name.startswith("llvm.")
+    ]
+    return "\0".join([made.native_name, *names]).encode() + b"\n" + code
+
+
+class Linked:
+    """Object code, linked into this process for as long as this lives."""
+
+    def __init__(self, name, code):
+        machine = binding.Target.from_triple(binding.get_process_triple()).create_target_machine()
+        self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+        if numba.config.ENABLE_PROFILING:
+            self._engine.enable_jit_events()
+        self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+        self.address = self._engine.get_function_address(name)
+        self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)
 
 
 def _fingerprint(label, sources, tile):
-    host = (numba.__version__, cpu_name(), registers())
-    digest = hashlib.sha256(repr((label, tile, host)).encode())
+    digest = hashlib.sha256(repr((label, tile, registers(), compiler())).encode())
     for source in sources:
-        digest.update(source)
+        digest.update(hashlib.sha256(source or b"").digest())
     return digest.hexdigest()[:24]
 
 
-@contextmanager
-def _cache_in(folder):
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)
-    try:
-        yield
-    finally:
-        numba.config.CACHE_DIR = before
+def _hold():
+    for lock in LOCKS:
+        lock.__enter__()
+
+
+def _release():
+    for lock in reversed(LOCKS):
+        lock.__exit__(None, None, None)
+
+
+# A child in which another thread's compilation stands still would wait for it for ever, and find
+# LLVM halfway: a fork waits until nobody compiles.
+LOCKS = [global_compiler_lock, getattr(binding.ffi.lib, "_lock", nullcontext())]
+os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release)

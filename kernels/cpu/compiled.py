@@ -1,15 +1,13 @@
 """The compiled functions: which sources and sizes go into each."""
 
-import marshal
 from functools import cache
-from pathlib import Path
 
 import numba
 import torch
 from numba import types
 
 from . import backward as backward_loop
-from . import blocks, products, recompute, step_loops
+from . import blocks, products, recompute, sources, step_loops
 from . import forward as forward_loop
 from .activations import make_activations
 from .bfloat16 import Bfloat16, Pairs, divide_roughly
@@ -32,12 +30,8 @@ ELEMENTS = {
 }
 # The files that nothing compiled comes from: they call it.
 HOST = {"calls", "engine", "layouts", "memory", "step", "threads"}
-# What the compiled code depends on, as it was when it was imported.
-SOURCES = b"".join(
-    path.read_bytes()
-    for path in sorted(Path(__file__).parent.glob("*.py"))
-    if path.stem not in HOST
-)
+# What the compiled code depends on, as it was when it was imported; None if that is not known.
+SOURCES = sources.of_package(__package__, HOST)
 
 
 @cache
@@ -55,12 +49,6 @@ def wide(dtype):
 def depth(k, dtype):
     """How deep the panels of a product over ``k`` are, in whole steps of the microkernel."""
     return k + k % 2 if dtype == torch.bfloat16 else k
-
-
-@cache
-def zeros(dtype):
-    """More zeros than any tile is wide, to start sums from; never written to."""
-    return torch.zeros(1024, dtype=wide(dtype))
 
 
 def _machine(dtype, tile):
@@ -104,6 +92,16 @@ def _cell(cell, dtype):
     }
 
 
+def _depends_on(cell):
+    """The bytes that what is compiled for a cell depends on; None among them if not all is known.
+
+    Of the cell that is the code of its two functions, and all that it says in numbers.
+    """
+    numbers = [value for value in vars(cell).values() if not callable(value)]
+    codes = [sources.of_code(f.__code__) for f in (cell.forward, cell.backward)]
+    return [SOURCES, repr(numbers).encode(), *codes]
+
+
 @cache
 def forward(cell, dtype):
     """The forward time loop."""
@@ -139,10 +137,9 @@ def backward(cell, dtype):
 
 def _compile(name, functions, record, tile, dtype, cell):
     names = _machine(dtype, tile) | _cell(cell, dtype) | {"RECORD": record}
-    sources = [SOURCES, *(marshal.dumps(f.__code__) for f in (cell.forward, cell.backward))]
     label = f"{cell.name} {name} in {str(dtype).removeprefix('torch.')}"
     functions = [blocks.multiply, blocks.pack, blocks.spread, *functions, blocks.every_direction]
-    return specialise(functions, names, label, sources, tile)
+    return specialise(functions, names, label, _depends_on(cell), tile)
 
 
 @cache
@@ -190,6 +187,5 @@ def _compile_step(functions, cell, dtype):
         "SLOTS": slots,
         "APART": apart,
     }
-    sources = [SOURCES, *(marshal.dumps(f.__code__) for f in (cell.forward, cell.backward))]
     label = f"{cell.name} step {functions[-1].__name__} in {str(dtype).removeprefix('torch.')}"
-    return specialise(functions, names, label, sources, (tile, count, wide))
+    return specialise(functions, names, label, _depends_on(cell), (tile, count, wide))

@@ -5,9 +5,11 @@ CPU can be had on any machine that way, and the tests do.
 """
 
 import platform
+import sys
 from functools import cache
 from typing import NamedTuple
 
+import llvmlite
 import numba
 from llvmlite import binding
 
@@ -39,3 +41,22 @@ def registers():
     if platform.machine().lower() in ("aarch64", "arm64"):
         return Registers("NEON", 128, 32)
     return Registers("128-bit vectors", 128, 16)
+
+
+# Of Numba's settings, those that say nothing of the code: they differ between processes.
+IRRELEVANT = {"CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_DEFAULT_NUM_THREADS"}
+
+
+def compiler():
+    """All that says what machine code the compiler makes: versions, the CPU, Numba's settings."""
+    settings = {name for name in dir(numba.config) if name.isupper()} - IRRELEVANT
+    return (
+        (sys.version, numba.__version__, llvmlite.__version__),
+        (binding.get_process_triple(), cpu_name(), binding.get_host_cpu_features().flatten()),
+        [(name, getattr(numba.config, name)) for name in sorted(settings)],
+    )
+
+
+def obstacle():
+    """Why nothing can be compiled in this process, if so."""
+    return "NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else None

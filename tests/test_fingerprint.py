@@ -1,0 +1,83 @@
+"""What the name of compiled code is made of, and what is not kept for want of a sure name."""
+
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numba
+import pytest
+
+from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.cpu import cache, compile, compiled, sources
+from fastrnn.kernels.refused import Refused
+
+
+def fingerprint(cell=CELLS["gru"]):
+    return compile._fingerprint("label", compiled._depends_on(cell), 8)
+
+
+SETTINGS = {"OPT": 0, "SLP_VECTORIZE": 1, "BOUNDSCHECK": 1, "CPU_FEATURES": "+avx2"}
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS.items())
+def test_what_changes_code_changes_its_name(name, value, monkeypatch):
+    before = fingerprint()
+    monkeypatch.setattr(numba.config, name, value)
+    assert fingerprint() != before
+
+
+def test_a_cells_numbers_are_part_of_it(monkeypatch):
+    gru = CELLS["gru"]
+    assert fingerprint(replace(gru)) == fingerprint()
+    assert fingerprint(replace(gru, dx=(0, 1, 3))) != fingerprint()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "/elsewhere")
+    assert fingerprint() == fingerprint(gru)
+
+
+def test_a_numba_that_does_not_give_its_code_away(capsys):
+    assert compile._content(SimpleNamespace()) is None
+    assert "not kept" in capsys.readouterr().err
+
+
+PACKAGE = compiled.__package__
+CODE = fingerprint.__code__
+
+
+@pytest.mark.parametrize(
+    ("loader", "known"),
+    [
+        (SimpleNamespace(get_code=lambda name: CODE), True),
+        (SimpleNamespace(get_code=lambda name: None), False),
+        (SimpleNamespace(), False),
+    ],
+    ids=["frozen", "frozen-without-code", "compiled"],
+)
+def test_modules_without_files(loader, known, monkeypatch):
+    spec = SimpleNamespace(loader=loader, origin="frozen")
+    monkeypatch.setattr(sources, "find_spec", lambda name: spec)
+    found = sources.of_package(PACKAGE, compiled.HOST)
+    assert (found is not None) is known
+    assert not known or sources.of_code(CODE) in found
+
+
+def test_a_module_that_cannot_be_listed(monkeypatch):
+    assert sources.of_package(PACKAGE, compiled.HOST) == compiled.SOURCES
+    monkeypatch.setitem(sys.modules, f"{PACKAGE}.unlisted", compiled)
+    assert sources.of_package(PACKAGE, compiled.HOST) is None
+
+
+def test_what_is_not_known_is_not_kept(monkeypatch):
+    """In an executable that was compiled, say, nothing tells one version from another."""
+    roots = []
+    monkeypatch.setattr(compile, "_made", {})
+    monkeypatch.setattr(compile, "_load", lambda root, key: None)
+    monkeypatch.setattr(compile, "_compile", lambda *arguments: roots.append(arguments[-2]))
+    compile.specialise([], {}, "label", [b"known", None], 8)
+    compile.specialise([], {}, "label", [b"known", b"too"], 8)
+    assert roots == [None, cache.default_root()]
+
+
+def test_numba_told_later_not_to_compile(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    with pytest.raises(Refused, match="NUMBA_DISABLE_JIT"):
+        compile.specialise([], {}, "never compiled", [b"sources"], 8)
