@@ -13,7 +13,7 @@ import torch
 from torch import _VF
 from torch._C._functorch import is_legacy_batchedtensor
 
-from . import backends
+from . import backends, profiling
 from .autograd import differentiable
 from .kernels import reference
 from .kernels import steps as layouts
@@ -74,7 +74,10 @@ def _fused(cell, *tensors):
         for t in tensors:
             if t is not None and t.requires_grad:
                 return Step.apply(cell, *tensors)
-    return _numba().forward(cell, *tensors, False)[:2]
+    run = _numba().forward
+    if profiling.flag._is_profiler_enabled:
+        run = partial(profiling.step, run, "")
+    return run(cell, *tensors, False)[:2]
 
 
 @cache
@@ -88,20 +91,32 @@ class Step(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, cell, *tensors):
-        h_new, c_new, kept = _numba().forward(cell, *tensors, True)
+        run = _numba().forward
+        if profiling.flag._is_profiler_enabled:
+            run = partial(profiling.step, run, "")
+        h_new, c_new, kept = run(cell, *tensors, True)
         ctx.cell = cell
-        ctx.save_for_backward(*tensors, kept)
+        # without those that are not there: who draws a graph expects no None
+        x, h, c, w_ih, w_hh, b_ih, b_hh = tensors
+        biases = () if b_ih is None else (b_ih, b_hh)
+        ctx.save_for_backward(x, h, w_ih, w_hh, kept, *biases, *(() if c is None else (c,)))
         return h_new, c_new
 
     @staticmethod
     def backward(ctx, dh, dc):
         cell, needed = ctx.cell, ctx.needs_input_grad[1:]
-        x, h, c, w_ih, w_hh, b_ih, b_hh, kept = ctx.saved_tensors
+        x, h, w_ih, w_hh, kept, *rest = ctx.saved_tensors
+        c = rest.pop() if cell.states == 2 else None
+        b_ih, b_hh = rest or (None, None)
         # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
         batched = is_legacy_batchedtensor(dh) or (dc is not None and is_legacy_batchedtensor(dc))
-        if not batched and not torch.is_grad_enabled():
-            engine = _numba()
-            return None, *engine.gradients(cell, x, h, c, w_ih, w_hh, kept, dh, dc, needed)
+        # and a dispatch mode sees operations of torch's only
+        watched = batched or torch._C._len_torch_dispatch_stack() > 0
+        if not watched and not torch.is_grad_enabled():
+            run = _numba().gradients
+            if profiling.flag._is_profiler_enabled:
+                run = partial(profiling.step, run, " backward")
+            return None, *run(cell, x, h, c, w_ih, w_hh, kept, dh, dc, needed)
         inputs = (x, h, c, w_ih, w_hh, b_ih, b_hh)
         return None, *differentiable(
             lambda *tensors: _reference(cell, *tensors), inputs, needed, (dh, dc)
