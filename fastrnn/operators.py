@@ -211,35 +211,6 @@ def _kept_by_triton(cell, x, directions, states):
     return x.new_empty(ends[-1], dtype=torch.uint8)
 
 
-def decompositions():
-    """{operator: function}, as ExportedProgram.run_decompositions takes it: a layer step by step.
-
-    What comes of it is torch's operations alone, and runs where fastrnn is not installed:
-
-        program = torch.export.export(model, (x,))
-        program = program.run_decompositions(fastrnn.operators.decompositions())
-
-    Raises ValueError where the program leaves T open, or is of packed rows: the number of
-    operations depends on these.
-    """
-    return {
-        torch.ops.fastrnn.layer.default: _step_by_step,
-        torch.ops.fastrnn.layer_packed.default: _step_by_step,
-    }
-
-
-def _step_by_step(engine, cell, keep, x, batch_sizes, states, weights):
-    """As ``_layer``, of no fixed sizes but T."""
-    from torch.fx.experimental.symbolic_shapes import is_concrete_int  # takes long to load
-
-    (N, _), B = x.shape, states[0].shape[1]
-    if batch_sizes is not None or not is_concrete_int(N // B):
-        raise ValueError("only a layer of fixed T, dense, can be written out step by step")
-    steps, directions = layouts.Traced(int(N // B), B, N), _directions(states, weights)
-    y, *finals = layer_by_reference(CELLS[cell], x, steps, directions, states)
-    return [y, *finals, x.new_empty(0)]
-
-
 # For each engine: an empty tensor as it keeps for backward (Keep.ALL).
 KEPT = {"numba": _kept_by_numba, "triton": _kept_by_triton}
 

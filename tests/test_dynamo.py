@@ -41,7 +41,7 @@ ADMITTED = """
 import sys, torch
 {imports}
 
-waiting = {f.awaited for f in sys.meta_path if type(f).__module__ == "fastrnn.loading"}
+waiting = [f.awaited for f in sys.meta_path if type(f).__module__ == "fastrnn.loading"]
 assert "torch._dynamo.variables.builder" not in waiting
 layer = fastrnn.GRU(3, 4)
 fast = torch.compile(layer, fullgraph=True, backend="eager")

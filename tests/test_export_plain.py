@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 import fastrnn
-from fastrnn import backends, operators
+from fastrnn import backends, lowering
 
 # the exporter's own
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -40,9 +40,11 @@ def exported(module, x, engine=None, **options):
 
 def in_aten(module, x, way, **options):
     """The program without our operators, made in one of the ways there are."""
-    if way != "lowered":
+    if way in backends.ENGINES:
         return exported(module, x, way, **options)
-    return exported(module, x, **options).run_decompositions(operators.decompositions())
+    table = torch.export.default_decompositions() if way == "core" else {}
+    program = exported(module, x, **options)
+    return program.run_decompositions({**table, **lowering.decompositions()})
 
 
 def ours_in(program):
@@ -69,7 +71,7 @@ def test_without_fastrnn(way, tmp_path):
     assert output.split() == names
 
 
-@pytest.mark.parametrize("way", ["torch", "reference", "lowered"])
+@pytest.mark.parametrize("way", ["torch", "reference", "lowered", "core"])
 @pytest.mark.parametrize("strict", [False, True], ids=["plain", "strict"])
 def test_projection(way, strict):
     ours, x = fastrnn.LSTM(4, 5, proj_size=2).eval(), torch.randn(7, 3, 4)
@@ -116,7 +118,7 @@ def test_what_cannot_be_written_out():
     packed = torch.export.export(Packed(), (torch.randn(7, 4), sizes))
     for each in (program, packed):
         with pytest.raises(ValueError, match="of fixed T, dense"):
-            each.run_decompositions(operators.decompositions())
+            each.run_decompositions(lowering.decompositions())
 
 
 MISSING = """
