@@ -1,6 +1,6 @@
 """torch.nn.RNN, LSTM and GRU as fused kernels: replace ``torch.nn.`` by ``fastrnn.``"""
 
-from . import backends
+from . import backends, lowering
 from .conversion import accelerate, restore
 from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
@@ -14,5 +14,6 @@ __all__ = [
     "RNNCell",
     "accelerate",
     "backends",
+    "lowering",
     "restore",
 ]

@@ -2,7 +2,7 @@
 
 import torch
 
-from . import backends
+from . import backends, profiling
 from .kernels import autocast, reference
 from .kernels.keep import Keep
 from .kernels.untraced import untraced
@@ -17,14 +17,14 @@ def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
 
     keep: how much of it to keep for backward, where there will be one.
     """
-    engine = backends.load(engine)
-    if engine is reference:
-        return reference.layer(cell, x, steps, directions, states)
+    if engine == "reference":
+        return profiling.layer(reference.layer, "", cell, x, steps, directions, states)
     tensors = (x, *states, *(w for weights in directions for w in weights))
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         y, *finals = Layer.apply(engine, cell, steps, keep, *tensors)
         return y, tuple(finals)
-    y, finals, _ = engine.layer(cell, x, steps, directions, states, Keep.NOTHING)
+    given = cell, x, steps, directions, states, Keep.NOTHING
+    y, finals, _ = profiling.layer(backends.load(engine).layer, "", *given)
     return y, finals
 
 
@@ -57,7 +57,8 @@ class Layer(torch.autograd.Function):
     @untraced
     def forward(ctx, engine, cell, steps, keep, *tensors):
         x, states, directions = _unflatten(cell, tensors)
-        y, finals, kept = engine.layer(cell, x, steps, directions, states, keep)
+        given = cell, x, steps, directions, states, keep
+        y, finals, kept = profiling.layer(backends.load(engine).layer, "", *given)
         ctx.engine, ctx.cell, ctx.steps, ctx.keep = engine, cell, steps, keep
         ctx.count = len(tensors)
         save(ctx, *tensors, *kept)
@@ -78,13 +79,29 @@ class Layer(torch.autograd.Function):
                 return layer_by_reference(cell, x, ctx.steps, directions, states)
 
             return *[None] * LEADING, *differentiable(again, inputs, needed, grads)
+        if torch._C._len_torch_dispatch_stack():
+            return *[None] * LEADING, *_watched(ctx, inputs, kept, grads, needed)
         x, states, directions = _unflatten(cell, inputs)
         _, _, need_weights = _unflatten(cell, needed)
-        dx, dstates, dweights = ctx.engine.gradients(
-            cell, x, ctx.steps, directions, states, ctx.keep, kept, grads, needed[0], need_weights
+        given = cell, x, ctx.steps, directions, states, ctx.keep, kept, grads
+        dx, dstates, dweights = profiling.layer(
+            backends.load(ctx.engine).gradients, " backward", *given, needed[0], need_weights
         )
         flat = (dx, *dstates, *(g for weights in dweights for g in weights))
         return *[None] * LEADING, *(g if n else None for g, n in zip(flat, needed, strict=True))
+
+
+def _watched(ctx, inputs, kept, grads, needed):
+    """The gradients by the operator of operators.py, which is what a dispatch mode can see."""
+    cell, steps = ctx.cell, ctx.steps
+    given = [t for t in inputs if t is not None]
+    x, states, weights = given[0], given[1 : 1 + cell.states], given[1 + cell.states :]
+    there = [n for t, n in zip(inputs, needed, strict=True) if t is not None]
+    operators, sizes = torch.ops.fastrnn, None if steps.dense else steps.batch_sizes
+    run = operators.layer_gradients if steps.dense else operators.layer_packed_gradients
+    rest = sizes, states, weights, kept, list(grads), there
+    found = iter(run(ctx.engine, cell.name, int(ctx.keep), x, *rest))
+    return [next(found) if n else None for n in needed]
 
 
 def layer_by_reference(cell, x, steps, directions, states):

@@ -13,7 +13,7 @@ import torch
 from torch import _VF
 from torch._C._functorch import is_legacy_batchedtensor
 
-from . import backends
+from . import backends, profiling
 from .autograd import differentiable, save, saved
 from .kernels import reference
 from .kernels import steps as layouts
@@ -78,7 +78,10 @@ def _fused(cell, *tensors):
         for t in tensors:
             if t is not None and t.requires_grad:
                 return Step.apply(cell, *tensors)
-    return _numba().forward(cell, *tensors, False)[:2]
+    run = _numba().forward
+    if profiling.flag._is_profiler_enabled:
+        run = partial(profiling.step, run, "")
+    return run(cell, *tensors, False)[:2]
 
 
 @cache
@@ -93,7 +96,10 @@ class Step(torch.autograd.Function):
     @staticmethod
     @untraced
     def forward(ctx, cell, *tensors):
-        h_new, c_new, *kept = _numba().forward(cell, *tensors, True)
+        run = _numba().forward
+        if profiling.flag._is_profiler_enabled:
+            run = partial(profiling.step, run, "")
+        h_new, c_new, *kept = run(cell, *tensors, True)
         ctx.cell = cell
         save(ctx, *tensors, *kept)
         return h_new, c_new
@@ -103,10 +109,15 @@ class Step(torch.autograd.Function):
     def backward(ctx, dh, dc):
         cell, needed = ctx.cell, ctx.needs_input_grad[1:]
         *inputs, values, after = saved(ctx)
-        # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
+        # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap,
+        # and a dispatch mode sees operations of torch's only
         batched = is_legacy_batchedtensor(dh) or (dc is not None and is_legacy_batchedtensor(dc))
-        if not batched and not torch.is_grad_enabled():
-            return None, *_numba().gradients(cell, *inputs[:5], values, after, dh, dc, needed)
+        watched = batched or torch._C._len_torch_dispatch_stack() > 0
+        if not watched and not torch.is_grad_enabled():
+            run = _numba().gradients
+            if profiling.flag._is_profiler_enabled:
+                run = partial(profiling.step, run, " backward")
+            return None, *run(cell, *inputs[:5], values, after, dh, dc, needed)
         return None, *differentiable(
             lambda *tensors: _reference(cell, *tensors), inputs, needed, (dh, dc)
         )

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from . import backends, onnx
-from .autograd import differentiable, layer_by_reference
+from . import backends, flops, onnx, profiling
+from .autograd import differentiable, layer_by_reference, save, saved
 from .kernels import reference
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
@@ -49,8 +49,8 @@ def _layer(
 ) -> list[Tensor]:
     """[output (N, D * H or P), *final states, *what backward wants to see again]."""
     steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
-    run = _load(engine, x).layer
-    y, finals, kept = run(CELLS[cell], x, steps, directions, states, Keep(keep))
+    given = CELLS[cell], x, steps, directions, states, Keep(keep)
+    y, finals, kept = profiling.layer(_load(engine, x).layer, "", *given)
     return [y, *finals, *kept]
 
 
@@ -77,11 +77,11 @@ def _gradients(
     run, rule = _load(engine, x), CELLS[cell]
     if not keep:
         keep = Keep.ALL
-        _, _, kept = run.layer(rule, x, steps, directions, states, keep)
+        given = rule, x, steps, directions, states, keep
+        _, _, kept = profiling.layer(run.layer, " again", *given)
     need_weights = _directions(states, needed[1 + len(states) :])
-    dx, dstates, dweights = run.gradients(
-        rule, x, steps, directions, states, Keep(keep), kept, grads, needed[0], need_weights
-    )
+    given = rule, x, steps, directions, states, Keep(keep), kept, grads, needed[0], need_weights
+    dx, dstates, dweights = profiling.layer(run.gradients, " backward", *given)
     found = [dx if needed[0] else None, *map(_own, dstates)]
     for each, theirs in zip(need_weights, dweights, strict=True):
         present = [g for g, need in zip(theirs, each, strict=True) if need is not None]
@@ -112,11 +112,11 @@ def _remember(ctx, inputs, output):
     ctx.counts = len(states), len(weights)
     ctx.mark_non_differentiable(*kept)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, batch_sizes, *states, *weights, *kept)
+    save(ctx, x, batch_sizes, *states, *weights, *kept)
 
 
 def _backward(gradients, ctx, grads):
-    x, batch_sizes, *rest = ctx.saved_tensors
+    x, batch_sizes, *rest = saved(ctx)
     count, weighing = ctx.counts
     states, weights, kept = rest[:count], rest[count:][:weighing], rest[count + weighing :]
     _, _, _, need_x, _, need_states, need_weights = ctx.needs_input_grad
@@ -216,3 +216,8 @@ KEPT = {"numba": _kept_by_numba, "triton": _kept_by_triton}
 layer, layer_gradients = _operators("layer")
 # A CUDA graph would go on with the sizes that it was made with, which are read on the host.
 layer_packed, layer_packed_gradients = _operators("layer_packed", [torch.Tag.cudagraph_unsafe])
+
+flops.count(
+    [torch.ops.fastrnn.layer, torch.ops.fastrnn.layer_packed],
+    [torch.ops.fastrnn.layer_gradients, torch.ops.fastrnn.layer_packed_gradients],
+)

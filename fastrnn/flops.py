@@ -1,0 +1,55 @@
+"""What torch.utils.flop_counter counts of our operators: the products, as it counts torch's own.
+
+Products of a matrix alone are counted, and those of them that somebody needs: so the numbers are
+those of torch.nn's layers, wherever torch counts these at all.
+"""
+
+from .kernels.weights import split
+from .loading import when_loaded
+from .tracing import PLAIN
+
+
+def count(layers, gradients):
+    """Have the flops of these operators counted, by all who load torch's counter."""
+
+    def register(counter):
+        counter.register_flop_formula(layers, get_raw=True)(_layer)
+        counter.register_flop_formula(gradients, get_raw=True)(_gradients)
+
+    when_loaded("torch.utils.flop_counter", register)
+
+
+def _layer(engine, cell, keep, x, batch_sizes, states, weights, *, out_val=None):
+    """Each row meets each matrix once."""
+    return sum(_product(x.shape[0], w) for w in weights if w.dim() == 2)
+
+
+def _gradients(
+    engine, cell, keep, x, batch_sizes, states, weights, kept, grads, needed, *, out_val=None
+):
+    """Two products for each of forward: one for the matrix's gradient, one for its factor's."""
+    D, N = states[0].shape[0], x.shape[0]
+    need_x, need_h, *need_others = needed
+    # what was not kept is computed anew
+    total = 0 if keep else _layer(engine, cell, keep, x, batch_sizes, states, weights)
+    need_weights = split(need_others[len(states) - 1 :], D)
+    for d, (w, need) in enumerate(zip(split(weights, D), need_weights, strict=True)):
+        if not any((*needed[: 1 + len(states)], *need)):
+            continue
+        rows_of_h = N if need_h else N - _first(batch_sizes, states, reverse=d == 1)
+        total += _product(N * (need.ih + need_x), w.ih) + _product(N * need.hh + rows_of_h, w.hh)
+        if w.hr is not None:
+            total += _product(N * (need.hr + 1), w.hr)
+    return total
+
+
+def _product(rows, matrix):
+    return 2 * rows * matrix.numel()
+
+
+def _first(batch_sizes, states, reverse):
+    """How many rows the first step has, whose states are the initial ones."""
+    if batch_sizes is None or not reverse:
+        return states[0].shape[1]
+    # how many sequences are the longest, a tensor without numbers does not know: one at least
+    return int(batch_sizes[-1]) if type(batch_sizes) in PLAIN else 1
