@@ -8,19 +8,17 @@ torch.nn's are, and this one line admits them all:
     torch._dynamo.config.allow_rnn = True
 """
 
-import sys
-from functools import wraps
-from importlib.machinery import PathFinder
+from functools import partial, wraps
+
+from .loading import when_loaded
 
 BUILDER = "torch._dynamo.variables.builder"
 
 
 def admit(base):
     """Let torch.compile take the subclasses of ``base``, as soon as it is loaded."""
-    if BUILDER in sys.modules:
-        _patch(sys.modules[BUILDER], base)
-    else:  # loading it takes seconds: that is left to those who compile
-        sys.meta_path.insert(0, _Watch(base))
+    # loading it takes seconds: that is left to those who compile
+    when_loaded(BUILDER, partial(_patch, base=base))
 
 
 def _patch(builder, base):
@@ -38,25 +36,3 @@ def _patch(builder, base):
             return wrap(self, value)
 
     builder.VariableBuilder.wrap_module = wrap_module
-
-
-class _Watch:
-    """A finder of modules that waits for BUILDER, and has it patched once it is loaded."""
-
-    def __init__(self, base):
-        self.base = base
-
-    def find_spec(self, name, path=None, target=None):
-        if name != BUILDER:
-            return None
-        sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None:
-            load = spec.loader.exec_module
-
-            def exec_module(module):
-                load(module)
-                _patch(module, self.base)
-
-            spec.loader.exec_module = exec_module
-        return spec

@@ -20,13 +20,14 @@ PACKAGES = {
 }
 # Imports run down this list only. What is not in it (the program) may import all of it.
 STOREYS = [
+    ["fastrnn.tools"],
     ["fastrnn.conversion"],
     ["fastrnn.modules"],
     ["fastrnn.functional", "fastrnn.cell_step"],
     ["fastrnn.operators"],
     ["fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo"],
     ["fastrnn.backends"],
-    ["fastrnn.description", "fastrnn.tracing"],
+    ["fastrnn.description", "fastrnn.tracing", "fastrnn.loading"],
     ["fastrnn.kernels.projection"],
     ["fastrnn.kernels.reference", "fastrnn.kernels.cpu", "fastrnn.kernels.gpu"],
     [f"fastrnn.kernels.{name}" for name in ("autocast", "keep", "refused", "steps", "weights")],
