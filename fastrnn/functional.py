@@ -38,7 +38,10 @@ def sequence(name, *arguments, keep=Keep.ALL):
     else:
         x, hx, weights, bias, layers, p, training, bidirectional, batch_first = arguments
     cell = CELLS[name]
-    states = (hx,) if cell.states == 1 else tuple(hx)
+    states = (hx,) if cell.states == 1 else hx
+    flags = bias, training, bidirectional, batch_first
+    if not _typed(flags, layers, p, states, x, weights):
+        return getattr(_VF, name)(*arguments)
     D = 2 if bidirectional else 1
     traced = tracing(x)
     T = batch_sizes.shape[0] if packed else x.shape[1 if batch_first else 0]
@@ -75,6 +78,21 @@ def sequence(name, *arguments, keep=Keep.ALL):
         y = y.view(steps.T, steps.B, -1)
         y = y.transpose(0, 1) if batch_first else y
     return tuple(t.to(d) for t, d in zip((y, *finals), dtypes, strict=True))
+
+
+def _typed(flags, layers, p, states, x, weights):
+    """Whether these are of the types, and the tensors of a kind, that torch's function takes."""
+    for flag in flags:
+        if type(flag) is not bool:
+            return False
+    if isinstance(layers, bool) or not isinstance(p, (int, float)):
+        return False
+    if not isinstance(states, (tuple, list)):
+        return False
+    for t in (x, *states, *weights):  # a loop: a generator's frame costs as much as all the rest
+        if not isinstance(t, torch.Tensor) or t.is_nested:
+            return False
+    return True
 
 
 def _cast_no_more(engine, x):
