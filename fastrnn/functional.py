@@ -82,17 +82,12 @@ def sequence(name, *arguments, keep=Keep.ALL):
 
 def _typed(flags, layers, p, states, x, weights):
     """Whether these are of the types, and the tensors of a kind, that torch's function takes."""
-    for flag in flags:
-        if type(flag) is not bool:
-            return False
-    if isinstance(layers, bool) or not isinstance(p, (int, float)):
+    if not isinstance(states, (tuple, list)) or not isinstance(p, (int, float)):
         return False
-    if not isinstance(states, (tuple, list)):
-        return False
-    for t in (x, *states, *weights):  # a loop: a generator's frame costs as much as all the rest
+    for t in (x, *states, *weights):
         if not isinstance(t, torch.Tensor) or t.is_nested:
             return False
-    return True
+    return {*map(type, flags)} == {bool} and not isinstance(layers, bool)
 
 
 def _cast_no_more(engine, x):
