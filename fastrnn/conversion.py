@@ -48,15 +48,15 @@ def accelerate(model):
     """Let every torch.nn RNN, LSTM, GRU and cell in ``model`` run on our kernels, in place.
 
     The modules stay the objects that they are and change their class alone: Parameters, buffers,
-    hooks, names, parametrisations, mode, device and dtype are untouched. A subclass is changed, too.
-    A ``forward`` of its own stays, and finds ours where it calls ``super().forward``; one that does
-    not, or asks for ``torch.nn.LSTM.forward`` by name, is left. A model pickled whole needs fastrnn
-    to be loaded again; its ``state_dict`` does not.
+    hooks, names, parametrisations, mode, device and dtype are untouched. So it is with subclasses.
+    A ``forward`` of their own stays, and finds ours where it calls ``super().forward``; one that
+    does not, or asks for ``torch.nn.LSTM.forward`` by name, is left. A model pickled whole needs
+    fastrnn to be loaded again; its ``state_dict`` does not.
 
     ``type(module) is torch.nn.LSTM`` no longer holds. torch.fx, torch.ao's quantisation and
-    pruning, thop, ptflops, Opacus and BackPACK know our classes nevertheless; for another tool that goes by
-    the very class, call ``restore`` first, or let it do its work and accelerate what it returns.
-    What is quantised, or pruned in structure, becomes torch.nn's in the course of it.
+    pruning, thop, ptflops, Opacus and BackPACK know our classes nevertheless. For another tool that
+    goes by the very class, call ``restore`` first, or let it do its work and accelerate what it
+    returns. What is quantised, or pruned in structure, becomes torch.nn's in the course of it.
 
     Args:
         model: a ``torch.nn.Module``, which may itself be such a layer.
