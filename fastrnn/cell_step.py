@@ -27,6 +27,8 @@ from .tracing import tracing
 def cell_step(name, x, hx, w_ih, w_hh, b_ih, b_hh):
     """torch._VF.<name>_cell."""
     cell = CELLS[name]
+    if cell.states == 2 and not isinstance(hx, (tuple, list)):
+        return getattr(_VF, f"{name}_cell")(x, hx, w_ih, w_hh, b_ih, b_hh)
     h, c = (hx, None) if cell.states == 1 else hx if len(hx) == 2 else (None, None)
     traced = tracing(x)
     engine = backends.choose((x, h, c, w_ih, w_hh, b_ih, b_hh), True, None, traced).name
@@ -42,6 +44,11 @@ def cell_step(name, x, hx, w_ih, w_hh, b_ih, b_hh):
 
 def _agree(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
     """Whether all shapes fit together, and leave something to compute."""
+    if w_ih is None or w_hh is None:
+        return False
+    for t in (x, h, c, w_ih, w_hh, b_ih, b_hh):
+        if t is not None and t.is_nested:
+            return False
     if x.dim() != 2 or w_hh.dim() != 2 or not x.numel():
         return False
     (B, I), (M, H) = x.shape, w_hh.shape

@@ -5,8 +5,10 @@ and names. So whatever refers to it or to them (optimisers, tied weights, a plac
 stays valid, and there is nothing to copy.
 """
 
+from abc import ABCMeta
 from functools import cache
-from types import new_class
+from inspect import unwrap
+from types import CodeType, new_class
 from typing import NamedTuple
 
 from torch import nn
@@ -16,6 +18,7 @@ from .description import THEIRS
 
 TWINS = {theirs: getattr(modules, theirs.__name__) for theirs in THEIRS}
 ORIGINALS = {ours: theirs for theirs, ours in TWINS.items()}
+PLAIN_NEW = (type.__new__, ABCMeta.__new__)  # of metaclasses that keep no account of classes
 RECURRENT = (nn.RNNBase, nn.modules.rnn.RNNCellBase)
 
 
@@ -45,9 +48,15 @@ def accelerate(model):
     """Let every torch.nn RNN, LSTM, GRU and cell in ``model`` run on our kernels, in place.
 
     The modules stay the objects that they are and change their class alone: Parameters, buffers,
-    hooks, names, parametrisations, mode, device and dtype are untouched. Subclasses are changed,
-    too, unless they have a ``forward`` of their own. A model pickled whole needs fastrnn to be
-    loaded again; its ``state_dict`` does not.
+    hooks, names, parametrisations, mode, device and dtype are untouched. So it is with subclasses.
+    A ``forward`` of their own stays, and finds ours where it calls ``super().forward``; one that
+    does not, or asks for ``torch.nn.LSTM.forward`` by name, is left. A model pickled whole needs
+    fastrnn to be loaded again; its ``state_dict`` does not.
+
+    ``type(module) is torch.nn.LSTM`` no longer holds. torch.fx, torch.ao's quantisation and
+    pruning, thop, ptflops, Opacus and BackPACK know our classes nevertheless. For another tool that
+    goes by the very class, call ``restore`` first, or let it do its work and accelerate what it
+    returns. What is quantised, or pruned in structure, becomes torch.nn's in the course of it.
 
     Args:
         model: a ``torch.nn.Module``, which may itself be such a layer.
@@ -75,17 +84,29 @@ def restore(model):
 
 
 def _convert(model, to, obstacle, switched):
-    """Give every recurrent module of ``model`` its ``switched`` class, where no ``obstacle`` is."""
+    """Give every recurrent module of ``model`` its ``switched`` class, where no ``obstacle`` is.
+
+    Every class is made before the first module changes: a class that cannot be made stops nothing.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    changed, left = {}, {}
+    planned, changed, left = [], {}, {}
     for name, module in model.named_modules():
         if isinstance(module, RECURRENT):
             if why := obstacle(module):
                 left[name] = why
-            else:
-                changed[name] = type(module).__name__
-                module.__class__ = switched(type(module))
+                continue
+            try:
+                planned.append((name, module, switched(type(module))))
+            except Exception as error:  # whatever the user's class makes of being derived from
+                left[name] = f"no class can be made of {type(module).__name__}: {error!r}"
+    for name, module, cls in planned:
+        kind = type(module).__name__
+        try:
+            object.__setattr__(module, "__class__", cls)  # a user's own might refuse it
+            changed[name] = kind
+        except TypeError as error:  # the two lay out their instances in different ways
+            left[name] = f"no other class can be given to {kind}: {error}"
     return Conversion(to, changed, left)
 
 
@@ -94,10 +115,46 @@ def _obstacle(module):
     cls = type(module)
     if isinstance(module, tuple(ORIGINALS)):
         return "it is fastrnn's already"
+    if "forward" in vars(module):
+        return "its forward was replaced"
     base = next((theirs for theirs in TWINS if isinstance(module, theirs)), None)
-    if base is None or cls.forward is not base.forward:
+    if base is None:
         return f"{cls.__name__} has a forward of its own"
-    return "its forward was replaced" if "forward" in vars(module) else None
+    return _forward_stays(cls, base) or _watches(cls)
+
+
+def _forward_stays(cls, base):
+    """Why calls of ``cls`` would not come to another forward of ``base``; None if they would."""
+    for owner in cls.__mro__[: cls.__mro__.index(base)]:
+        if "forward" in vars(owner) and not any(map(_asks_super, vars(owner).values())):
+            return f"{owner.__name__} has a forward of its own that never calls super().forward"
+    return None
+
+
+def _asks_super(member):
+    """Whether a function, a member of a class, calls super().forward."""
+    code = getattr(unwrap(getattr(member, "__func__", member)), "__code__", None)
+    return code is not None and any(map(_names_super, _codes(code)))
+
+
+def _codes(code):
+    """The code of a function and of those within it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def _names_super(code):
+    return {"super", "forward"} <= set(code.co_names)
+
+
+def _watches(cls):
+    """Why no class may be derived from ``cls`` behind its back; None if one may."""
+    meta = type(cls)
+    if meta.__new__ in PLAIN_NEW and meta.__init__ is type.__init__:
+        return None
+    return f"its metaclass {meta.__name__} may keep account of classes"
 
 
 def _obstacle_back(module):
@@ -122,7 +179,7 @@ def _restored(cls):
     """The class that ``_accelerated`` took."""
     if cls in ORIGINALS:
         return ORIGINALS[cls]
-    return cls.__bases__[0] if _stands_in(cls) else _rebuilt(cls, _restored)
+    return _represented(cls) if _stands_in(cls) else _rebuilt(cls, _restored)
 
 
 def _made_by_torch(cls):
@@ -137,25 +194,48 @@ def _rebuilt(cls, switched):
     return type(cls)(cls.__name__, bases, own)
 
 
+class _Quiet:
+    """The first base of what stands in for a class that is told of its subclasses: not of this."""
+
+    def __init_subclass__(cls):
+        pass
+
+
 @cache
 def _stand_in(cls):
-    """A subclass of a user's class ``cls``, in which ours comes before torch.nn's."""
+    """A subclass of a user's class ``cls``, in which ours comes right before torch.nn's."""
     ours = next(ours for theirs, ours in TWINS.items() if issubclass(cls, theirs))
     names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
     own = names | {"__reduce_ex__": _reduce}
-    return new_class(cls.__name__, (cls, ours), exec_body=lambda body: body.update(own))
+    told = any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1])
+    bases = (_Quiet,) * told + (cls, ours)
+    return new_class(cls.__name__, bases, exec_body=lambda body: body.update(own))
 
 
 def _stands_in(cls):
     return vars(cls).get("__reduce_ex__") is _reduce
 
 
+def _represented(cls):
+    """The user's class that ``cls`` stands in for."""
+    return next(base for base in cls.__bases__ if base is not _Quiet)
+
+
 def _reduce(self, protocol):
     """Pickle by the user's class: nobody could import the one that stands in for it."""
-    _, (cls, *arguments), *state = object.__reduce_ex__(self, protocol)
-    return _new, (cls.__bases__[0], *arguments), *state
+    mine = next(cls for cls in type(self).__mro__ if _stands_in(cls))
+    theirs = _represented(mine)
+    reduced = theirs.__reduce_ex__(self, protocol)
+    if isinstance(reduced, str):
+        return reduced
+    make, arguments, *state = reduced
+    make, *arguments = (theirs if part is mine else part for part in (make, *arguments))
+    return _made_again, (theirs, make, *arguments), *state
 
 
-def _new(cls, *arguments):
-    """A module, still empty, of the class that stands in for ``cls``."""
-    return cls.__new__(_stand_in(cls), *arguments)
+def _made_again(theirs, make, *arguments):
+    """A module made as its class ``theirs`` has it, then of the class that stands in for that."""
+    module = make(*arguments)
+    if type(module) is theirs:
+        object.__setattr__(module, "__class__", _stand_in(theirs))
+    return module

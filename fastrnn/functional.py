@@ -39,7 +39,10 @@ def sequence(name, *arguments, keep=Keep.ALL):
     else:
         x, hx, weights, bias, layers, p, training, bidirectional, batch_first = arguments
     cell = CELLS[name]
-    states = (hx,) if cell.states == 1 else tuple(hx)
+    states = (hx,) if cell.states == 1 else hx
+    flags = bias, training, bidirectional, batch_first
+    if not _typed(flags, layers, p, states, x, weights):
+        return getattr(_VF, name)(*arguments)
     D = 2 if bidirectional else 1
     traced = tracing(x)
     T = batch_sizes.shape[0] if packed else x.shape[1 if batch_first else 0]
@@ -76,6 +79,16 @@ def sequence(name, *arguments, keep=Keep.ALL):
         y = y.view(steps.T, steps.B, -1)
         y = y.transpose(0, 1) if batch_first else y
     return tuple(t.to(d) for t, d in zip((y, *finals), dtypes, strict=True))
+
+
+def _typed(flags, layers, p, states, x, weights):
+    """Whether these are of the types, and the tensors of a kind, that torch's function takes."""
+    if not isinstance(states, (tuple, list)) or not isinstance(p, (int, float)):
+        return False
+    for t in (x, *states, *weights):
+        if not isinstance(t, torch.Tensor) or t.is_nested:
+            return False
+    return {*map(type, flags)} == {bool} and not isinstance(layers, bool)
 
 
 def _cast_no_more(engine, x):

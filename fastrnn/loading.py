@@ -4,7 +4,6 @@ So parts of torch that take long to load, and that few need, are loaded by those
 """
 
 import sys
-from importlib.machinery import PathFinder
 
 
 def when_loaded(name, act):
@@ -25,7 +24,9 @@ class _Watch:
         if name != self.awaited:
             return None
         sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, path, target)
+        # of those that are left, among which another may wait for the same module
+        found = (finder.find_spec(name, path, target) for finder in list(sys.meta_path))
+        spec = next(filter(None, found), None)
         if spec is not None:
             load = spec.loader.exec_module
 

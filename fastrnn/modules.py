@@ -46,7 +46,8 @@ def _layer(forward):
 
     @wraps(everything)
     def choose(self, input, hx=None):
-        return (states if self.recompute else everything)(self, input, hx)
+        again = self.__dict__.get("recompute") is True  # a user's class may have one of its own
+        return (states if again else everything)(self, input, hx)
 
     return choose
 
@@ -58,10 +59,12 @@ class _Sequence:
 
     def __init__(self, *args, recompute=False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.recompute = recompute
+        if recompute:
+            self.recompute = True
 
     def extra_repr(self):
-        return super().extra_repr() + ", recompute=True" * self.recompute
+        again = self.__dict__.get("recompute") is True
+        return super().extra_repr() + ", recompute=True" * again
 
     def check_forward_args(self, input, hidden, batch_sizes):
         """As torch does; but how many sequences are packed, a trace cannot know: _VF will see."""
@@ -74,12 +77,21 @@ class _Sequence:
     def _flat_weights(self):
         """What torch's forward takes for the weights; a trace must not see it assigned."""
         if not torch.compiler.is_compiling():
+            if "_flat_weights" not in self.__dict__:
+                raise AttributeError("_flat_weights")  # torch's __getattr__ says the rest
             return self.__dict__["_flat_weights"]
         return [getattr(self, name, None) for name in self._flat_weights_names]
 
     @_flat_weights.setter
     def _flat_weights(self, weights):
         self.__dict__["_flat_weights"] = weights
+
+    @_flat_weights.deleter
+    def _flat_weights(self):
+        if "_flat_weights" not in self.__dict__:
+            kind = type(self).__name__
+            raise AttributeError(f"'{kind}' object has no attribute '_flat_weights'")
+        del self.__dict__["_flat_weights"]
 
     def _update_flat_weights(self):
         if not torch.compiler.is_compiling():

@@ -44,8 +44,10 @@ class Tagger(nn.Module):
 
 
 class Own(nn.LSTM):
+    """Its forward asks for torch.nn's by name, which no other can answer."""
+
     def forward(self, x, hx=None):
-        return super().forward(2 * x, hx)
+        return nn.LSTM.forward(self, 2 * x, hx)
 
 
 class OfOurs(fastrnn.LSTM):
@@ -154,7 +156,7 @@ def test_what_is_left():
     assert [type(m) for m in model.modules()] == classes
     assert not done.changed
     assert done.left == {
-        "own": "Own has a forward of its own",
+        "own": "Own has a forward of its own that never calls super().forward",
         "ours": "it is fastrnn's already",
         "of_ours": "it is fastrnn's already",
         "replaced": "its forward was replaced",
@@ -179,7 +181,7 @@ def test_the_report_reads_well():
     assert repr(fastrnn.accelerate(model)) == (
         "1 of 2 recurrent modules changed to fastrnn\n"
         "  lstm  LSTM\n"
-        "  tail  left: Own has a forward of its own"
+        "  tail  left: Own has a forward of its own that never calls super().forward"
     )
     assert str(fastrnn.accelerate(nn.GRU(3, 4))).endswith("(the model)  GRU")
     assert str(fastrnn.accelerate(nn.Linear(3, 4))) == "0 of 0 recurrent modules changed to fastrnn"

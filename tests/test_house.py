@@ -21,6 +21,7 @@ PACKAGES = {
 FOUNDATIONS = ("autocast", "gate", "keep", "refused", "steps", "untraced", "weights")
 # Imports run down this list only. What is not in it (the program) may import all of it.
 STOREYS = [
+    ["fastrnn.tools"],
     ["fastrnn.conversion"],
     ["fastrnn.modules"],
     ["fastrnn.functional", "fastrnn.cell_step"],
