@@ -99,8 +99,10 @@ def backward(cell, x, steps, directions, ordered, states, keep, kept, grads, nee
     with TEAM.members(shape.threads(cell)) as team:
         layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, team.size)
         memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
-        # directions that take turns add to the same dx
-        dxs = [empty(x, *x.shape) for _ in range(groups)] if need_x else [None] * groups
+        # Directions that take turns add to the same dx, unless that would round it twice: results
+        # are the same for any number of threads.
+        apart = groups if x.dtype == hidden.dtype else D
+        dxs = [empty(x, *x.shape) for _ in range(apart)] if need_x else [None] * apart
         given = []
         for d, (weights, turned, need, dw) in enumerate(
             zip(directions, ordered, need_weights, dweights, strict=True)
@@ -111,7 +113,7 @@ def backward(cell, x, steps, directions, ordered, states, keep, kept, grads, nee
             given += [
                 bounds, *steps.addresses, at(x), at(weights.ih), at(weights.hh),
                 at(weights.hr), at(weights.b_ih), at(weights.b_hh), at(turned.ih), at(turned.hh),
-                at(dy) + d * S * item, D * S, at(dxs[d % groups]), d // groups,
+                at(dy) + d * S * item, D * S, at(dxs[d % apart]), d // apart,
                 at(dh) + d * dh.stride(0) * size,
                 at(dextra[0]) + d * dextra[0].stride(0) * size if dextra else 0,
                 *[base + places[name] for name in ("after", "extra_after", "m")],
@@ -122,6 +124,6 @@ def backward(cell, x, steps, directions, ordered, states, keep, kept, grads, nee
             ]  # fmt: skip
         plan = layout.fill(memory.data_ptr(), given)
         team.run(compiled.backward(cell, x.dtype), plan.buffer_info()[0])
-    if need_x and groups == 2:
+    if need_x and apart == 2:
         dxs[0].add_(dxs[1])
     return dxs[0], [dh[..., :S], *dextra], dweights
