@@ -41,7 +41,7 @@ def lay_out(value, how, r):
 
 
 class Tensors:
-    """All that a configuration is run on, by name: ``inputs``, ``weights``, and ``grads`` of outputs.
+    """What a configuration is run on, by name: ``inputs``, ``weights``, ``grads`` of outputs.
 
     Of float64 the numbers are float32's, so that torch.nn in float32 can be measured on them.
     """
