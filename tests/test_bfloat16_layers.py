@@ -117,16 +117,61 @@ def test_sizes(kind, I, H, B, auto, calls):
 @pytest.mark.parametrize("H", [48, 220], ids="H{}".format)
 @pytest.mark.parametrize("count", [2, 3], ids="threads={}".format)
 def test_threads(kind, H, count, auto):
-    """As on one thread, but for the order of sums."""
+    """As on one thread to the bit: dx too, to which two directions add."""
     ours, _ = build_pair(kind, 40, H, dtype=WIDE if auto else NARROW, bidirectional=True)
     inputs = make_inputs(ours, 12, 33)
     alone = outputs_and_gradients(ours, inputs, under_autocast(auto))
     torch.set_num_threads(count)
     together = outputs_and_gradients(ours, inputs, under_autocast(auto))
-    for name, value in alone.items():
-        # sums in another order round to the next bfloat16 here and there; and of two directions
-        # at once, the gradient of x is rounded to half a unit of 8 bits before it is added
-        assert distance(together[name], value.double()) < 4e-3, name
+    other = [name for name, value in alone.items() if not together[name].equal(value)]
+    assert not other
+
+
+@BFLOAT16_PRODUCTS
+@EITHER_WAY
+@pytest.mark.parametrize("scale", [1e4, 1e30], ids="{:g}".format)
+def test_large_cell_states(scale, auto):
+    """Where tanh is 1 its derivative is 0: any other, times such a state, would be a gradient."""
+    ours, theirs = twins("lstm", 9, 17, dtype=WIDE if auto else NARROW)
+    inputs = make_inputs(ours, 3, 5)
+    inputs["c0"] = inputs["c0"].sign() * scale
+
+    def of_output(outputs):
+        return weighted_sum({"output": outputs["output"]})
+
+    exact = {name: value.double() for name, value in inputs.items()}
+    expected = outputs_and_gradients(theirs, exact, loss=of_output)
+    found = outputs_and_gradients(ours, inputs, under_autocast(auto), loss=of_output)
+    assert not expected["d c0"].any()
+    for name, value in expected.items():  # as in test_sizes
+        assert (found[name] - value).abs().max() <= 2e-2 * value.abs().max(), name
+
+
+@BFLOAT16_PRODUCTS
+@pytest.mark.parametrize(
+    ("name", "value"), [("x", -1e30), ("h0", -1e4), ("x", 0.5)], ids=["x", "h0", "plain"]
+)
+def test_relu_is_on_the_right_side_of_zero(name, value):
+    """Units that round to the other side, which changes gradients most, are no more than torch's.
+
+    One number of x or h0 is ``value``.
+    """
+    wrong = Counter()
+    for draw in range(40):
+        torch.manual_seed(draw)
+        ours = build(fastrnn, "rnn_relu", 30, 40, dtype=NARROW)
+        inputs = make_inputs(ours, 6, 8)
+        inputs[name].view(-1)[inputs[name].numel() // 2] = value
+        exactly, theirs = (
+            truth(ours, build(nn, "rnn_relu", 30, 40, dtype=dtype))
+            for dtype in (torch.float64, NARROW)
+        )
+        with torch.no_grad():
+            exact = exactly(*(value.double() for value in inputs.values()))[0]
+            for module in (ours, theirs):
+                found = module(*inputs.values())[0]
+                wrong[module is ours] += int(((found > 0) != (exact > 0)).sum())
+    assert 0 < wrong[True] <= wrong[False]
 
 
 @BFLOAT16_PRODUCTS

@@ -86,8 +86,10 @@ def backward(
     with TEAM.members(shape.threads(cell)) as team:
         layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, team.size)
         memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
-        # directions that take turns add to the same dx
-        dxs = [empty(x, *x.shape) for _ in range(groups)] if need_x else [None] * groups
+        # Directions that take turns add to the same dx, unless that would round it twice: results
+        # are the same for any number of threads.
+        apart = groups if x.dtype == hidden.dtype else D
+        dxs = [empty(x, *x.shape) for _ in range(apart)] if need_x else [None] * apart
         kept_at = _kept_at(cell, shape, kept, shape.gates(cell, keep, steps))
         h0s, *c0s = (at_each(s, D) for s in states)
         dhs, dcs, no = at_each(dh, D), at_each(dextra[0] if dextra else None, D), [0] * D
@@ -101,7 +103,7 @@ def backward(
             given += [
                 bounds, *steps.addresses, at(x), at(weights.ih), at(weights.hh),
                 at(weights.hr), at(weights.b_ih), at(weights.b_hh), at(turned.ih), at(turned.hh),
-                at(dy) + d * S * item, D * S, at(dxs[d % groups]), d // groups, dhs[d], dcs[d],
+                at(dy) + d * S * item, D * S, at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
                 after, extra_after, m, h0s[d], (c0s[0] if c0s else no)[d],
                 at(dw.ih), at(dw.hh), at(dw.hr),
                 *[t if w else 0 for t, w in zip(total, wanted, strict=True)],
@@ -109,7 +111,7 @@ def backward(
             ]  # fmt: skip
         plan = layout.fill(memory.data_ptr(), given)
         team.run(compiled.backward(cell, x.dtype), plan)
-    if need_x and groups == 2:
+    if need_x and apart == 2:
         dxs[0].add_(dxs[1])
     return dxs[0], [dh[..., :S], *dextra], dweights
 

@@ -122,6 +122,22 @@ def scale_and_add(typingctx, x, factor, addend):
 
 
 @intrinsic
+def with_sign(typingctx, x, sign):
+    """The magnitude of ``x`` with the sign of ``sign``, a register or a literal."""
+    if not isinstance(x, VecType):
+        return None
+
+    def codegen(context, builder, sig, args):
+        (vec, given), (value, sign) = sig.args, args
+        if given != vec:
+            sign = splat(builder, vec.llvm, context.cast(builder, sign, given, vec.dtype))
+        name = f"llvm.copysign.v{vec.lanes}f{8 * vec.itemsize}"
+        return call_intrinsic(builder, name, vec.llvm, [value, sign])
+
+    return x(x, sign), codegen
+
+
+@intrinsic
 def zero_below(typingctx, x, low, value):
     """``value``, but 0 where x < low (a literal); where x is NaN, ``value``."""
     if not (isinstance(x, VecType) and value == x):
