@@ -44,15 +44,12 @@ def cell_step(name, x, hx, w_ih, w_hh, b_ih, b_hh):
 
 def _agree(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
     """Whether all shapes fit together, and leave something to compute."""
-    if w_ih is None or w_hh is None:
+    if w_ih is None or w_hh is None or x.is_nested or h is None or h.is_nested:
         return False
-    for t in (x, h, c, w_ih, w_hh, b_ih, b_hh):
-        if t is not None and t.is_nested:
-            return False
     if x.dim() != 2 or w_hh.dim() != 2 or not x.numel():
         return False
     (B, I), (M, H) = x.shape, w_hh.shape
-    if cell.gates * H != M or w_ih.shape != (M, I) or h is None or h.shape != (B, H):
+    if cell.gates * H != M or w_ih.shape != (M, I) or h.shape != (B, H):
         return False
     if cell.states == 2 and (c is None or c.shape != (B, H)):
         return False
@@ -74,7 +71,7 @@ def _in_float32(compute, cell, *tensors):
     """(h, c) after the step, of half precision: what ``compute`` makes of it in float32."""
     dtype = tensors[0].dtype
     if compute is _fused:
-        tensors = map(whole, tensors)
+        tensors = whole(tensors)
     h, c = compute(cell, *(t if t is None else t.float() for t in tensors))
     return h.to(dtype), c if c is None else c.to(dtype)
 

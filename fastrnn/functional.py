@@ -40,8 +40,8 @@ def sequence(name, *arguments, keep=Keep.ALL):
         x, hx, weights, bias, layers, p, training, bidirectional, batch_first = arguments
     cell = CELLS[name]
     states = (hx,) if cell.states == 1 else hx
-    flags = bias, training, bidirectional, batch_first
-    if not _typed(flags, layers, p, states, x, weights):
+    flags = type(bias) is type(training) is type(bidirectional) is type(batch_first) is bool
+    if not (flags and _typed(layers, p, states, x, weights)):
         return getattr(_VF, name)(*arguments)
     D = 2 if bidirectional else 1
     traced = tracing(x)
@@ -81,14 +81,17 @@ def sequence(name, *arguments, keep=Keep.ALL):
     return tuple(t.to(d) for t, d in zip((y, *finals), dtypes, strict=True))
 
 
-def _typed(flags, layers, p, states, x, weights):
+def _typed(layers, p, states, x, weights):
     """Whether these are of the types, and the tensors of a kind, that torch's function takes."""
-    if not isinstance(states, (tuple, list)) or not isinstance(p, (int, float)):
+    if not isinstance(states, (tuple, list)) or not isinstance(p, (int, float)) or x.is_nested:
         return False
-    for t in (x, *states, *weights):
+    for t in states:
         if not isinstance(t, torch.Tensor) or t.is_nested:
             return False
-    return {*map(type, flags)} == {bool} and not isinstance(layers, bool)
+    for t in weights:
+        if t is None:
+            return False
+    return not isinstance(layers, bool)
 
 
 def _cast_no_more(engine, x):
@@ -207,4 +210,6 @@ def _cast(tensor, dtype, traced):
     """``tensor`` (or None) in ``dtype``; what is read for that passes the gate, but in a trace."""
     if tensor is None or tensor.dtype == dtype:
         return tensor
-    return (tensor if traced else whole(tensor)).to(dtype)
+    if not traced:
+        (tensor,) = whole((tensor,))
+    return tensor.to(dtype)

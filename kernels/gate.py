@@ -9,37 +9,42 @@ numbers: so whatever a compiled function reads passes here before its address is
 import torch
 
 
-def take(tensor, shape, dtype):
-    """``tensor`` as ``whole`` gives it, if it is on CPU, of that shape and dtype. None stays None.
+def take(tensors, shapes, dtype):
+    """CPU tensors, as ``whole`` gives them, if they are of these shapes and of ``dtype``.
 
-    What comes from outside passes here before its address is taken: what a user, autograd or a
-    hook of saved tensors hands us need not be what we gave. Raises RuntimeError.
+    For what autograd, a user's hook of saved tensors or a program hands over, which need not be
+    what forward saw. Raises RuntimeError.
     """
-    if tensor is None:
-        return None
-    if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu:
-        raise RuntimeError(
-            f"fastrnn was given a {tensor.dtype} tensor of shape {tuple(tensor.shape)} on "
-            f"{tensor.device} where the other tensors ask for {dtype} of shape {tuple(shape)} on "
-            "cpu. Between forward and backward the data of inputs and parameters, and what a hook "
-            "of saved tensors returns, must keep shape, dtype and device."
-        )
-    return whole(tensor)
+    for tensor, shape in zip(tensors, shapes, strict=True):
+        if tensor is not None and (
+            tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu
+        ):
+            raise RuntimeError(
+                f"fastrnn was given a {tensor.dtype} tensor of shape {tuple(tensor.shape)} on "
+                f"{tensor.device} where the other tensors ask for {dtype} of shape {tuple(shape)} "
+                "on cpu. Between forward and backward the data of inputs and parameters, and what "
+                "a hook of saved tensors returns, must keep shape, dtype and device."
+            )
+    return whole(tensors)
 
 
-def whole(tensor):
-    """A strided CPU tensor (or None): contiguous, its numbers in memory as they are meant.
+def whole(tensors):
+    """Strided CPU tensors (or None): contiguous, their numbers in memory as they are meant.
 
-    Raises RuntimeError where the memory is not there.
+    Raises RuntimeError where the memory of one is not there.
     """
-    if tensor is None:
-        return None
-    address = tensor.data_ptr()  # 0 for lazy zeros, and for tensors of a class of its own
-    if address and tensor.is_contiguous() and not tensor.is_neg():
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        address = tensor.data_ptr()  # 0 for lazy zeros, and for tensors of a class of its own
+        if not address or tensor.is_neg() or not tensor.is_contiguous():
+            break
         storage = tensor.untyped_storage()
-        if address + tensor.nbytes <= storage.data_ptr() + storage.nbytes():
-            return tensor
-    return _made_whole(tensor)
+        if address + tensor.nbytes > storage.data_ptr() + storage.nbytes():
+            break
+    else:
+        return tensors
+    return [tensor if tensor is None else _made_whole(tensor) for tensor in tensors]
 
 
 def _made_whole(tensor):

@@ -43,7 +43,7 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     """
     shape = Shape.of(cell, x, steps, directions, states)
     x, directions, states = _taken(cell, shape, x, directions, states)
-    grads = _taken_gradients(shape, x, states, grads)
+    grads = _taken_gradients(shape, states, grads)
     kept = _taken_kept(shape.kept(cell, shape.gate_rows(cell, keep, steps)), kept)
     ordered = [_by_gates(w, shape.H, _places(cell.dx), _places(cell.dh)) for w in directions]
     given = x, steps, directions, ordered, states, keep, kept, grads, need_x, need_weights
@@ -56,30 +56,29 @@ def _taken(cell, shape, x, directions, states):
     """x, the weights and the states, through the gate."""
     dtype, D, I, H, S = compiled.wide(shape.dtype), shape.D, shape.I, shape.H, shape.S
     M = cell.gates * H
-    sizes = Weights((M, I), (M, S), (M,), (M,), (S, H))
-    x = take(x, (shape.N, I), shape.dtype)
-    directions = [
-        Weights(*(take(w, size, dtype) for w, size in zip(ws, sizes, strict=True)))
-        for ws in directions
-    ]
-    widths = (S, H)[: cell.states]
-    states = [take(s, (D, shape.B, w), dtype) for s, w in zip(states, widths, strict=True)]
-    return x, directions, states
+    sizes = (M, I), (M, S), (M,), (M,), (S, H)
+    (x,) = take((x,), ((shape.N, I),), shape.dtype)
+    directions = [Weights(*take(weights, sizes, dtype)) for weights in directions]
+    return (
+        x,
+        directions,
+        take(states, [(D, shape.B, width) for width in (S, H)[: cell.states]], dtype),
+    )
 
 
-def _taken_gradients(shape, x, states, grads):
+def _taken_gradients(shape, states, grads):
     """Those of the output and the final states, through the gate."""
     dy, *dfinals = grads
-    dy = take(dy, (shape.N, shape.D * shape.S), x.dtype)
-    return dy, *(take(d, s.shape, s.dtype) for d, s in zip(dfinals, states, strict=True))
+    (dy,) = take((dy,), ((shape.N, shape.D * shape.S),), shape.dtype)
+    return dy, *take(dfinals, [s.shape for s in states], states[0].dtype)
 
 
 def _taken_kept(expected, kept):
     """{name: tensor} of what forward kept, through the gate; expected: as from ``Shape.kept``."""
-    return {
-        name: take(tensor, sizes, dtype)
-        for (name, (sizes, dtype)), tensor in zip(expected.items(), kept, strict=True)
-    }
+    found = {}
+    for (name, (size, dtype)), tensor in zip(expected.items(), kept, strict=True):
+        (found[name],) = take((tensor,), (size,), dtype)
+    return found
 
 
 def _places(side):

@@ -23,8 +23,7 @@ def forward(cell, x, h, c, w_ih, w_hh, b_ih, b_hh, keep):
     where there are none, or unless ``keep``. x: (B, I), h: (B, H); shapes, dtypes and devices are
     right.
     """
-    x, h, c, w_ih, w_hh = whole(x), whole(h), whole(c), whole(w_ih), whole(w_hh)
-    b_ih, b_hh = whole(b_ih), whole(b_hh)
+    x, h, c, w_ih, w_hh, b_ih, b_hh = whole((x, h, c, w_ih, w_hh, b_ih, b_hh))
     h_new, c_new, values, after = empty_like(h), None, None, None
     if c is not None:
         c_new = empty_like(c)
@@ -44,14 +43,14 @@ def forward(cell, x, h, c, w_ih, w_hh, b_ih, b_hh, keep):
 @untraced
 def gradients(cell, x, h, c, w_ih, w_hh, values, after, dh_new, dc_new, needed):
     """Gradients of x, h, c, w_ih, w_hh, b_ih and b_hh; None for those not ``needed``."""
-    dtype, (B, H), I = x.dtype, h.shape, x.shape[1]
-    M, state = cell.gates * H, (B, H)
-    x, h, c = take(x, (B, I), dtype), take(h, state, dtype), take(c, state, dtype)
-    w_ih, w_hh = take(w_ih, (M, I), dtype), take(w_hh, (M, H), dtype)
-    values = take(values, (B, cell.kept, H), dtype)
-    after = take(after, (B, len(cell.after), H), dtype)
-    dh_new = take(dh_new, state, dtype)
-    dc_new = take(None if c is None else dc_new, state, dtype)
+    dtype, (B, I), H, M = x.dtype, x.shape, h.shape[1], w_hh.shape[0]
+    rows, state = (B, I), (B, H)
+    x, h, c, w_ih, w_hh, values, after, dh_new, dc_new = take(
+        (x, h, c, w_ih, w_hh, values, after, dh_new, None if c is None else dc_new),
+        (rows, state, state, (cell.gates * H, I), (cell.gates * H, H), (B, cell.kept, H),
+         (B, len(cell.after), H), state, state),
+        dtype,
+    )  # fmt: skip
     need_x, need_h, need_c, need_ih, need_hh, need_b_ih, need_b_hh = needed
     dx = empty_like(x) if need_x else None
     dh = empty_like(h) if need_h else None
@@ -80,8 +79,8 @@ def _run(compute, cell, *tensors):
     x, h = tensors[:2]
     (B, I), H = x.shape, h.shape[1]
     addresses = [0 if t is None else t.data_ptr() for t in tensors]
-    threads = torch.get_num_threads()
-    if threads == 1 or B * cell.gates * H * (I + H) < MIN_WORK:
+    small = B * cell.gates * H * (I + H) < MIN_WORK
+    if small or (threads := torch.get_num_threads()) == 1:
         plan = array("q", (B, I, H, 1, 0, ZEROS, *addresses))
         compute.ctypes(plan.buffer_info()[0])
         return
