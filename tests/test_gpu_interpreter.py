@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from against_torch import EVERY_KIND, compare, make_inputs, packing, twins
+from against_torch import EVERY_KIND, compare, make_inputs, packing, plain_call, twins
 from gpu_layers import ALONE, GRID, TOLERANCE, check, served
 from interpreter import interpreted
+from torch.autograd.graph import saved_tensors_hooks
 
 from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.keep import Keep
@@ -156,3 +157,22 @@ def not_finite(kind, tile, value):
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn_tanh"])
 def test_not_finite(interpreted, kind, value, tile):
     interpreted(not_finite, kind, tile, value)
+
+
+def kept_is_written(kind, options):
+    """Where nobody wrote there would be NaN (conftest); H = 21 is made up to 24."""
+    kept = []
+    ours, _ = twins(kind, 5, 21, bidirectional=True)
+    ours.recompute = options.get("recompute", False)
+    inputs = make_inputs(ours, 4, 3)
+    with served(GRID), saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        plain_call(ours, *inputs.values())
+    assert kept
+    assert all(t.isfinite().all() for t in kept if t.is_floating_point())
+    assert not any(t.dtype == torch.uint8 for t in kept)
+
+
+@pytest.mark.parametrize("options", [{}, {"recompute": True}], ids=str)
+@EVERY_KIND
+def test_what_is_kept_is_written(interpreted, kind, options):
+    interpreted(kept_is_written, kind, options)

@@ -44,6 +44,8 @@ def layer(cell, x, steps, directions, states, keep):
     shape, tf32 = Shape.of(cell, x, steps, directions), products.tf32()
     tile, launches = _choose("forward", cell, shape, tf32)
     (after, extra, gates), kept = shape.memory(cell, keep)
+    if keep and shape.P > shape.H:  # kept beside the gates, and not written behind the last unit
+        gates[:, :, cell.gates :, shape.H :].zero_()
     with products.as_cudnn_would(x.dtype, tf32):
         for weights, out in zip(directions, gates, strict=True):
             products.project(shape, x, weights, cell.gates, out)
