@@ -46,7 +46,7 @@ def _agree(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
     """Whether all shapes fit together, and leave something to compute."""
     if w_ih is None or w_hh is None or x.is_nested or h is None or h.is_nested:
         return False
-    if x.dim() != 2 or w_hh.dim() != 2 or not x.numel():
+    if x.dim() != 2 or w_hh.dim() != 2 or not x.numel() or not w_hh.numel():
         return False
     (B, I), (M, H) = x.shape, w_hh.shape
     if cell.gates * H != M or w_ih.shape != (M, I) or h.shape != (B, H):

@@ -37,6 +37,16 @@ def test_sizes(kind, B, I, H, dtype, calls):
     assert calls == {"forward": 2, "backward": 1}
 
 
+@FLOATS
+@EVERY_KIND
+@pytest.mark.parametrize("B", [1, 3], ids="B{}".format)
+def test_no_hidden_units(kind, B, dtype):
+    """Nothing depends on x: its gradient is zero, and somebody has to write that."""
+    ours = build(fastrnn, kind, 5, 0, cell=True, dtype=dtype)
+    found = outputs_and_gradients(ours, make_inputs(ours, 1, B))
+    assert found["d x"].equal(torch.zeros(B, 5, dtype=dtype))
+
+
 @EVERY_KIND
 @OF_SIZES
 def test_as_accurate_as_torch(kind, B, I, H):
