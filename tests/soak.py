@@ -212,7 +212,7 @@ def hogs(wanted):
 
 
 def soak(seconds, seed):
-    """What was wrong, a list."""
+    """(what was wrong, a list; how often what was done)."""
     draw = random.Random(seed)
     cases = [Case(draw) for _ in range(24)]
     alarm, total, end = Alarm(), Counter(), time.monotonic() + seconds
@@ -224,26 +224,26 @@ def soak(seconds, seed):
             now = Round(cases, draw, alarm)
             now.run()
             total += now.counts
-            conditions = f"{now.callers} callers, hogs {now.hogged}, collects at {now.gc}"
-            print(f"{conditions}: {dict(now.counts)}; all: {dict(total)}", flush=True)
+            print(f"{now.callers} callers, hogs {now.hogged}: {dict(total)}", flush=True)
             if now.wrong:
-                return now.wrong
+                return now.wrong, total
     finally:
         faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(signal.SIGUSR1)
         signal.signal(signal.SIGINT, before)
         gc.set_threshold(*thresholds)
-    return []
+    return [], total
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    wrong = soak(options.minutes * 60, options.seed)
-    print("\n".join(wrong) or "nothing wrong")
-    return 1 if wrong else 0
+    p = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    p.add_argument("--minutes", type=float, default=5)
+    p.add_argument("--seed", type=int, default=0)
+    options = p.parse_args()
+    wrong, total = soak(options.minutes * 60, options.seed)
+    done = ", ".join(f"{total[what]} {what}" for what in sorted(total))
+    print("\n".join(wrong) or f"nothing wrong in {done}")
+    return bool(wrong)
 
 
 if __name__ == "__main__":

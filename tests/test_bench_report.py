@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import groups, report, results, tables
+from bench import groups, report, results, tables, trust
 from bench.cases import Case
+from bench.report import with_block
 
 ROOT = Path(__file__).parent.parent
 SMALL = Case("LSTM", T=3, B=2, I=5, H=5)
@@ -84,6 +85,12 @@ def test_the_readme_holds_the_committed_results():
     if not (readme.exists() and file.exists()):
         pytest.skip("nothing is committed yet")
     assert report.main([str(file), "--readme", str(readme), "--check"]) == 0
+
+
+def test_the_readme_holds_what_fuzz_and_soak_found():
+    text, rows = (ROOT / "README.md").read_text(encoding="utf-8"), trust.load()
+    assert with_block(text, trust.block(rows), *trust.MARKERS) == text
+    assert [row["status"] for row in rows] == [0, 0]
 
 
 def test_plots(tmp_path):

@@ -4,9 +4,7 @@ sigmoid(x) = 1 / (1 + 2**(-x log2 e)). The power is 2**n times 2**f by its Taylo
 
 tanh needs more near zero, where 1 - 2 sigmoid would lose every digit: it is e / (e + 2) with
 e = expm1(2 x) = 2**n (1 + q) - 1, q = expm1(r) by its Taylor series on |r| <= ln(2) / 2. A
-rational function costs a third less, but its error has a sign, and gradients are sums. x is taken
-as negative, so that e + 2 ends in 1, of which the roughest division knows the inverse: tanh ends in
-1 to the bit. Of 1 - 1e-5 the derivative is not zero, and a cell state of 1e4 would multiply it.
+rational function costs a third less, but its error has a sign, and gradients are sums.
 
 NaN passes through; +-inf saturate.
 """
@@ -72,15 +70,30 @@ def _tanh(shift, terms, ln2_high, ln2_low, divide=exactly):
 
     @njit(forceinline=True)
     def tanh(x):
-        doubled = clamp(with_sign(x + x, -1.0), -40.0, 0.0)
+        doubled = clamp(x + x, -40.0, 40.0)
         shifted = scale_and_add(doubled, LOG2_E, zeros_like(x) + shift)
         n = shifted - shift
         r = scale_and_add(n, -ln2_low, scale_and_add(n, -ln2_high, doubled))
         s = add_to_exponent(zeros_like(x) + 1.0, shifted)
         e = s * (series(r) * r * r + r) + (s - 1.0)
-        return with_sign(divide(e, e + 2.0), x)
+        return divide(e, e + 2.0)
 
     return tanh
+
+
+def _ending_in_one(tanh):
+    """A ``tanh`` of rough division, which is 1 to the bit where it should be.
+
+    Of 1 - 1e-5 the derivative is not zero, and a cell state of 1e4 would multiply it. x is taken as
+    negative: then e + 2 ends in 1, of which the roughest division knows the inverse. (Of an exact
+    division that would cost digits near 1.)
+    """
+
+    @njit(forceinline=True)
+    def odd(x):
+        return with_sign(tanh(with_sign(x, -1.0)), x)
+
+    return odd
 
 
 def make_activations(dtype, roughly=None):
@@ -91,7 +104,9 @@ def make_activations(dtype, roughly=None):
     if roughly:
         # the series end before 0.347**6 / 6! = 2e-6, a thousandth of such a rounding
         sigmoid = _sigmoid(1.5 * 2.0**23, 5, 87.0, roughly)
-        tanh = _tanh(1.5 * 2.0**23, 5, 0.693359375, -2.12194440054690583e-4, roughly)
+        tanh = _ending_in_one(
+            _tanh(1.5 * 2.0**23, 5, 0.693359375, -2.12194440054690583e-4, roughly)
+        )
     elif dtype == types.float32:
         # both series end before 0.347**8 / 8! = 5e-9, a twelfth of a rounding
         sigmoid = _sigmoid(1.5 * 2.0**23, 7, 87.0)
