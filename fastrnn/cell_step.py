@@ -44,8 +44,9 @@ def cell_step(name, x, hx, w_ih, w_hh, b_ih, b_hh):
 
 def _agree(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
     """Whether all shapes fit together, and leave something to compute."""
-    if w_ih is None or w_hh is None or x.is_nested or h is None or h.is_nested:
-        return False
+    for t in (x, h, w_ih, w_hh):
+        if t is None or t.is_nested:
+            return False
     if x.dim() != 2 or w_hh.dim() != 2 or not x.numel() or not w_hh.numel():
         return False
     (B, I), (M, H) = x.shape, w_hh.shape

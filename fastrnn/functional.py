@@ -89,7 +89,7 @@ def _typed(layers, p, states, x, weights):
         if not isinstance(t, torch.Tensor) or t.is_nested:
             return False
     for t in weights:
-        if t is None:
+        if t is None or t.is_nested:
             return False
     return not isinstance(layers, bool)
 
