@@ -7,6 +7,7 @@ from .kernels import autocast, reference
 from .kernels.keep import Keep
 from .kernels.untraced import untraced
 from .kernels.weights import Weights
+from .tracing import plain
 
 LEADING = 4  # arguments of Layer that are no tensors
 
@@ -71,8 +72,9 @@ class Layer(torch.autograd.Function):
         tensors = saved(ctx)
         inputs, kept = tensors[: ctx.count], tensors[ctx.count :]
         needed = ctx.needs_input_grad[LEADING:]
-        # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap
-        if torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads)):
+        # create_graph asks for a backward that can be differentiated; other gradients, as vmap's
+        # and subclasses', know only torch's operations
+        if torch.is_grad_enabled() or not plain(grads):
 
             def again(*tensors):
                 x, states, directions = _unflatten(cell, tensors)

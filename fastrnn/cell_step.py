@@ -11,7 +11,6 @@ from importlib import import_module
 
 import torch
 from torch import _VF
-from torch._C._functorch import is_legacy_batchedtensor
 
 from . import backends, profiling
 from .autograd import differentiable, save, saved
@@ -21,7 +20,7 @@ from .kernels.cells import CELLS
 from .kernels.gate import whole
 from .kernels.untraced import untraced
 from .kernels.weights import Weights
-from .tracing import tracing
+from .tracing import plain, tracing
 
 
 def cell_step(name, x, hx, w_ih, w_hh, b_ih, b_hh):
@@ -114,10 +113,9 @@ class Step(torch.autograd.Function):
     def backward(ctx, dh, dc):
         cell, needed = ctx.cell, ctx.needs_input_grad[1:]
         *inputs, values, after = saved(ctx)
-        # create_graph asks for a backward that can be differentiated, is_grads_batched for vmap,
-        # and a dispatch mode sees operations of torch's only
-        batched = is_legacy_batchedtensor(dh) or (dc is not None and is_legacy_batchedtensor(dc))
-        watched = batched or torch._C._len_torch_dispatch_stack() > 0
+        # create_graph asks for a backward that can be differentiated; a dispatch mode, and other
+        # gradients, as vmap's and subclasses', know only torch's operations
+        watched = torch._C._len_torch_dispatch_stack() > 0 or not plain((dh, dc))
         if not watched and not torch.is_grad_enabled():
             run = _numba().gradients
             if profiling.flag._is_profiler_enabled:

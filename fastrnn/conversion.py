@@ -7,13 +7,12 @@ stays valid, and there is nothing to copy.
 
 from abc import ABCMeta
 from functools import cache
-from inspect import unwrap
-from types import CodeType, new_class
+from types import new_class
 from typing import NamedTuple
 
 from torch import nn
 
-from . import modules
+from . import forwards, modules
 from .description import THEIRS
 
 TWINS = {theirs: getattr(modules, theirs.__name__) for theirs in THEIRS}
@@ -105,7 +104,8 @@ def _convert(model, to, obstacle, switched):
         try:
             object.__setattr__(module, "__class__", cls)  # a user's own might refuse it
             changed[name] = kind
-        except TypeError as error:  # the two lay out their instances in different ways
+        # the two lay out their instances in different ways, or the class has no way to change it
+        except (TypeError, AttributeError) as error:
             left[name] = f"no other class can be given to {kind}: {error}"
     return Conversion(to, changed, left)
 
@@ -120,33 +120,7 @@ def _obstacle(module):
     base = next((theirs for theirs in TWINS if isinstance(module, theirs)), None)
     if base is None:
         return f"{cls.__name__} has a forward of its own"
-    return _forward_stays(cls, base) or _watches(cls)
-
-
-def _forward_stays(cls, base):
-    """Why calls of ``cls`` would not come to another forward of ``base``; None if they would."""
-    for owner in cls.__mro__[: cls.__mro__.index(base)]:
-        if "forward" in vars(owner) and not any(map(_asks_super, vars(owner).values())):
-            return f"{owner.__name__} has a forward of its own that never calls super().forward"
-    return None
-
-
-def _asks_super(member):
-    """Whether a function, a member of a class, calls super().forward."""
-    code = getattr(unwrap(getattr(member, "__func__", member)), "__code__", None)
-    return code is not None and any(map(_names_super, _codes(code)))
-
-
-def _codes(code):
-    """The code of a function and of those within it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
-def _names_super(code):
-    return {"super", "forward"} <= set(code.co_names)
+    return forwards.obstacle(cls, base) or _watches(cls)
 
 
 def _watches(cls):
@@ -207,6 +181,8 @@ def _stand_in(cls):
     ours = next(ours for theirs, ours in TWINS.items() if issubclass(cls, theirs))
     names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
     own = names | {"__reduce_ex__": _reduce}
+    if cls.forward in {theirs.forward for theirs in TWINS}:  # by a name of the class's own
+        own["forward"] = ours.forward
     told = any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1])
     bases = (_Quiet,) * told + (cls, ours)
     return new_class(cls.__name__, bases, exec_body=lambda body: body.update(own))

@@ -156,6 +156,7 @@ def _counts(batch_sizes):
         and batch_sizes.dim() == 1
         and batch_sizes.layout == torch.strided
         and batch_sizes.device.type == "cpu"
+        and not (batch_sizes.is_neg() or batch_sizes._is_zerotensor())
     )
 
 

@@ -47,17 +47,26 @@ def _layer(
     states: list[Tensor],  # (D, B, H or P) each
     weights: list[Tensor],  # of direction after direction, those that are there
 ) -> list[Tensor]:
-    """[output (N, D * H or P), *final states, *what backward wants to see again]."""
+    """[output (N, D * H or P), *final states, *what backward wants to see again].
+
+    Of packed rows their batch_sizes are the last of it.
+    """
     steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
     given = CELLS[cell], x, steps, directions, states, Keep(keep)
     y, finals, kept = profiling.layer(_load(engine, x).layer, "", *given)
-    return [y, *finals, *kept]
+    return [y, *finals, *kept, *_copied(batch_sizes)]
 
 
 def _layer_shapes(engine, cell, keep, x, batch_sizes, states, weights):
     D, _, S = states[0].shape
     kept = KEPT[engine](CELLS[cell], x, _directions(states, weights), states) if keep else []
-    return [x.new_empty(x.shape[0], D * S), *(s.new_empty(s.shape) for s in states), *kept]
+    results = [x.new_empty(x.shape[0], D * S), *(s.new_empty(s.shape) for s in states)]
+    return [*results, *kept, *_copied(batch_sizes)]
+
+
+def _copied(batch_sizes):
+    """Backward's own, if there are any: whose they are may use them again."""
+    return [] if batch_sizes is None else [batch_sizes.clone()]
 
 
 def _gradients(
@@ -109,8 +118,10 @@ def _gradients_shapes(engine, cell, keep, x, batch_sizes, states, weights, kept,
 def _remember(ctx, inputs, output):
     ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights = inputs
     kept = output[1 + len(states) :]
+    if batch_sizes is not None:
+        *kept, batch_sizes = kept
     ctx.counts = len(states), len(weights)
-    ctx.mark_non_differentiable(*kept)
+    ctx.mark_non_differentiable(*output[1 + len(states) :])
     ctx.set_materialize_grads(False)
     save(ctx, x, batch_sizes, *states, *weights, *kept)
 

@@ -55,6 +55,23 @@ def _quantised(tool):
     tool._propagate_qconfig_helper = helper
 
 
+def _made_of_float(tool):
+    """A quantised module is made of torch.nn's, so ours becomes that first."""
+    for name in ("RNNBase", "RNNCellBase"):
+        _restoring(getattr(tool, name))
+
+
+def _restoring(quantised):
+    make = quantised.from_float.__func__
+
+    @wraps(make)
+    def from_float(cls, mod, *rest, **options):
+        restore(mod)
+        return make(cls, mod, *rest, **options)
+
+    quantised.from_float = classmethod(from_float)
+
+
 def _mapped(tool):
     """A key of ours, of how to quantise by class, means torch.nn's."""
     by_class = tool.QConfigMapping.set_object_type
@@ -109,6 +126,7 @@ TOOLS = {
     "torch.fx._symbolic_trace": partial(_leaves, "Tracer"),
     "torch.ao.quantization.fx.tracer": partial(_leaves, "QuantizationTracer"),
     "torch.ao.quantization.quantize": _quantised,
+    "torch.ao.nn.quantized.dynamic.modules.rnn": _made_of_float,
     "torch.ao.quantization.qconfig_mapping": _mapped,
     "torch.ao.pruning._experimental.pruner.base_structured_sparsifier": _pruned,
     "thop.profile": partial(_listed, "register_hooks"),

@@ -3,6 +3,7 @@
 from functools import wraps
 
 import torch
+from torch._C import _functorch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 
@@ -20,6 +21,20 @@ def tracing(tensor):
         or torch._C._len_torch_dispatch_stack() > 0
         or type(tensor) is FakeTensor
     )
+
+
+def plain(tensors):
+    """Whether the tensors (or None) have numbers of their own, and no behaviour: not those of a
+    subclass, nor of vmap or torch.func.
+    """
+    for t in tensors:
+        if t is not None and (
+            type(t) not in PLAIN
+            or _functorch.is_functorch_wrapped_tensor(t)
+            or _functorch.is_legacy_batchedtensor(t)
+        ):
+            return False
+    return True
 
 
 def constant(function):

@@ -172,6 +172,13 @@ def test_no_such_folder_can_be(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_path_that_is_too_long(tmp_path, capsys):
+    deep = tmp_path.joinpath(*["a"] * 3000)
+    cache.write(deep, "key", b"code")
+    assert cache.read(deep, "key") is None
+    assert "is not kept" in capsys.readouterr().err
+
+
 def test_where_code_is_kept(monkeypatch, tmp_path, capsys):
     root = cache.default_root.__wrapped__
     monkeypatch.chdir(tmp_path)

@@ -105,7 +105,10 @@ def test_opcheck(kind, keep, options):
     x, sizes, states, weights = torch.utils._pytree.tree_map(
         lambda t: t.detach() if isinstance(t, torch.Tensor) else t, given[3:]
     )
-    y, *finals, kept = layer(*given[:3], x, sizes, states, weights)
+    y, *rest = layer(*given[:3], x, sizes, states, weights)
+    finals, kept = rest[: len(states)], rest[len(states) :]
+    if options["packed"]:  # the last of it are the sizes, backward's own
+        *kept, sizes = kept
     grads = [torch.randn_like(t) for t in (y, *finals)]
     for needed in ([True] * (1 + len(states) + len(weights)), [False, *[True] * len(states)]):
         needed += [False] * (1 + len(states) + len(weights) - len(needed))

@@ -8,6 +8,7 @@ import torch
 from against_torch import EVERY_KIND, KINDS, build, build_pair
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.testing._internal.two_tensor import TwoTensor
 
 import fastrnn
 
@@ -221,3 +222,21 @@ def test_an_operator_called_with_what_does_not_fit():
             layer("numba", "gru", 0, x, None, [h], wrong)
     with pytest.raises(RuntimeError, match="where the other tensors ask for"):
         layer("numba", "gru", 0, x, None, [h[..., 1:]], [w_ih, w_hh])
+
+
+@MODULES
+def test_gradients_of_vmap_and_of_a_wrapper(kind, cell):
+    """Of a graph that was made outside: they know torch's operations alone."""
+    found = []
+    for module in build_pair(kind, I, H, cell=cell):
+        torch.manual_seed(0)
+        x = torch.randn(sizes(module)[0], requires_grad=True)
+        y = run(module, x)
+
+        def of_x(gradient, x=x, y=y):
+            return torch.autograd.grad(y, x, gradient, retain_graph=True)[0]
+
+        many = torch.vmap(of_x)(torch.randn(6, *y.shape))
+        both = of_x(TwoTensor(torch.ones_like(y), torch.full_like(y, 2)))
+        found.append([many, both.a, both.b])
+    same(*found)

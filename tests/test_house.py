@@ -28,7 +28,7 @@ STOREYS = [
     ["fastrnn.operators", "fastrnn.lowering"],
     ["fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
     ["fastrnn.backends", "fastrnn.profiling"],
-    ["fastrnn.description", "fastrnn.tracing", "fastrnn.loading"],
+    ["fastrnn.description", "fastrnn.tracing", "fastrnn.loading", "fastrnn.forwards"],
     ["fastrnn.kernels.projection"],
     ["fastrnn.kernels.reference", "fastrnn.kernels.cpu", "fastrnn.kernels.gpu"],
     [f"fastrnn.kernels.{name}" for name in FOUNDATIONS],

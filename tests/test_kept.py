@@ -117,3 +117,19 @@ def test_batch_sizes_that_are_used_again(kind, bidirectional):
         found.append([data.grad, *(p.grad for p in module.parameters())])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sizes", [[3, 3, 1], [7, 7, 7]], ids=str)
+def test_batch_sizes_that_are_used_again_by_what_is_compiled(kind, sizes):
+    module = build(fastrnn, kind, 4, 5)
+    data = torch.randn(7, 4)
+    found = []
+    for call in (module, torch.compile(module, backend="aot_eager")):
+        batch_sizes = torch.tensor([3, 2, 2])
+        y = call(PackedSequence(data, batch_sizes))[0].data
+        batch_sizes.numpy()[:] = sizes
+        module.zero_grad()
+        y.square().sum().backward()
+        found.append([p.grad.clone() for p in module.parameters()])
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))

@@ -182,10 +182,9 @@ DAEMON = """
 def work():
     torch.set_num_threads(2)
     with torch.no_grad():
-        while True:
-            layer(long)
+        layer(long)  # takes a second: one of torch's own operations would abort the process
 
-long = torch.randn(2000, 20, 40)
+long = torch.ones(60_000, 16, 40)
 threading.Thread(target=work, daemon=True).start()
 time.sleep(0.1)
 """
@@ -195,3 +194,30 @@ time.sleep(0.1)
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_the_process_ends_while_a_daemon_thread_is_in_a_call(end, environment):
     run_python("\n".join([CALLS, DAEMON, end]), timeout=60, **environment)
+
+
+LATE = """
+import atexit, threading, time
+import torch, fastrnn
+from numba.core.compiler_lock import global_compiler_lock
+
+def use(name):
+    print(name, bool(fastrnn.RNNCell(4, 5)(torch.ones(3, 4)).isfinite().all()), flush=True)
+
+def later():
+    time.sleep(0.5)  # the main thread has ended by then
+    use("thread")
+
+{use}
+"""
+USES = {
+    "thread": "threading.Thread(target=later).start()",
+    "atexit": 'atexit.register(use, "atexit")',
+    "lock": 'with global_compiler_lock: use("lock")',
+}
+
+
+@pytest.mark.parametrize(("name", "use"), USES.items(), ids=USES)
+def test_a_first_call_where_threads_cannot_help(name, use):
+    """At the end of the interpreter, and by who holds the lock that compiling takes."""
+    assert run_python(LATE.format(use=use), timeout=60)[0].split() == [name, "True"]

@@ -90,6 +90,19 @@ def test_dynamic_quantisation(dtype):
     assert type(found.rnn) is nn.RNN
 
 
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "LSTMCell"])
+def test_a_quantised_module_made_by_hand(name):
+    dynamic = torch.ao.nn.quantized.dynamic
+    found = []
+    for library in (fastrnn, nn):
+        torch.manual_seed(0)
+        module = getattr(library, name)(4, 5).eval()
+        module.qconfig = torch.ao.quantization.default_dynamic_qconfig
+        made = getattr(dynamic, name).from_float(module)
+        found.append(torch.utils._pytree.tree_leaves(made(torch.ones(3, 4)))[0])
+    assert found[0].equal(found[1])
+
+
 def test_the_model_that_a_quantised_one_was_made_of_stays_ours():
     _, ours = pair(Model)
     before = classes(ours)

@@ -102,11 +102,11 @@ def _opened(root):
 
 def _make(folder):
     """Make a folder and its parents, 0700 whatever the umask; those that exist stay as they are."""
-    if not os.path.exists(folder):
-        _make(folder.parent)
-        with suppress(FileExistsError):  # another process was faster
-            folder.mkdir(0o700)
-            folder.chmod(0o700)
+    for each in reversed((folder, *folder.parents)):
+        if not os.path.exists(each):
+            with suppress(FileExistsError):  # another process was faster
+                each.mkdir(0o700)
+                each.chmod(0o700)
 
 
 def _content(folder, key):

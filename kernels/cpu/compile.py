@@ -8,7 +8,8 @@ microkernel) would go unnoticed; it needs those files, a setting of the whole pr
 import ctypes
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from contextlib import nullcontext
 from functools import wraps
 from types import FunctionType
@@ -51,11 +52,21 @@ def undisturbed(function):
 
     @wraps(function)
     def apart(*args):
-        pool = ThreadPoolExecutor(1)
+        if global_compiler_lock.is_locked():  # by this thread, for which another would wait
+            return function(*args)
+        done = Future()
+
+        def work():
+            try:
+                done.set_result(function(*args))
+            except BaseException as error:
+                done.set_exception(error)
+
         try:
-            return pool.submit(function, *args).result()
-        finally:
-            pool.shutdown(wait=False)
+            threading.Thread(target=work, name="fastrnn").start()
+        except RuntimeError:  # the interpreter ends, and starts no more threads
+            return function(*args)
+        return done.result()
 
     return apart
 

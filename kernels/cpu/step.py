@@ -43,12 +43,12 @@ def forward(cell, x, h, c, w_ih, w_hh, b_ih, b_hh, keep):
 @untraced
 def gradients(cell, x, h, c, w_ih, w_hh, values, after, dh_new, dc_new, needed):
     """Gradients of x, h, c, w_ih, w_hh, b_ih and b_hh; None for those not ``needed``."""
-    dtype, (B, I), H, M = x.dtype, x.shape, h.shape[1], w_hh.shape[0]
-    rows, state = (B, I), (B, H)
+    dtype, (B, H), I = x.dtype, dh_new.shape, w_ih.shape[-1]
+    M, rows, state = cell.gates * H, (B, I), (B, H)
     x, h, c, w_ih, w_hh, values, after, dh_new, dc_new = take(
         (x, h, c, w_ih, w_hh, values, after, dh_new, None if c is None else dc_new),
-        (rows, state, state, (cell.gates * H, I), (cell.gates * H, H), (B, cell.kept, H),
-         (B, len(cell.after), H), state, state),
+        (rows, state, state, (M, I), (M, H), (B, cell.kept, H), (B, len(cell.after), H), state,
+         state),
         dtype,
     )  # fmt: skip
     need_x, need_h, need_c, need_ih, need_hh, need_b_ih, need_b_hh = needed
