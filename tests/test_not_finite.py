@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from against_torch import CELL_OR_LAYER, EVERY_KIND, FLOATS, compare, make_inputs, truth, twins
+from against_torch import (
+    CELL_OR_LAYER,
+    EVERY_KIND,
+    FLOATS,
+    compare,
+    make_inputs,
+    outputs_without_grad,
+    truth,
+    twins,
+)
 
 POISON = {"nan": torch.nan, "inf": torch.inf, "-inf": -torch.inf}
 
@@ -28,6 +37,24 @@ def test_not_finite(kind, cell, dtype, poison, calls):
         value.data[middle] = before
     assert not wrong, "\n".join(wrong)
     assert not calls["torch"]
+
+
+@EVERY_KIND
+@CELL_OR_LAYER
+@FLOATS
+def test_every_nan(kind, cell, dtype):
+    """A NaN stays one whatever its other bits are: of halves that were widened all may be set."""
+    ours, _ = twins(kind, 3, 1, cell=cell, dtype=dtype)
+    inputs = make_inputs(ours, 1, 2)
+    bias = ours.bias_ih.data if cell else ours.bias_ih_l0.data
+    bits = bias.view(torch.int32 if dtype == torch.float32 else torch.int64)
+    quiet = {torch.float32: 0x7FC00000, torch.float64: 0x7FF8 << 48}[dtype]
+    for nan in (quiet, quiet + 1, quiet + 3, -1, torch.iinfo(bits.dtype).max):
+        for gate in range(len(bias)):
+            bias.zero_()
+            bits[gate] = nan
+            assert bias[gate].isnan()
+            assert outputs_without_grad(ours, inputs)["h_n"].isnan().all(), (hex(nan), gate)
 
 
 @EVERY_KIND

@@ -59,7 +59,8 @@ def _sigmoid(shift, terms, limit, divide=exactly):
         shifted = held * -LOG2_E_HIGH + shift
         f = scale_and_add(held, -LOG2_E_HIGH, shift - shifted) - held * LOG2_E_LOW
         one = zeros_like(x) + 1.0
-        return zero_below(x, -limit, divide(one, one + add_to_exponent(power(f), shifted)))
+        # the power of 2 by itself: added to the bits of a NaN it could make that a number
+        return zero_below(x, -limit, divide(one, one + power(f) * add_to_exponent(one, shifted)))
 
     return sigmoid
 

@@ -187,7 +187,10 @@ def zeros_like(typingctx, x):
 
 @intrinsic
 def add_to_exponent(typingctx, x, shifted):
-    """x * 2**n for x near 1, where ``shifted`` is n + 1.5 * 2**mantissa: its low bits are n."""
+    """x * 2**n for x near 1; ``shifted`` is n + 1.5 * 2**mantissa: its low bits are n.
+
+    Bits added to those of a NaN may make it a number.
+    """
     if not (isinstance(x, VecType) and shifted == x):
         return None
 
