@@ -30,8 +30,8 @@ def layer(cell, x, steps, directions, states, keep):
     what ``gradients`` wants to see again. ``keep``: how much of it, a Keep.
     """
     shape = Shape.of(cell, x, steps, directions, states)
-    taken = _taken(cell, shape, x, directions, states)
-    return calls.forward(cell, shape, taken[0], steps, *taken[1:], keep)
+    x, directions, states = _taken(cell, shape, x, directions, states)
+    return calls.forward(cell, shape, x, steps, directions, states, keep)
 
 
 @untraced
@@ -48,8 +48,8 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     ordered = [_by_gates(w, shape.H, _places(cell.dx), _places(cell.dh)) for w in directions]
     given = x, steps, directions, ordered, states, keep, kept, grads, need_x, need_weights
     dx, dstates, dweights = calls.backward(cell, shape, *given)
-    H = shape.H
-    return dx, dstates, [_by_gates(dw, H, _back(cell.dx), _back(cell.dh)) for dw in dweights]
+    orders = _back(cell.dx), _back(cell.dh)
+    return dx, dstates, [_by_gates(dw, shape.H, *orders) for dw in dweights]
 
 
 def _taken(cell, shape, x, directions, states):
@@ -59,11 +59,8 @@ def _taken(cell, shape, x, directions, states):
     sizes = (M, I), (M, S), (M,), (M,), (S, H)
     (x,) = take((x,), ((shape.N, I),), shape.dtype)
     directions = [Weights(*take(weights, sizes, dtype)) for weights in directions]
-    return (
-        x,
-        directions,
-        take(states, [(D, shape.B, width) for width in (S, H)[: cell.states]], dtype),
-    )
+    widths = (S, H)[: cell.states]
+    return x, directions, take(states, [(D, shape.B, width) for width in widths], dtype)
 
 
 def _taken_gradients(shape, states, grads):
