@@ -224,6 +224,7 @@ def test_an_operator_called_with_what_does_not_fit():
         layer("numba", "gru", 0, x, None, [h[..., 1:]], [w_ih, w_hh])
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch.nn's LSTM
 @MODULES
 def test_gradients_of_vmap_and_of_a_wrapper(kind, cell):
     """Of a graph that was made outside: they know torch's operations alone."""
