@@ -50,7 +50,7 @@ def sequence(name, *arguments, keep=Keep.ALL):
     directions = split(weights, layers * D)
     complete = directions is not None and (directions[0].b_ih is not None) == bias
     torch_serves = engine == "torch" or not complete or not x.numel()
-    if torch_serves or len(states) != cell.states or (packed and not _counts(batch_sizes)):
+    if torch_serves or len(states) != cell.states or (packed and not _counts(batch_sizes, traced)):
         return getattr(_VF, name)(*arguments)
     if packed:
         rows = x
@@ -149,14 +149,14 @@ def _probe(function, dtype, sizes, hx, weights):
     return function(torch.zeros(1, 2, 1, dtype=dtype, device="cpu"), *rest, False)
 
 
-def _counts(batch_sizes):
+def _counts(batch_sizes, traced):
     """Whether these can be a packed sequence's sizes: what else there is, torch has words for."""
     return (
         batch_sizes.dtype == torch.int64
         and batch_sizes.dim() == 1
         and batch_sizes.layout == torch.strided
         and batch_sizes.device.type == "cpu"
-        and not (batch_sizes.is_neg() or batch_sizes._is_zerotensor())
+        and (traced or not (batch_sizes.is_neg() or batch_sizes._is_zerotensor()))
     )
 
 
