@@ -30,7 +30,7 @@ def forward(cell, shape, x, steps, directions, states, keep):
     if keep:
         gates = shape.gates(cell, keep, steps)
         like = {x.dtype: x, hidden.dtype: hidden}
-        for name, (sizes, dtype) in shape.kept(cell, shape.gate_rows(cell, keep, steps)).items():
+        for name, (sizes, dtype) in shape.kept(cell, gates).items():
             kept[name] = empty(like[dtype], *sizes)
     with TEAM.members(shape.threads(cell)) as team:
         layout, row_parts = forward_layout(cell, shape, keep, team.size)
@@ -57,13 +57,14 @@ def forward(cell, shape, x, steps, directions, states, keep):
 
 
 def backward(
-    cell, shape, x, steps, directions, ordered, states, keep, kept, grads, need_x, need_weights
-):
+    cell, shape, x, steps, directions, ordered, states, keep, kept, gates, grads, need_x,
+    need_weights,
+):  # fmt: skip
     """The gradients of x (None if not needed), of the states, and of each direction's weights.
 
-    kept: {name: tensor}. ``ordered`` are the weights with their gates in the order of dgates, and
-    so have their gradients, of which those are None that are not needed. All tensors have passed
-    the gate.
+    kept: {name: tensor}; gates: as from ``Shape.gates``. ``ordered`` are the weights with their
+    gates in the order of dgates, and so have their gradients, of which those are None that are not
+    needed. All tensors have passed the gate.
     """
     hidden, *extras = states
     states = [hidden.to(x.dtype), *extras]
@@ -90,7 +91,7 @@ def backward(
         # are the same for any number of threads.
         apart = groups if x.dtype == hidden.dtype else D
         dxs = [empty(x, *x.shape) for _ in range(apart)] if need_x else [None] * apart
-        kept_at = _kept_at(cell, shape, kept, shape.gates(cell, keep, steps))
+        kept_at = _kept_at(cell, shape, kept, gates)
         h0s, *c0s = (at_each(s, D) for s in states)
         dhs, dcs, no = at_each(dh, D), at_each(dextra[0] if dextra else None, D), [0] * D
         given = []

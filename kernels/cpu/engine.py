@@ -44,9 +44,10 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     shape = Shape.of(cell, x, steps, directions, states)
     x, directions, states = _taken(cell, shape, x, directions, states)
     grads = _taken_gradients(shape, states, grads)
-    kept = _taken_kept(shape.kept(cell, shape.gate_rows(cell, keep, steps)), kept)
+    gates = shape.gates(cell, keep, steps)
+    kept = _taken_kept(shape.kept(cell, gates), kept)
     ordered = [_by_gates(w, shape.H, _places(cell.dx), _places(cell.dh)) for w in directions]
-    given = x, steps, directions, ordered, states, keep, kept, grads, need_x, need_weights
+    given = x, steps, directions, ordered, states, keep, kept, gates, grads, need_x, need_weights
     dx, dstates, dweights = calls.backward(cell, shape, *given)
     orders = _back(cell.dx), _back(cell.dh)
     return dx, dstates, [_by_gates(dw, shape.H, *orders) for dw in dweights]

@@ -49,13 +49,14 @@ class Shape(NamedTuple):
         work = self.N * self.D * cell.gates * self.H * (self.I + self.S)
         return torch.get_num_threads() if work >= MIN_WORK else 1
 
-    def kept(self, cell, gate_rows=None):
+    def kept(self, cell, gates=None):
         """What forward keeps for backward: {name: (shape, dtype)}, of what there is.
 
         The states after each row, the cell's values before its projection, and its gates;
-        gate_rows: of how many rows, those of both directions counted (None: of all).
+        gates: of which rows, as ``gates`` says (None: of all).
         """
         D, N, H = self.D, self.N, self.H
+        gate_rows = None if gates is None else sum(rows for _, _, rows in gates)
         found = {"after": ((D, N, self.S), self.dtype)}
         if cell.states > 1:
             found["extra_after"] = (D, N, cell.states - 1, H), compiled.wide(self.dtype)
@@ -74,7 +75,7 @@ class Shape(NamedTuple):
         """
         rows, each = self.N, self.dtype.itemsize * cell.kept * self.H
         if keep == Keep.STATES:
-            states = sum(prod(shape) * t.itemsize for shape, t in self.kept(cell, 0).values())
+            states = sum(prod(shape) * t.itemsize for shape, t in self.kept(cell, ()).values())
             half = (each - states / (self.D * self.N)) / 2
             # within one block of backward's all or nothing is computed anew
             rows = int(rows * half / each) if half > 0 and rows > CHUNK else 0
@@ -91,10 +92,6 @@ class Shape(NamedTuple):
             else:
                 found.append((step, int(steps.offsets[step]), self.N - int(steps.offsets[step])))
         return found
-
-    def gate_rows(self, cell, keep, steps):
-        """Of how many rows the gates are kept, those of both directions counted."""
-        return sum(rows for _, _, rows in self.gates(cell, keep, steps))
 
 
 FORWARD_GIVEN = (
