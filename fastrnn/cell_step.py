@@ -82,10 +82,7 @@ def _fused(cell, *tensors):
         for t in tensors:
             if t is not None and t.requires_grad:
                 return Step.apply(cell, *tensors)
-    run = _numba().forward
-    if profiling.flag._is_profiler_enabled:
-        run = partial(profiling.step, run, "")
-    return run(cell, *tensors, False)[:2]
+    return profiling.step(_numba().forward, "")(cell, *tensors, False)[:2]
 
 
 @cache
@@ -100,9 +97,7 @@ class Step(torch.autograd.Function):
     @staticmethod
     @untraced
     def forward(ctx, cell, *tensors):
-        run = _numba().forward
-        if profiling.flag._is_profiler_enabled:
-            run = partial(profiling.step, run, "")
+        run = profiling.step(_numba().forward, "")
         h_new, c_new, *kept = run(cell, *tensors, True)
         ctx.cell = cell
         save(ctx, *tensors, *kept)
@@ -117,9 +112,7 @@ class Step(torch.autograd.Function):
         # gradients, as vmap's and subclasses', know only torch's operations
         watched = torch._C._len_torch_dispatch_stack() > 0 or not plain((dh, dc))
         if not watched and not torch.is_grad_enabled():
-            run = _numba().gradients
-            if profiling.flag._is_profiler_enabled:
-                run = partial(profiling.step, run, " backward")
+            run = profiling.step(_numba().gradients, " backward")
             return None, *run(cell, *inputs[:5], values, after, dh, dc, needed)
         return None, *differentiable(
             lambda *tensors: _reference(cell, *tensors), inputs, needed, (dh, dc)

@@ -4,6 +4,7 @@ The row says which cell it is and its sizes, T x B x H of a layer and B x H of a
 "fastrnn::lstm 100x16x128" and "fastrnn::lstm_cell backward 16x128".
 """
 
+from functools import partial
 from types import SimpleNamespace
 
 from torch.autograd import profiler
@@ -26,7 +27,14 @@ def layer(run, way, cell, x, steps, directions, states, *rest):
         return run(cell, x, steps, directions, states, *rest)
 
 
-def step(run, way, cell, x, h, *rest):
-    """run(cell, x, h, ...), in a range: for those who have seen the flag, a step being short."""
+def step(run, way):
+    """``run``, which is one of the engine's functions of a step; in a range where anybody records.
+
+    A step is short: where nobody does, it is not even called by another function.
+    """
+    return partial(_step, run, way) if flag._is_profiler_enabled else run
+
+
+def _step(run, way, cell, x, h, *rest):
     with record_function(f"fastrnn::{cell.name}_cell{way} {h.shape[0]}x{h.shape[1]}"):
         return run(cell, x, h, *rest)
