@@ -11,28 +11,33 @@ def when_loaded(name, act):
     if name in sys.modules:
         act(sys.modules[name])
     else:
-        sys.meta_path.insert(0, _Watch(name, act))
+        WATCH.awaited.setdefault(name, []).append(act)
 
 
 class _Watch:
-    """A finder of modules that waits for one of them."""
+    """A finder of modules that finds none itself, but waits for some."""
 
-    def __init__(self, awaited, act):
-        self.awaited, self.act = awaited, act
+    def __init__(self):
+        self.awaited = {}  # name: what to call with the module
 
     def find_spec(self, name, path=None, target=None):
-        if name != self.awaited:
+        acts = self.awaited.pop(name, None)
+        if acts is None:
             return None
-        sys.meta_path.remove(self)
-        # of those that are left, among which another may wait for the same module
-        found = (finder.find_spec(name, path, target) for finder in list(sys.meta_path))
+        others = (finder for finder in list(sys.meta_path) if finder is not self)
+        found = (finder.find_spec(name, path, target) for finder in others)
         spec = next(filter(None, found), None)
         if spec is not None:
             load = spec.loader.exec_module
 
             def exec_module(module):
                 load(module)
-                self.act(module)
+                for act in acts:
+                    act(module)
 
             spec.loader.exec_module = exec_module
         return spec
+
+
+WATCH = _Watch()
+sys.meta_path.insert(0, WATCH)

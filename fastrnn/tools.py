@@ -7,6 +7,7 @@ asks for the very class in dozens of places. Each is seen to when it is loaded, 
 
 import warnings
 from functools import partial, wraps
+from inspect import getattr_static
 
 from .conversion import ORIGINALS, TWINS, restore
 from .loading import when_loaded
@@ -58,18 +59,21 @@ def _quantised(tool):
 def _made_of_float(tool):
     """A quantised module is made of torch.nn's, so ours becomes that first."""
     for name in ("RNNBase", "RNNCellBase"):
-        _restoring(getattr(tool, name))
+        _restoring(getattr(tool, name), "from_float")
 
 
-def _restoring(quantised):
-    make = quantised.from_float.__func__
+def _restoring(owner, name):
+    """A method that takes a model, or a method of the class, restores it first."""
+    method = getattr_static(owner, name)
+    of_class = isinstance(method, classmethod)
+    function = method.__func__ if of_class else method
 
-    @wraps(make)
-    def from_float(cls, mod, *rest, **options):
-        restore(mod)
-        return make(cls, mod, *rest, **options)
+    @wraps(function)
+    def restored(self, model, *rest, **options):
+        restore(model)
+        return function(self, model, *rest, **options)
 
-    quantised.from_float = classmethod(from_float)
+    setattr(owner, name, classmethod(restored) if of_class else restored)
 
 
 def _mapped(tool):
@@ -85,14 +89,7 @@ def _mapped(tool):
 
 def _pruned(tool):
     """A model that is to be pruned in structure becomes torch.nn's."""
-    prepare = tool.BaseStructuredSparsifier.prepare
-
-    @wraps(prepare)
-    def restored(self, model, *rest, **options):
-        restore(model)
-        return prepare(self, model, *rest, **options)
-
-    tool.BaseStructuredSparsifier.prepare = restored
+    _restoring(tool.BaseStructuredSparsifier, "prepare")
 
 
 def _listed(name, tool):

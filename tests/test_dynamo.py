@@ -41,7 +41,7 @@ ADMITTED = """
 import sys, torch
 {imports}
 
-waiting = [f.awaited for f in sys.meta_path if type(f).__module__ == "fastrnn.loading"]
+waiting = [n for f in sys.meta_path if type(f).__module__ == "fastrnn.loading" for n in f.awaited]
 assert "torch._dynamo.variables.builder" not in waiting
 layer = fastrnn.GRU(3, 4)
 fast = torch.compile(layer, fullgraph=True, backend="eager")

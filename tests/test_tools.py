@@ -227,7 +227,7 @@ cls = nn.LSTM
 assert {lookup} == 7
 cls = fastrnn.LSTM
 assert {lookup} == 7
-assert not any(getattr(finder, "name", None) == {name!r} for finder in sys.meta_path)
+assert {name!r} not in fastrnn.loading.WATCH.awaited
 """
     run_python(script)
 
