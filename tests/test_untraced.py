@@ -129,10 +129,6 @@ print("right")
 CONTEXTS = {
     "device": ("", 'torch.device("meta")'),
     "default-device": ('torch.set_default_device("meta")', "torch.enable_grad()"),
-    "autocast": (
-        "",
-        'torch.device("meta"), torch.autocast("cpu", torch.bfloat16, enabled={autocast})',
-    ),
 }
 
 
@@ -140,10 +136,27 @@ CONTEXTS = {
 @pytest.mark.parametrize(("name", "shape"), [("GRU", "7, 3, 4"), ("GRUCell", "3, 4")])
 def test_a_first_call_under_another_default_device(first, context, name, shape):
     """What the first call makes for all later ones is made on the CPU."""
-    script = FIRST.format(
-        first=first, context=context.format(autocast=False), name=name, shape=shape
-    )
+    script = FIRST.format(first=first, context=context, name=name, shape=shape)
     assert run_python(script)[0].split() == ["right"]
+
+
+UNDER_AUTOCAST = """
+import torch, fastrnn
+module, x = fastrnn.LSTM(4, 8), torch.randn(7, 3, 4)
+with torch.autocast("cpu", torch.bfloat16):
+    with torch.device("meta"):
+        found = module(x)
+    expected = module(x)
+    theirs = torch.nn.LSTM(4, 8)(x)
+assert [t.dtype for t in (found[0], *found[1])] == [t.dtype for t in (theirs[0], *theirs[1])]
+assert all(a.equal(b) for a, b in zip((found[0], *found[1]), (expected[0], *expected[1])))
+print("right")
+"""
+
+
+def test_a_first_call_under_autocast_and_another_default_device():
+    """It asks torch for the dtypes of its results, once for the process."""
+    assert run_python(UNDER_AUTOCAST)[0].split() == ["right"]
 
 
 FAKE = """
