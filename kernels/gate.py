@@ -19,13 +19,18 @@ def take(tensors, shapes, dtype):
         if tensor is not None and (
             tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu
         ):
-            raise RuntimeError(
-                f"fastrnn was given a {tensor.dtype} tensor of shape {tuple(tensor.shape)} on "
-                f"{tensor.device} where the other tensors ask for {dtype} of shape {tuple(shape)} "
-                "on cpu. Between forward and backward the data of inputs and parameters, and what "
-                "a hook of saved tensors returns, must keep shape, dtype and device."
-            )
+            raise misfit(tensor, shape, dtype, "cpu")
     return whole(tensors)
+
+
+def misfit(tensor, shape, dtype, device):
+    """The error to raise for a tensor that should be of that shape, dtype and device."""
+    return RuntimeError(
+        f"fastrnn was given a {tensor.dtype} tensor of shape {tuple(tensor.shape)} on "
+        f"{tensor.device} where the other tensors ask for {dtype} of shape {tuple(shape)} on "
+        f"{device}. Between forward and backward the data of inputs and parameters, and what a "
+        "hook of saved tensors returns, must keep shape, dtype and device."
+    )
 
 
 def whole(tensors):

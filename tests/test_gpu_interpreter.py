@@ -177,3 +177,25 @@ def kept_is_written(kind, options):
 @EVERY_KIND
 def test_what_is_kept_is_written(interpreted, kind, options):
     interpreted(kept_is_written, kind, options)
+
+
+def kept_is_looked_at(kind):
+    """When backward gets it again: a kernel would read behind its end."""
+    ours, _ = twins(kind, 5, 21)
+    inputs = make_inputs(ours, 4, 3)
+    with served(GRID):
+        for change in (lambda t: t[:1], lambda t: t.double()):
+
+            def other(t, change=change):
+                """The states of all rows changed, the rest as it was."""
+                return change(t) if t.shape[:2] == (12, 1) else t
+
+            with saved_tensors_hooks(lambda t: t, other):
+                y, *_ = torch.utils._pytree.tree_leaves(plain_call(ours, *inputs.values()))
+            with pytest.raises(RuntimeError, match="must keep shape, dtype and device"):
+                y.sum().backward()
+
+
+@EVERY_KIND
+def test_what_is_kept_is_looked_at(interpreted, kind):
+    interpreted(kept_is_looked_at, kind)

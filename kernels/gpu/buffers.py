@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
+from ..gate import misfit
 from ..keep import Keep
 
 UNITS = 8  # of which H is made up to a multiple: rows of halves then begin at 16 bytes
@@ -77,11 +78,19 @@ class Shape(NamedTuple):
         """
         parts, given = self.parts(cell, keep), iter(kept or ())
         found = [
-            next(given) if kept and mine else torch.empty(shape, dtype=dtype, device=self.device)
+            self._given(next(given), shape, dtype)
+            if kept and mine
+            else torch.empty(shape, dtype=dtype, device=self.device)
             for shape, dtype, mine in parts
         ]
         mine = tuple(t for t, (_, _, is_kept) in zip(found, parts, strict=True) if is_kept)
         return found, mine
+
+    def _given(self, tensor, shape, dtype):
+        """What was kept, unless a hook of saved tensors has made something else of it."""
+        if tensor.shape != shape or tensor.dtype != dtype or tensor.device != self.device:
+            raise misfit(tensor, shape, dtype, self.device)
+        return tensor.contiguous()
 
 
 def stacked(tensors):
