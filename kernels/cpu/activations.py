@@ -11,8 +11,9 @@ NaN passes through; +-inf saturate.
 
 import math
 
-from numba import njit, types
+from numba import types
 
+from .front import inline
 from .simd import (
     add_to_exponent,
     clamp,
@@ -34,7 +35,7 @@ def horner(coefficients):
     first, *rest = reversed(coefficients)
     rest = tuple(rest)
 
-    @njit(forceinline=True)
+    @inline
     def polynomial(x):
         value = zeros_like(x) + first
         for coefficient in rest:
@@ -44,7 +45,7 @@ def horner(coefficients):
     return polynomial
 
 
-@njit(forceinline=True)
+@inline
 def exactly(a, b):
     return a / b
 
@@ -53,7 +54,7 @@ def _sigmoid(shift, terms, limit, divide=exactly):
     """``shift`` rounds to an integer what is added to it; ``limit`` keeps 2**n a normal number."""
     power = horner([math.log(2) ** k / math.factorial(k) for k in range(terms + 1)])
 
-    @njit(forceinline=True)
+    @inline
     def sigmoid(x):
         held = clamp(x, -limit, limit)
         shifted = held * -LOG2_E_HIGH + shift
@@ -69,7 +70,7 @@ def _tanh(shift, terms, ln2_high, ln2_low, divide=exactly):
     """``terms`` of the series; ln 2 in two pieces, n times the first of which is exact."""
     series = horner([1 / math.factorial(k) for k in range(2, terms + 1)])
 
-    @njit(forceinline=True)
+    @inline
     def tanh(x):
         doubled = clamp(x + x, -40.0, 40.0)
         shifted = scale_and_add(doubled, LOG2_E, zeros_like(x) + shift)
@@ -90,7 +91,7 @@ def _ending_in_one(tanh):
     division that would cost digits near 1.)
     """
 
-    @njit(forceinline=True)
+    @inline
     def odd(x):
         return with_sign(tanh(with_sign(x, -1.0)), x)
 

@@ -9,8 +9,8 @@ ITEM bytes (``item_load``, ``item_store``) where there are many: rows of x, y an
 what is kept, gradients of these, and panels. The two differ in bfloat16 only.
 """
 
-from numba import carray, njit
-
+from .front import inline
+from .simd import smaller
 from .sync import barrier, ticket
 
 # Where counters lie (plan.py): tickets first, then one for all threads, then one a row part.
@@ -20,39 +20,39 @@ MEETING, GROUPS, LINE = 64, 128, 64
 DEEP = 256
 # Specialised: bytes of an element, elements of a register, columns of a panel, rows of a tile, and
 # how much of K the microkernel takes in a step.
-SIZE = ITEM = LANES = PANEL = ROWS = STEP = 0
-load = store = load_rows = put_line = stand = gemm = direction = RECORD = None
+SIZE = ITEM = LANES = PANEL = ROWS = STEP = PLAN = 0
+load = store = load_rows = put_line = stand = gemm = direction = view = None
 
 
-@njit(forceinline=True)
+@inline
 def share(count, part, parts):
     """Where part ``part`` of ``count`` things begins, and where the next one does."""
     return count * part // parts, count * (part + 1) // parts
 
 
-@njit(forceinline=True)
+@inline
 def up(count, block):
     """How many blocks hold ``count`` things."""
     return (count + block - 1) // block
 
 
-@njit(forceinline=True)
+@inline
 def even(depth, step):
     """``depth`` in whole steps: how deep a panel is in memory."""
     return up(depth, step) * step
 
 
-@njit(forceinline=True)
+@inline
 def meet_all(p, turn):
     """Wait for every thread of the team; ``turn`` counts such meetings from 1."""
     if p.parts > 1:
         barrier(p.counters + MEETING, p.parts, turn)
 
 
-@njit(forceinline=True)
+@inline
 def filled(columns, panel, width, lanes):
     """How many registers of a panel, ``width`` columns wide, hold some of the ``columns``."""
-    return up(min(width, columns - panel * width), lanes)
+    return up(smaller(width, columns - panel * width), lanes)
 
 
 def multiply(rows, width, depth, a, lda, panel, init, ldi, c, ldc):
@@ -111,9 +111,8 @@ def spread(row, columns, units, width, tiles, first, last):
 
 def every_direction(plans):
     """What a compiled call does: each thread takes its part of the directions, some at once."""
-    plans = carray(plans, 2, RECORD)
-    first = plans[0]
+    first = view(plans)
     rank = ticket(first.counters)
     if rank < first.parts * first.groups:
         for d in range(rank // first.parts, first.directions, first.groups):
-            direction(plans[d], rank % first.parts)
+            direction(view(plans + d * PLAN), rank % first.parts)

@@ -1,30 +1,30 @@
 """Compiled functions: rebound to their specialisation, and kept on disk by all that is in them.
 
-What is kept is object code, in one file for each function. Numba's own cache does not serve: it
-keys on a function's file and bytecode, so what a specialised function calls (the cell, the
-microkernel) would go unnoticed; it needs those files, a setting of the whole process, and pickles.
+Numba gives the functions of a call as modules (front.py), which are linked, optimised and turned
+into object code here, once; and that is what is kept, in one file. Numba's own cache does not
+serve: it keys on a function's file and bytecode, so what a specialised function calls (the cell,
+the microkernel) would go unnoticed; it needs those files, a setting of the whole process, and
+pickles.
 """
 
 import ctypes
+import gc
 import hashlib
 import os
 import threading
 from concurrent.futures import Future
-from contextlib import nullcontext
-from functools import wraps
+from contextlib import contextmanager, nullcontext
+from functools import partial, wraps
 from types import FunctionType
 
 import numba
 from llvmlite import binding
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
-from numba.core.runtime import rtsys
 
 from ..refused import Refused
-from . import cache
-from .target import compiler, obstacle, registers
-
-SIGNATURE = numba.types.void(numba.types.voidptr)
+from . import cache, front
+from .simd import larger, smaller
+from .target import compiler, obstacle, registers, target_machine
 
 
 def rebind(function, names):
@@ -72,20 +72,20 @@ def undisturbed(function):
 
 
 @undisturbed
-def specialise(functions, names, label, sources, tile):
-    """The last of ``functions`` as a C function of a plan's address: its ``address``, and
-    ``ctypes``, to call it.
+def code(label, depends, facts, emit):
+    """The C functions in the modules that ``emit`` makes: {name: address}, as an object that keeps
+    them in memory.
 
-    It is compiled with ``names`` and the functions before it as globals. ``label`` says what it is,
-    once aloud if it has to be compiled. The result must be determined by ``label``, the bytes in
-    ``sources`` and the ``tile``; where None is among the sources, it is not kept on disk. Raises
-    Refused if it has to be compiled and Numba has been told not to.
+    They are compiled unless they are there, or on disk; ``label`` says what they are, once aloud if
+    so. ``emit()`` returns (modules of llvmlite's, names), and must be determined by ``label``, the
+    bytes ``depends`` and ``facts``; where None is among ``depends``, nothing is kept on disk. Raises
+    Refused if they have to be compiled and Numba has been told not to.
     """
-    key = _fingerprint(label, sources, tile)
-    root = None if None in sources else cache.default_root()
+    key = _fingerprint(label, depends, facts)
+    root = None if None in depends else cache.default_root()
     with global_compiler_lock:
         if key not in _made:
-            _made[key] = _load(root, key) or _compile(functions, names, label, root, key)
+            _made[key] = _load(root, key) or _compile(label, emit, root, key)
         return _made[key]
 
 
@@ -93,84 +93,110 @@ _made = {}  # what this process has, by its fingerprint
 
 
 def _load(root, key):
-    """The function that ``_compile`` has kept, None if there is none."""
+    """The functions that ``_compile`` has kept, None if there are none."""
     content = None if root is None else cache.read(root, key)
     if content is None:
         return None
-    head, _, code = content.partition(b"\n")
-    name, *outside = head.decode().split("\0")
+    head, _, object_code = content.partition(b"\n")
+    names, outside = (part.split("\0") for part in head.decode().split("\1"))
     # LLVM would take the address of every function outside for zero if one of them were unknown
-    rtsys.initialize(cpu_target.target_context)
-    if not all(map(binding.address_of_symbol, outside)):
+    if not all(map(binding.address_of_symbol, filter(None, outside))):
         return None
-    return Linked(name, code)
+    return Linked(names, object_code)
 
 
-def _compile(functions, names, label, root, key):
+def _compile(label, emit, root, key):
     if why := obstacle():  # the first of all calls would not have come here
         raise Refused("numba", f"{why} since an earlier call")
     cache.say(f"compiling {label} for this CPU, once")
-    names = dict(names)
-
-    def own(function):
-        """Rebound, and called as nothing else is: code is linked by its name."""
-        bound = rebind(function, names)
-        bound.__qualname__ = f"{function.__name__}_{key}"
-        return bound
-
-    for function in functions[:-1]:
-        inline = getattr(function, "inlined", False)
-        compiled = numba.njit(error_model="numpy", forceinline=inline)(own(function))
-        names[function.__name__] = compiled
-    made = numba.cfunc(SIGNATURE, error_model="numpy")(own(functions[-1]))
-    content = None if root is None else _content(made)
-    if content is not None:
-        cache.write(root, key, content)
-    return made
+    with _uncollected():
+        modules, names = emit()
+        outside, object_code = _translate(modules, names)
+    if root is not None:
+        head = "\1".join("\0".join(each) for each in (names, outside))
+        cache.write(root, key, head.encode() + b"\n" + object_code)
+    return Linked(names, object_code)
 
 
-def _content(made):
-    """What to keep of Numba's CFunc: its name, those of what it calls outside, and its object code.
-
-    None where this cannot be had, or holds addresses of this process.
-    """
+@contextmanager
+def _uncollected():
+    """Without Python's garbage collector, which takes a fifth of the time to find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        library = made._library
-        if library.has_dynamic_globals:
-            return None
-        module, code = library._final_module, library._get_compiled_object()
-    except (
-        AttributeError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # these are Numba's own affairs, and may change
-        cache.say(f"compiled code is not kept: Numba {numba.__version__}: {error}")
-        return None
-    names = [
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _translate(modules, names):
+    """(names of what is called outside, object code) of modules; of these ``names`` are to stay."""
+    first, *others = (binding.parse_assembly(str(module)) for module in modules)
+    for module in others:
+        first.link_in(module)
+    for function in first.functions:
+        if not function.is_declaration and function.name not in names:
+            function.linkage = "internal"
+    machine = target_machine()
+    options = binding.create_pipeline_tuning_options(speed_level=int(numba.config.OPT))
+    builder = binding.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(first, builder)
+    outside = [
         value.name
-        for value in (*module.functions, *module.global_variables)
+        for value in (*first.functions, *first.global_variables)
         if value.is_declaration and not value.name.startswith("llvm.")
     ]
-    return "\0".join([made.native_name, *names]).encode() + b"\n" + code
+    return outside, machine.emit_object(first)
 
 
 class Linked:
     """Object code, linked into this process for as long as this lives."""
 
-    def __init__(self, name, code):
-        machine = binding.Target.from_triple(binding.get_process_triple()).create_target_machine()
+    def __init__(self, names, object_code):
+        machine = target_machine()
         self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
         if numba.config.ENABLE_PROFILING:
             self._engine.enable_jit_events()
-        self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
+        self._engine.add_object_file(binding.ObjectFileRef.from_data(object_code))
         self._engine.finalize_object()
-        self.address = self._engine.get_function_address(name)
+        self.addresses = {name: self._engine.get_function_address(name) for name in names}
+
+
+class Compiled:
+    """A C function of an address: its ``address``, and ``ctypes``, to call it."""
+
+    def __init__(self, functions, name):
+        self._functions, self.address = functions, functions.addresses[name]
         self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)
 
 
-def _fingerprint(label, sources, tile):
-    digest = hashlib.sha256(repr((label, tile, registers(), compiler())).encode())
-    for source in sources:
+def specialise(functions, names, label, depends, facts):
+    """The last of ``functions``, as Compiled, with ``names`` and the others as its globals.
+
+    The other arguments are those of ``code``.
+    """
+    last = functions[-1].__name__
+    return Compiled(code(label, depends, facts, partial(emit, functions, names, 1)), last)
+
+
+def emit(functions, names, entries):
+    """(modules, names) of the last ``entries`` of ``functions``, each with those before it and
+    ``names`` as its globals.
+    """
+    names, found, last = {"min": smaller, "max": larger, **names}, [], len(functions) - entries
+    for i, function in enumerate(functions):
+        bound = rebind(function, names)
+        if i < last:
+            names[function.__name__] = front.njit(bound, getattr(function, "inlined", False))
+        else:
+            found += front.modules(bound, function.__name__)
+    return found, [function.__name__ for function in functions[last:]]
+
+
+def _fingerprint(label, depends, facts):
+    digest = hashlib.sha256(repr((label, facts, registers(), compiler())).encode())
+    for source in depends:
         digest.update(hashlib.sha256(source or b"").digest())
     return digest.hexdigest()[:24]
 

@@ -2,7 +2,6 @@
 
 from functools import cache
 
-import numba
 import torch
 from numba import types
 
@@ -15,10 +14,11 @@ from .compile import rebind, specialise
 from .dot import ROWS, make_dot, weight_rows
 from .elements import Same, make_transpose, memory
 from .emit import on_stack, pick
+from .front import inline
 from .microkernel import make_gemm
 from .panels import Singles, make_packing
 from .product import make_product
-from .simd import VecType
+from .simd import VecType, viewed
 from .target import registers
 from .tiling import tiling
 
@@ -81,8 +81,8 @@ def _cell(cell, dtype):
     roughly = divide_roughly if dtype == torch.bfloat16 else None
     operations = make_activations(ELEMENTS[dtype], roughly)
     return {
-        "cell_forward": numba.njit(forceinline=True)(rebind(cell.forward, operations)),
-        "cell_backward": numba.njit(forceinline=True)(rebind(cell.backward, operations)),
+        "cell_forward": inline(rebind(cell.forward, operations)),
+        "cell_backward": inline(rebind(cell.backward, operations)),
         "GATES": cell.gates,
         "EXTRA": cell.states - 1,
         "KEPT": cell.kept,
@@ -136,7 +136,11 @@ def backward(cell, dtype):
 
 
 def _compile(name, functions, record, tile, dtype, cell):
-    names = _machine(dtype, tile) | _cell(cell, dtype) | {"RECORD": record}
+    names = (
+        _machine(dtype, tile)
+        | _cell(cell, dtype)
+        | {"view": viewed(record), "PLAN": record.itemsize}
+    )
     label = f"{cell.name} {name} in {str(dtype).removeprefix('torch.')}"
     functions = [blocks.multiply, blocks.pack, blocks.spread, *functions, blocks.every_direction]
     return specialise(functions, names, label, _depends_on(cell), tile)

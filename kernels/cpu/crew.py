@@ -7,14 +7,14 @@ who run a function wait for each other inside it, so each first sees that all ha
 from functools import cache
 
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .compile import specialise
 from .compiled import SOURCES
 from .plan import record
-from .simd import I32, I64, pointer
+from .simd import I32, I64, pointer, viewed
 from .sync import peek, sched_yield, ticket
 
 # What a thread is told. job: where this stands in memory; function, plan: the compiled function's
@@ -23,6 +23,7 @@ from .sync import peek, sched_yield, ticket
 # ``attend``, wait until ``gate`` is not 0, and have their handles behind all this.
 JOB = record("job function plan size counted came start gate")
 GATE, HANDLES, HANDLE = JOB.fields["gate"][1], JOB.itemsize, 8
+view = viewed(JOB)
 ADDRESS = ir.IntType(8).as_pointer()
 
 
@@ -80,7 +81,7 @@ def join_thread(typingctx, handle):
 
 def attend(job):
     """What each thread of a team does but the one that calls ``hire``."""
-    j = carray(job, 1, JOB)[0]
+    j = view(job)
     if j.counted:
         came = number(j.counted)
         j.came = came  # the same from all of them
@@ -94,7 +95,7 @@ def attend(job):
 
 def hire(job):
     """Run a job on the calling thread and on new ones, which end with it."""
-    j, started = carray(job, 1, JOB)[0], 0
+    j, started = view(job), 0
     handles = j.job + HANDLES
     while started < j.size - 1:
         if start_thread(handles + started * HANDLE, j.start, j.job):

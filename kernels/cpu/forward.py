@@ -10,10 +10,9 @@ Threads form a grid of row parts x unit parts. Those with the same rows (``bound
 at a barrier in every step; those with different rows never meet.
 """
 
-from numba import njit
-
 from .blocks import GROUPS, LINE, even, filled, meet_all, share, up
 from .compile import inlined
+from .front import inline
 from .plan import COMMON, record
 from .simd import integer
 from .sync import barrier
@@ -31,7 +30,7 @@ FORWARD = record(
 )
 
 
-@njit(forceinline=True)
+@inline
 def rendezvous(p, rank, turn):
     """Meet the threads that have the same rows."""
     if p.unit_parts > 1:
@@ -39,7 +38,7 @@ def rendezvous(p, rank, turn):
     return turn + 1
 
 
-@njit(forceinline=True)
+@inline
 def step_at(p, s):
     """(t, first row, rows) of the ``s``-th step that a direction takes; no rows before and after"""
     if s < 0 or s >= p.T:

@@ -5,11 +5,9 @@ nothing is packed here. Threads share the hidden units forward, and backward, af
 met, the rows or columns of each product. Specialised by rebinding globals, as blocks.py says.
 """
 
-from numba import carray
-
 from .blocks import DEEP, meet_all, share, up
 from .plan import record
-from .simd import zeros_like
+from .simd import viewed, zeros_like
 from .sync import ticket
 
 # Specialised: bytes of an element, elements of a register; how dot and product are tiled; the cell,
@@ -28,6 +26,7 @@ FORWARD = record(COMMON + "b_ih b_hh h_new extra_new")
 BACKWARD = record(
     COMMON + "dh_new dextra_new dgates_x dgates_h dx dh dextra dw_ih dw_hh db_ih db_hh"
 )
+view_forward, view_backward = viewed(FORWARD), viewed(BACKWARD)
 
 
 def bias_at(p, bias, place):
@@ -86,7 +85,7 @@ def apply_cell(p, b, unit, gates):
 
 
 def forward(plan):
-    p = carray(plan, 1, FORWARD)[0]
+    p = view_forward(plan)
     rank = ticket(p.counters) if p.parts > 1 else 0
     if rank >= p.parts:
         return
@@ -182,7 +181,7 @@ def to_weights(p, rank, dgates, a, columns, out):
 
 
 def backward(plan):
-    p = carray(plan, 1, BACKWARD)[0]
+    p = view_backward(plan)
     rank = ticket(p.counters) if p.parts > 1 else 0
     if rank >= p.parts:
         return

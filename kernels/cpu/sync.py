@@ -1,10 +1,11 @@
 """A spin barrier for threads inside compiled code, on LLVM atomics."""
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .front import inline
 from .simd import I32, I64, pointer
 
 PATIENCE = 2000  # looks at the counter before the core is offered to another thread
@@ -47,7 +48,7 @@ def sched_yield(typingctx):
     return types.void(), codegen
 
 
-@njit(forceinline=True)
+@inline
 def barrier(counter, members, turn):
     """Wait until all ``members`` have come here ``turn`` times (turn counts from 1)."""
     ticket(counter)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import llvmlite
 import numba
 from llvmlite import binding
+from numba.core.codegen import get_host_cpu_features, initialize_llvm
 
 
 class Registers(NamedTuple):
@@ -54,6 +55,21 @@ def compiler():
         (sys.version, numba.__version__, llvmlite.__version__),
         (binding.get_process_triple(), cpu_name(), binding.get_host_cpu_features().flatten()),
         [(name, getattr(numba.config, name)) for name in sorted(settings)],
+    )
+
+
+def target_machine():
+    """LLVM's compiler for this CPU, for code that runs in this process."""
+    initialize_llvm()
+    target = binding.Target.from_triple(binding.get_process_triple())
+    x86 = target.name.startswith("x86")
+    return target.create_target_machine(
+        cpu=cpu_name(),
+        features=numba.config.CPU_FEATURES or get_host_cpu_features(),
+        opt=int(numba.config.OPT),
+        reloc="static" if x86 else "default",
+        codemodel="jitdefault",
+        jit=True,
     )
 
 
