@@ -8,42 +8,29 @@ and never exists as a whole: two blocks of it take turns. What forward did not k
 kept the steps from ``kept_from`` on) is computed anew, a block at a time.
 """
 
-from .blocks import even, filled, meet_all, share, up
-from .compile import inlined
+from .blocks import filled, gemm, meet_all, panel_bytes, share, up
 from .forward import rendezvous, step_at
-from .plan import COMMON, record
-from .products import CHUNK, GROUP
-from .simd import copy, integer
+from .pieces import CHUNK
+from .products import GROUP
+from .simd import call, copy, integer
 
-# Specialised (see blocks.py); of the cell: states beside the hidden one, values kept, gradients of
-# gates, and where among these x's and h's begin.
-SIZE = ITEM = LANES = PANEL = ROWS = STEP = UNITS = WIDTH = 0
-GATES = EXTRA = KEPT = DGATES = FIRST_X = FIRST_H = 0
-load = store = load_each = store_each = None
-item_load = item_store = item_load_each = item_store_each = None
-gemm = multiply = pack = accumulate = lay_down = matmul = None
-pack_gates = recompute = cell_backward = None
-
-BACKWARD = record(
-    COMMON + "recompute recalled kept kept_from xgates v_ih v_hh loop_parts dy lddy dx add dh lddh "
-    "dextra after extra_after h_first extra_first m dgates hidden extra dp capacity w_ih_panels "
-    "w_hh_panels dw_ih dw_hh dw_hr sums_x sums_h sums_r strips_x strips_h strips_r left packed "
-    "strip"
-)
+# specialised
+multiply = accumulate = lay_down = matmul = pack_gates = recompute = None
 
 
 def pack_weights(p, rank):
     """This thread's share of all the panels; v_ih, v_hh: their gates in the order of dgates."""
     if p.recompute:
         pack_gates(p, rank)
-    first, last = share(up(p.S, PANEL), rank, p.parts)
-    pack(p.v_hh, p.S, False, GATES * p.H, p.S, PANEL, PANEL, p.w_hh_panels, first, last)
+    panel, depth = p.panel, p.gates * p.H
+    first, last = share(up(p.S, panel), rank, p.parts)
+    call(p.pack, p.v_hh, p.S, 0, depth, p.S, panel, panel, p.w_hh_panels, first, last)
     if p.dx:
-        first, last = share(up(p.I, PANEL), rank, p.parts)
-        pack(p.v_ih, p.I, False, GATES * p.H, p.I, PANEL, PANEL, p.w_ih_panels, first, last)
+        first, last = share(up(p.I, panel), rank, p.parts)
+        call(p.pack, p.v_ih, p.I, 0, depth, p.I, panel, panel, p.w_ih_panels, first, last)
     if p.w_hr:
-        first, last = share(up(p.H, PANEL), rank, p.parts)
-        pack(p.w_hr, p.H, False, p.S, p.H, PANEL, PANEL, p.w_hr_panels, first, last)
+        first, last = share(up(p.H, panel), rank, p.parts)
+        call(p.pack, p.w_hr, p.H, 0, p.S, p.H, panel, panel, p.w_hr_panels, first, last)
 
 
 def copy_rows(source, target, stride, rows, low, high):
@@ -59,125 +46,86 @@ def gather(p, s, slot, row_low, row_high, part):
     _, before, rows_before = step_at(p, s - 1)
     high = max(row_low, min(row_high, rows))
     joined = max(row_low, min(high, rows_before))
-    wide = EXTRA * p.H
+    wide = p.extras * p.H
     for joining in range(2):
         first, last = (joined, high) if joining else (row_low, joined)
         h, extra = p.h_first, p.extra_first
         if not joining:
-            h, extra = p.after + before * p.S * ITEM, p.extra_after + before * wide * SIZE
-        low, stop = share(up(p.S, PANEL), part, p.unit_parts)
-        low, stop = low * PANEL * ITEM, min(stop * PANEL, p.S) * ITEM
-        at, ld = first * p.S * ITEM, p.S * ITEM
+            h, extra = p.after + before * p.S * p.item, p.extra_after + before * wide * p.size
+        low, stop = share(up(p.S, p.panel), part, p.unit_parts)
+        low, stop = low * p.panel * p.item, min(stop * p.panel, p.S) * p.item
+        at, ld = first * p.S * p.item, p.S * p.item
         copy_rows(h + at, p.hidden + slot * ld + at, ld, last - first, low, stop)
-        low, stop = share(up(p.H, PANEL), part, p.unit_parts)
-        for e in range(EXTRA):
-            at = (first * wide + e * p.H) * SIZE
-            target, ld = p.extra + slot * wide * SIZE + at, wide * SIZE
-            begin, end = low * PANEL * SIZE, min(stop * PANEL, p.H) * SIZE
+        low, stop = share(up(p.H, p.panel), part, p.unit_parts)
+        for e in range(p.extras):
+            at = (first * wide + e * p.H) * p.size
+            target, ld = p.extra + slot * wide * p.size + at, wide * p.size
+            begin, end = low * p.panel * p.size, min(stop * p.panel, p.H) * p.size
             copy_rows(extra + at, target, ld, last - first, begin, end)
 
 
-@inlined
-def differentiate(p, dh, kept, b, row, slot, unit, left):
-    """The cell's derivative on a register of units, ``left`` or more, of one row.
-
-    dh: its recurrent gradient, at ``unit``; kept: where row 0's values are; ``slot``: the row's
-    place in the block.
-    """
-    H, S, wide = p.H, p.S, EXTRA * p.H
-    dextra_at = p.dextra + (b * wide + unit) * SIZE
-    d = load(dh, LANES)
-    if not p.w_hr:
-        d = d + item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
-    dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
-    kept_at = kept + KEPT * (row * H + unit) * ITEM
-    values = item_load_each(KEPT, kept_at, min(left, LANES) * ITEM, left)
-    hidden = item_load(p.hidden + (slot * S + unit) * ITEM, left)
-    extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
-    after = item_load(p.after + (row * S + unit) * ITEM, left)
-    extra_after = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
-    before, after = (hidden,) + extra, (after,) + extra_after
-    dgates, dstates = cell_backward((d,) + dextra, values, before, after)
-    item_store_each(dgates, p.dgates + (slot * DGATES * H + unit) * ITEM, H * ITEM, left)
-    store_each(dstates[1:], dextra_at, H * SIZE, left)
-    if not p.w_hr:
-        store(dstates[0], dh, LANES)
-
-
-def gather_projected(p, first, last, offset, slot, low, high):
-    """dp = dh + dy, the whole gradient of the projected state; dh is left zero."""
-    for b in range(first, last):
-        for u in range(low * PANEL, min(high * PANEL, p.S), LANES):
-            dh = p.dh + (b * p.lddh + u) * SIZE
-            value = load(dh, LANES) + item_load(p.dy + ((offset + b) * p.lddy + u) * ITEM, p.S - u)
-            item_store(value, p.dp + ((slot + b) * p.S + u) * ITEM, p.S - u)
-            store(load(p.zeros, LANES), dh, LANES)
+def project_back(p, first, last, low, high, kept, slot, offset, scratch):
+    """The cell's derivative where the gradient of its output comes through the projection."""
+    blocks, apart = up(last - first, p.tall), panel_bytes(p, p.S)
+    for panel in range(low, high):
+        for i in range(blocks):
+            r, end = share(last - first, i, blocks)
+            r, end, unit = r + first, end + first, panel * p.panel
+            gemm(
+                p, end - r, filled(p, p.H, panel), p.S, p.dp + (slot + r) * p.S * p.item,
+                p.S * p.item, p.w_hr_panels + panel * apart, p.zeros, 0, scratch,
+                p.panel * p.size,
+            )  # fmt: skip
+            call(
+                p.cell, p.self, scratch - (r * p.panel + unit) * p.size, p.panel, kept, slot,
+                offset, unit, min(unit + p.panel, p.H), r, end,
+            )  # fmt: skip
 
 
 def step(p, rank, turn, first, last, offset, kept, slot, scratch):
     """One step back, on this thread's rows first .. last-1 and its units."""
     unit_part = rank % p.unit_parts
-    panel_low, panel_high = share(up(p.H, PANEL), unit_part, p.unit_parts)
-    state_low, state_high = share(up(p.S, PANEL), unit_part, p.unit_parts)
+    low, high = share(up(p.H, p.panel), unit_part, p.unit_parts)
+    state_low, state_high = share(up(p.S, p.panel), unit_part, p.unit_parts)
     if p.w_hr:
-        gather_projected(p, first, last, offset, slot, state_low, state_high)
+        call(p.take_projected, p.self, first, last, offset, slot, state_low, state_high)
         turn = rendezvous(p, rank, turn)
-    blocks = up(last - first, ROWS)
-    for panel in range(panel_low, panel_high):
-        for i in range(blocks):
-            r, end = share(last - first, i, blocks)
-            r, end = r + first, end + first
-            dh, lddh = p.dh + (r * p.lddh + panel * PANEL) * SIZE, p.lddh
-            if p.w_hr:
-                dh, lddh = scratch, PANEL
-                gemm(
-                    end - r, filled(p.H, panel, PANEL, LANES), p.S,
-                    p.dp + (slot + r) * p.S * ITEM, p.S * ITEM,
-                    p.w_hr_panels + panel * even(p.S, STEP) * PANEL * ITEM,
-                    p.zeros, 0, dh, lddh * SIZE,
-                )  # fmt: skip
-            for b in range(r, end):
-                at, row = dh + (b - r) * lddh * SIZE, offset + b
-                for v in range(0, min(PANEL, p.H - panel * PANEL), LANES):
-                    unit, left = panel * PANEL + v, p.H - panel * PANEL - v
-                    if left >= LANES:  # as in forward
-                        differentiate(p, at + v * SIZE, kept, b, row, slot + b, unit, LANES)
-                    else:
-                        differentiate(p, at + v * SIZE, kept, b, row, slot + b, unit, left)
+        project_back(p, first, last, low, high, kept, slot, offset, scratch)
+    else:
+        units_low, units_high = low * p.panel, min(high * p.panel, p.H)
+        call(
+            p.cell, p.self, p.dh, p.lddh, kept, slot, offset, units_low, units_high, first, last
+        )  # fmt: skip
     turn = rendezvous(p, rank, turn)
-    depth, ld = GATES * p.H, DGATES * p.H
-    dgates = p.dgates + ((slot + first) * ld + FIRST_H * p.H) * ITEM
+    depth, ld = p.gates * p.H, p.dgates_each * p.H
+    dgates = p.dgates + ((slot + first) * ld + p.first_h * p.H) * p.item
+    apart = panel_bytes(p, depth)
     for panel in range(state_low, state_high):
-        dh = p.dh + (first * p.lddh + panel * PANEL) * SIZE
-        panels = p.w_hh_panels + panel * even(depth, STEP) * PANEL * ITEM
-        wide = filled(p.S, panel, PANEL, LANES)
-        multiply(last - first, wide, depth, dgates, ld, panels, dh, p.lddh, dh, p.lddh)
+        dh, wide = p.dh + (first * p.lddh + panel * p.panel) * p.size, filled(p, p.S, panel)
+        panels = p.w_hh_panels + panel * apart
+        multiply(p, last - first, wide, depth, dgates, ld, panels, dh, p.lddh, dh, p.lddh)
     return turn
 
 
 def products(p, rank, fresh, first, rows, slot):
     """What the rows of a block add to the gradients of x and of the weights."""
-    M, ld = GATES * p.H, DGATES * p.H
-    d_x = p.dgates + (slot * ld + FIRST_X * p.H) * ITEM
-    d_h = p.dgates + (slot * ld + FIRST_H * p.H) * ITEM
-    left = p.left + rank * (max(p.I, p.H) + 2 * LANES) * CHUNK * ITEM
-    packed = p.packed + rank * CHUNK * PANEL * ITEM
+    M, ld, item, size = p.gates * p.H, p.dgates_each * p.H, p.item, p.size
+    d_x = p.dgates + (slot * ld + p.first_x * p.H) * item
+    d_h = p.dgates + (slot * ld + p.first_h * p.H) * item
+    left = p.left + rank * (max(p.I, p.H) + 2 * p.lanes) * CHUNK * item
+    packed = p.packed + rank * CHUNK * p.panel * item
     if p.dx:
         low, high = share(rows, rank, p.parts)
-        dx = p.dx + (first + low) * p.I * ITEM
-        strip = p.strip + rank * GROUP * PANEL * SIZE
-        d = d_x + low * ld * ITEM
-        matmul(high - low, M, d, ld, p.w_ih_panels, p.I, dx, p.add, p.zeros, strip)
+        dx, d = p.dx + (first + low) * p.I * item, d_x + low * ld * item
+        strip = p.strip + rank * GROUP * p.panel * size
+        matmul(p, high - low, M, d, ld, p.w_ih_panels, p.I, dx, strip)
     for d, ldd, wide, a, columns, strips, sums in (
-        (d_x, ld, M, p.x + first * p.I * ITEM, p.I if p.dw_ih else 0, p.strips_x, p.sums_x),
-        (d_h, ld, M, p.hidden + slot * p.S * ITEM, p.S if p.dw_hh else 0, p.strips_h, p.sums_h),
-        (p.dp + slot * p.S * ITEM, p.S, p.S, p.m + first * p.H * ITEM, p.H, p.strips_r, p.sums_r),
+        (d_x, ld, M, p.x + first * p.I * item, p.I if p.dw_ih else 0, p.strips_x, p.sums_x),
+        (d_h, ld, M, p.hidden + slot * p.S * item, p.S if p.dw_hh else 0, p.strips_h, p.sums_h),
+        (p.dp + slot * p.S * item, p.S, p.S, p.m + first * p.H * item, p.H, p.strips_r, p.sums_r),
     ):
         if sums:
-            accumulate(
-                rank, p.parts, fresh, rows, d, ldd, wide, a, columns, p.zeros, left, packed,
-                strips, sums,
-            )  # fmt: skip
+            accumulate(p, rank, fresh, rows, d, ldd, wide, a, columns, left, packed, strips, sums)
 
 
 def direction(p, rank):
@@ -187,7 +135,7 @@ def direction(p, rank):
     stepping = rank < p.loop_parts  # the others only help with the products
     part = rank // p.unit_parts if stepping else 0
     row_low, row_high = integer(p.bounds, part), integer(p.bounds, part + 1)
-    scratch = p.tile + rank * ROWS * max(PANEL, WIDTH) * SIZE
+    scratch = p.tile + rank * p.tall * max(p.panel, p.width) * p.size
     turn, meetings, slot = 1, 1, 0
     for last in range(p.T - 1, -1, -p.block):  # the steps, in blocks from the last one taken on
         begin = max(0, last - p.block + 1)
@@ -200,7 +148,7 @@ def direction(p, rank):
             gather(p, s, slot + offset - base, row_low, row_high, rank % p.unit_parts)
         kept = p.kept
         if p.recompute and begin < p.kept_from:
-            kept = p.recalled - base * KEPT * p.H * ITEM  # that row 0 would have
+            kept = p.recalled - base * p.keeps * p.H * p.item  # that row 0 would have
             meet_all(p, meetings + 1)  # the states before the block's rows are there
             recompute(p, rank, base, block_rows, slot, scratch)
             meet_all(p, meetings + 2)
@@ -213,8 +161,8 @@ def direction(p, rank):
         meet_all(p, meetings)  # all of this block is there; nobody reads the one before any more
         products(p, rank, last == p.T - 1, base, block_rows, slot)
     if p.dw_ih:
-        lay_down(rank, p.parts, GATES * p.H, p.strips_x, p.I, p.dw_ih)
+        lay_down(p, rank, p.gates * p.H, p.strips_x, p.I, p.dw_ih)
     if p.dw_hh:
-        lay_down(rank, p.parts, GATES * p.H, p.strips_h, p.S, p.dw_hh)
+        lay_down(p, rank, p.gates * p.H, p.strips_h, p.S, p.dw_hh)
     if p.dw_hr:
-        lay_down(rank, p.parts, p.S, p.strips_r, p.H, p.dw_hr)
+        lay_down(p, rank, p.S, p.strips_r, p.H, p.dw_hr)

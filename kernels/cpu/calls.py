@@ -52,7 +52,7 @@ def forward(cell, shape, x, steps, directions, states, keep):
                 row += [out, D * S, h0s[d], h_ns[d], c_n, c_n, c_n, out, D * S, 0, 0, 0]
             given += row
         plan = layout.fill(memory.data_ptr(), given)
-        team.run(compiled.forward(cell, x.dtype), plan)
+        team.run(compiled.forward(), plan)
     return y, finals, tuple(kept.values())
 
 
@@ -111,7 +111,7 @@ def backward(
                 kept_gates, kept_from,
             ]  # fmt: skip
         plan = layout.fill(memory.data_ptr(), given)
-        team.run(compiled.backward(cell, x.dtype), plan)
+        team.run(compiled.backward(), plan)
     if need_x and apart == 2:
         dxs[0].add_(dxs[1])
     return dxs[0], [dh[..., :S], *dextra], dweights

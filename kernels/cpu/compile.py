@@ -132,13 +132,15 @@ def _uncollected():
 
 def _translate(modules, names):
     """(names of what is called outside, object code) of modules; of these ``names`` are to stay."""
+    machine = target_machine()
     first, *others = (binding.parse_assembly(str(module)) for module in modules)
+    for module in (first, *others):
+        module.data_layout, module.triple = str(machine.target_data), machine.triple
     for module in others:
         first.link_in(module)
     for function in first.functions:
-        if not function.is_declaration and function.name not in names:
-            function.linkage = "internal"
-    machine = target_machine()
+        if not function.is_declaration:
+            function.linkage = "external" if function.name in names else "internal"
     options = binding.create_pipeline_tuning_options(speed_level=int(numba.config.OPT))
     builder = binding.create_pass_builder(machine, options)
     builder.getModulePassManager().run(first, builder)
@@ -166,24 +168,20 @@ class Linked:
 class Compiled:
     """A C function of an address: its ``address``, and ``ctypes``, to call it."""
 
-    def __init__(self, functions, name):
-        self._functions, self.address = functions, functions.addresses[name]
+    def __init__(self, functions):
+        self._functions, (self.address,) = functions, functions.addresses.values()
         self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)
 
 
-def specialise(functions, names, label, depends, facts):
-    """The last of ``functions``, as Compiled, with ``names`` and the others as its globals.
+def specialise(functions, names, label, depends, facts, entries=1):
+    """The last ``entries`` of ``functions``, each with those before it and ``names`` as its globals.
 
-    The other arguments are those of ``code``.
+    The other arguments and the result are those of ``code``.
     """
-    last = functions[-1].__name__
-    return Compiled(code(label, depends, facts, partial(emit, functions, names, 1)), last)
+    return code(label, depends, facts, partial(_emit, functions, names, entries))
 
 
-def emit(functions, names, entries):
-    """(modules, names) of the last ``entries`` of ``functions``, each with those before it and
-    ``names`` as its globals.
-    """
+def _emit(functions, names, entries):
     names, found, last = {"min": smaller, "max": larger, **names}, [], len(functions) - entries
     for i, function in enumerate(functions):
         bound = rebind(function, names)

@@ -1,22 +1,24 @@
 """The compiled functions: which sources and sizes go into each."""
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 from numba import types
 
 from . import backward as backward_loop
-from . import blocks, products, recompute, sources, step_loops
+from . import blocks, pieces, products, recompute, sources, step_loops
 from . import forward as forward_loop
+from . import tiles as tiles_
 from .activations import make_activations
 from .bfloat16 import Bfloat16, Pairs, divide_roughly
-from .compile import rebind, specialise
+from .compile import Compiled, code, rebind, specialise
 from .dot import ROWS, make_dot, weight_rows
 from .elements import Same, make_transpose, memory
 from .emit import on_stack, pick
 from .front import inline
-from .microkernel import make_gemm
+from .microkernel import emit_gemm, max_rows, table
 from .panels import Singles, make_packing
+from .plan import BACKWARD, FORWARD
 from .product import make_product
 from .simd import VecType, viewed
 from .target import registers
@@ -51,20 +53,38 @@ def depth(k, dtype):
     return k + k % 2 if dtype == torch.bfloat16 else k
 
 
+@cache
+def kernels(vectors, dtype):
+    """The table of the microkernel's tiles with panels of ``vectors`` registers."""
+    host = registers()
+    factors, rows = _factors(dtype), max_rows(host.count, vectors)
+    found = code(
+        f"products of {_name(dtype)} in panels of {vectors}",
+        [SOURCES],
+        None,
+        partial(emit_gemm, factors, vectors, rows),
+    )
+    return table(found.addresses.values(), vectors), found
+
+
+def _factors(dtype):
+    vec = VecType(ELEMENTS[dtype], registers().bits // ELEMENTS[dtype].bitwidth)
+    return Pairs(vec) if dtype == torch.bfloat16 else Singles(vec)
+
+
 def _machine(dtype, tile):
     """Globals that say how this machine computes with ``dtype`` in tiles of ``tile``."""
-    vec = VecType(ELEMENTS[dtype], tile.lanes)
+    factors = _factors(dtype)
+    vec = factors.vec
     same = items = Same(vec)
-    factors = Singles(vec)
     if dtype == torch.bfloat16:
-        items, factors = Bfloat16(vec), Pairs(vec)
+        items = Bfloat16(vec)
     return {
         **memory(same),
         **{f"item_{name}": function for name, function in memory(items).items()},
         **make_packing(factors, same),
         "transpose": make_transpose(same, same),
         "item_transpose": make_transpose(items, items),
-        "gemm": make_gemm(factors, tile.vectors, tile.rows),
         "SIZE": vec.itemsize,
         "ITEM": items.itemsize,
         "STEP": factors.depth,
@@ -72,7 +92,6 @@ def _machine(dtype, tile):
         "UNITS": tile.units,
         "WIDTH": tile.width,
         "PANEL": tile.panel,
-        "ROWS": tile.rows,
     }
 
 
@@ -87,8 +106,6 @@ def _cell(cell, dtype):
         "EXTRA": cell.states - 1,
         "KEPT": cell.kept,
         "DGATES": cell.dgates,
-        "FIRST_X": min(cell.dx),
-        "FIRST_H": min(cell.dh),
     }
 
 
@@ -103,47 +120,110 @@ def _depends_on(cell):
 
 
 @cache
-def forward(cell, dtype):
-    """The forward time loop."""
-    loop = forward_loop
-    return _compile(
-        "forward",
-        [loop.pack_gates, loop.project_inputs, loop.project_block, loop.put_hidden]
-        + [loop.apply_cell, loop.recurrent_gates, loop.step, loop.project_hidden, loop.direction],
-        loop.FORWARD,
-        tiles(cell.gates, dtype),
-        dtype,
-        cell,
-    )
+def _pieces(names, dtype, vectors):
+    """{name: address} of functions of pieces.py, for panels of ``vectors`` registers."""
+    tile = tiles(3 if vectors == 3 else 1, dtype)
+    functions = [getattr(pieces, name) for name in names]
+    label = f"{', '.join(names)} of {_name(dtype)} in panels of {vectors}"
+    globals_ = _machine(dtype, tile)
+    functions = [pieces.put_hidden, *functions]
+    return specialise(functions, globals_, label, [SOURCES], None, len(names)).addresses
 
 
 @cache
-def backward(cell, dtype):
-    """The backward time loop, with its products."""
+def _tile(function, cell, dtype):
+    """The address of a function of tiles.py for a cell."""
+    tile = tiles(cell.gates, dtype)
+    names = _machine(dtype, tile) | _cell(cell, dtype)
+    functions = [pieces.put_hidden, tiles_.place_of, *function]
+    label = f"{cell.name} {WORDS[function[-1].__name__]} in {_name(dtype)}"
+    made = specialise(functions, names, label, _depends_on(cell), tile)
+    return made.addresses[function[-1].__name__]
+
+
+WORDS = {"apply": "forward", "recall": "once more", "differentiate": "backward"}
+
+
+def _facts(cell, dtype):
+    """The fields of a plan that say how this machine computes with ``dtype``, and the cell."""
+    tile, factors = tiles(cell.gates, dtype), _factors(dtype)
+    return {
+        "size": factors.vec.itemsize,
+        "item": dtype.itemsize,
+        "lanes": tile.lanes,
+        "tall": tile.rows,
+        "vectors": tile.vectors,
+        "panel": tile.panel,
+        "k_step": factors.depth,
+        "gates": cell.gates,
+        "units": tile.units,
+        "width": tile.width,
+        "extras": cell.states - 1,
+        "keeps": cell.kept,
+        "dgates_each": cell.dgates,
+        "first_x": min(cell.dx),
+        "first_h": min(cell.dh),
+        "kernels": kernels(tile.vectors, dtype)[0].buffer_info()[0],
+    }
+
+
+@cache
+def forward_fields(cell, dtype, projected):
+    """The fields of a forward plan that follow from these; what they are the addresses of is
+    compiled.
+    """
+    vectors = tiles(cell.gates, dtype).vectors
+    return {
+        **_facts(cell, dtype),
+        **_pieces(("pack", "spread"), dtype, vectors),
+        **(_pieces(("put_projected",), dtype, vectors) if projected else {}),
+        "cell": _tile((tiles_.apply_to, tiles_.apply), cell, dtype),
+    }
+
+
+@cache
+def backward_fields(cell, dtype, projected, recompute):
+    """As ``forward_fields``, for a backward plan."""
+    vectors = tiles(cell.gates, dtype).vectors
+    found = {
+        **_facts(cell, dtype),
+        **_pieces(("pack", "spread"), dtype, vectors),
+        **_pieces(("put_rows", "stand_up", "pack_and_sum", "lay_down"), dtype, vectors),
+        **(_pieces(("take_projected",), dtype, vectors) if projected else {}),
+        "cell": _tile((tiles_.differentiate_at, tiles_.differentiate), cell, dtype),
+    }
+    if recompute:
+        found["recall"] = _tile((tiles_.recall_of, tiles_.recall), cell, dtype)
+    return found
+
+
+@cache
+def forward():
+    """The forward time loop, of every cell and dtype."""
+    loop = forward_loop
+    functions = [loop.pack_gates, loop.project_inputs, loop.project_block, loop.project_hidden]
+    return _loop("forward", [*functions, loop.recurrent_gates, loop.step, loop.direction], FORWARD)
+
+
+@cache
+def backward():
+    """The backward time loop, with its products, of every cell and dtype."""
     loop = backward_loop
-    return _compile(
-        "backward",
-        [forward_loop.pack_gates, forward_loop.project_inputs, forward_loop.recurrent_gates]
-        + [products.matmul, products.stand_up, products.pack_and_sum, products.accumulate]
-        + [products.lay_down, recompute.recall, recompute.recompute, loop.pack_weights]
-        + [loop.copy_rows, loop.gather, loop.differentiate, loop.gather_projected, loop.step]
-        + [loop.products, loop.direction],
-        loop.BACKWARD,
-        tiles(cell.gates, dtype),
-        dtype,
-        cell,
-    )
+    functions = [forward_loop.pack_gates, forward_loop.project_inputs]
+    functions += [forward_loop.recurrent_gates, products.matmul, products.accumulate]
+    functions += [products.lay_down, recompute.recompute, loop.pack_weights, loop.copy_rows]
+    functions += [loop.gather, loop.project_back, loop.step, loop.products, loop.direction]
+    return _loop("backward", functions, BACKWARD)
 
 
-def _compile(name, functions, record, tile, dtype, cell):
-    names = (
-        _machine(dtype, tile)
-        | _cell(cell, dtype)
-        | {"view": viewed(record), "PLAN": record.itemsize}
-    )
-    label = f"{cell.name} {name} in {str(dtype).removeprefix('torch.')}"
-    functions = [blocks.multiply, blocks.pack, blocks.spread, *functions, blocks.every_direction]
-    return specialise(functions, names, label, _depends_on(cell), tile)
+def _loop(name, functions, record):
+    names = {"view": viewed(record), "PLAN": record.itemsize}
+    functions = [blocks.multiply, *functions, blocks.every_direction]
+    return Compiled(specialise(functions, names, f"the {name} loop", [SOURCES], None))
+
+
+def _name(dtype):
+    return str(dtype).removeprefix("torch.")
 
 
 @cache
@@ -191,5 +271,5 @@ def _compile_step(functions, cell, dtype):
         "SLOTS": slots,
         "APART": apart,
     }
-    label = f"{cell.name} step {functions[-1].__name__} in {str(dtype).removeprefix('torch.')}"
-    return specialise(functions, names, label, _depends_on(cell), (tile, count, wide))
+    label = f"{cell.name} step {functions[-1].__name__} in {_name(dtype)}"
+    return Compiled(specialise(functions, names, label, _depends_on(cell), (tile, count, wide)))

@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .compile import specialise
+from .compile import Compiled, specialise
 from .compiled import SOURCES
 from .plan import record
 from .simd import I32, I64, pointer, viewed
@@ -113,6 +113,6 @@ def hire(job):
 def crew():
     """``attend`` and ``hire``, compiled."""
     return [
-        specialise([function], {}, f"{function.__name__} of a team", [SOURCES], None)
+        Compiled(specialise([function], {}, f"{function.__name__} of a team", [SOURCES], None))
         for function in (attend, hire)
     ]

@@ -11,11 +11,10 @@ import torch
 
 from ..keep import Keep
 from . import compiled
-from .backward import BACKWARD
-from .forward import FORWARD
 from .memory import ZEROS
-from .plan import Layout, team_grid
-from .products import CHUNK, GROUP
+from .pieces import CHUNK
+from .plan import BACKWARD, FORWARD, Layout, team_grid
+from .products import GROUP
 
 MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
 CACHE_BYTES = 512 * 1024  # of packed weights that stay in a core's own cache
@@ -114,9 +113,10 @@ def forward_layout(cell, shape, keep, threads):
     numbers = {
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
         **_team(row_parts * unit_parts, unit_parts, groups, D),
+        **_tiled(cell, tile, H), **compiled.forward_fields(cell, dtype, projected),
     }  # fmt: skip
     scratch = {
-        "tile": (size, row_parts * unit_parts, tile.rows, tile.width),
+        "tile": (size, row_parts * unit_parts, tile.rows, width),
         **_gate_tiles(shape, tile, size, item, row_parts, block * B),
     }
     if projected:
@@ -146,6 +146,8 @@ def backward_layout(cell, shape, keep, need_x, threads):
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
         "lddh": columns, "loop_parts": row_parts * unit_parts,
         **_team(parts, unit_parts, groups, D),
+        **_tiled(cell, tile, H),
+        **compiled.backward_fields(cell, dtype, projected, keep == Keep.STATES),
     }  # fmt: skip
     scratch = {
         "tile": (size, parts, tile.rows, max(tile.panel, tile.width)),
@@ -173,6 +175,14 @@ def backward_layout(cell, shape, keep, need_x, threads):
         }
     layout = Layout(BACKWARD, D, row_parts, numbers, scratch, BACKWARD_GIVEN.split())
     return layout, row_parts, groups
+
+
+def _tiled(cell, tile, H):
+    """The fields that say how the gates of H units lie in tiles."""
+    padded, last = tile.tiles(H) * tile.width, tile.vectors
+    if cell.gates == 1:
+        last = -(-(H - padded + tile.panel) // tile.lanes)
+    return {"padded": padded, "gates_last": last}
 
 
 def _gate_tiles(shape, tile, size, item, row_parts, rows):

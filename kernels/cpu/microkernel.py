@@ -8,10 +8,12 @@ depend on the batch it is in.
 What a step is, ``factors`` say: one element of K (panels.py) or, in bfloat16.py, two.
 """
 
-from numba import types
-from numba.extending import intrinsic
+from array import array
 
-from .emit import choose, k_loop, k_step, kernel_function, prefetch
+from llvmlite import ir
+
+from .blocks import WIDTHS
+from .emit import k_loop, k_step, kernel_function, prefetch
 from .simd import I64, pointer
 
 UNROLL = 4  # steps of K per turn of the loop
@@ -22,37 +24,31 @@ def max_rows(registers, vectors):
     return max(1, (registers - 1 - vectors) // vectors)
 
 
-def make_gemm(factors, vectors, rows_limit):
-    """``gemm(rows, width, K, a, lda, panel, init, ldi, c, ldc)``: a tile of 1 .. rows_limit rows.
+def emit_gemm(factors, vectors, rows_limit):
+    """(modules, names): a kernel for each tile of 1 .. rows_limit rows x 1 .. vectors registers.
 
-    Of the panel's ``vectors`` registers only the first ``width`` are multiplied: the last panel may
-    have no more columns.
+    Each is a C function of (K, a, lda, panel, init, ldi, c, ldc). Of the panel's ``vectors``
+    registers only the first are multiplied: the last panel may have no more columns.
 
     Addresses and leading dimensions are in bytes. ``init`` is a matrix to add to: a bias (``ldi`` =
     0), or C itself. It is added last: sums over K that start from it would round at its size.
     """
+    module = ir.Module()
+    tiles = [(r, v) for r in range(1, rows_limit + 1) for v in range(1, vectors + 1)]
+    return [module], [_kernel(module, factors, r, v, vectors).name for r, v in tiles]
 
-    @intrinsic
-    def gemm(typingctx, rows, width, depth, a, lda, panel, init, ldi, c, ldc):
-        def codegen(context, builder, sig, args):
-            rows, width, *args = args
-            line = vectors + 1
-            which = builder.add(builder.mul(rows, I64(line)), width)
-            tiles = [r * line + v for r in range(1, rows_limit + 1) for v in range(1, vectors + 1)]
 
-            def kernel(tile):
-                return _kernel(builder.module, factors, *divmod(tile, line), vectors)
-
-            choose(builder, which, tiles, kernel, args)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 10), codegen
-
-    return gemm
+def table(addresses, vectors):
+    """The kernels' addresses, in the order of ``emit_gemm``, as blocks.gemm looks them up."""
+    found = array("q", bytes(8 * WIDTHS * (1 + len(addresses) // vectors)))
+    for i, address in enumerate(addresses):
+        rows, width = divmod(i, vectors)
+        found[(rows + 1) * WIDTHS + width + 1] = address
+    return found
 
 
 def _kernel(module, factors, rows, vectors, line):
-    """The LLVM function for ``rows`` x ``vectors``, of ``line``, registers; once per module."""
+    """The LLVM function for ``rows`` x ``vectors``, of ``line``, registers."""
     vec = factors.vec
     name = f"fastrnn_gemm_{rows}x{vectors}of{line}_v{vec.lanes}{factors.name}"
     function, builder = kernel_function(module, name, 8)

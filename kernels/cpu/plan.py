@@ -8,18 +8,37 @@ import numpy as np
 
 ALIGNMENT = 64  # bytes, a cache line
 ITEM = 8  # bytes of a field
-# The fields that forward and backward share: sizes; how threads divide the work; where the
-# sequence's rows are; the input and the weights; and weights in panels, or in tiles of all gates.
-COMMON = (
-    "T B I H S reverse parts unit_parts groups directions counters bounds sizes offsets zeros "
-    "block tile x w_ih b_ih w_hh b_hh w_hr w_ih_tiles b_ih_tiles w_hh_tiles b_hh_tiles "
-    "w_hr_panels "
-)
 
 
 def record(fields):
     """The type of a plan's row with these fields."""
     return np.dtype([(name, np.int64) for name in fields.split()])
+
+
+# The fields that forward and backward share: sizes; how threads divide the work; where the
+# sequence's rows are; the input and the weights; weights in panels, or in tiles of all gates; how
+# this machine computes with the dtype (bytes of an element where sums are made, and of an item
+# where there are many; a register's elements, a tile's rows and registers, how much of K is a step);
+# the cell's gates in tiles, its extra states, and the gradients of its gates; the functions that
+# compute on registers; and where this plan is.
+COMMON = (
+    "T B I H S reverse parts unit_parts groups directions counters bounds sizes offsets zeros "
+    "block tile x w_ih b_ih w_hh b_hh w_hr w_ih_tiles b_ih_tiles w_hh_tiles b_hh_tiles "
+    "w_hr_panels "
+    "size item lanes tall vectors panel k_step "
+    "gates units width padded gates_last extras keeps dgates_each first_x first_h "
+    "kernels cell pack spread self "
+)
+FORWARD = record(
+    COMMON + "xgates trail ld_trail h_first h_last extra extra_first extra_last m y ldy keep kept "
+    "kept_from put_projected"
+)
+BACKWARD = record(
+    COMMON + "recompute recalled kept kept_from xgates v_ih v_hh loop_parts dy lddy dx add dh lddh "
+    "dextra after extra_after h_first extra_first m dgates hidden extra dp capacity w_ih_panels "
+    "w_hh_panels dw_ih dw_hh dw_hr sums_x sums_h sums_r strips_x strips_h strips_r left packed "
+    "strip recall take_projected put_rows stand_up pack_and_sum lay_down"
+)
 
 
 class Layout:
@@ -50,18 +69,22 @@ class Layout:
         self.counters = [
             (first + names.index("counters"), d * each) for d, first in enumerate(places)
         ]
+        self.own = [(first + names.index("self"), first * ITEM) for first in places]
         self.template.extend([0] * ((directions * each + ALIGNMENT) // ITEM))
 
     def fill(self, memory, given):
         """A new plan; memory: the address of the scratch; given: of all directions, in order."""
         plan = self.template[:]
-        start, counters = _aligned(memory), _aligned(plan.buffer_info()[0] + self.behind)
+        start_of_plan = plan.buffer_info()[0]
+        start, counters = _aligned(memory), _aligned(start_of_plan + self.behind)
         for field, value in zip(self.given, given, strict=True):
             plan[field] = value
         for field, offset in self.scratch:  # also what was given as 0
             plan[field] = start + offset
         for field, offset in self.counters:
             plan[field] = counters + offset
+        for field, offset in self.own:
+            plan[field] = start_of_plan + offset
         return plan
 
 

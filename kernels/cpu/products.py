@@ -1,88 +1,52 @@
 """The large products of backward, on rows of gradients while they are still near the core.
 
-Specialised as blocks.py says. d is (rows, M), one gradient a row; every product is one with d.
+d is (rows, M), one gradient a row; every product is one with d.
 """
 
-from .blocks import even, filled, share, up
-from .simd import zeros_like
+from .blocks import filled, panel_bytes, share, up
+from .pieces import CHUNK
+from .simd import call
 
 GROUP = 96  # rows of a product at a time
-CHUNK = 256  # rows of a sum over rows at a time
-SIZE = ITEM = LANES = PANEL = STEP = 0
-load = store = transpose = put_line = multiply = None
-item_load = item_store = item_load_rows = item_transpose = None
+multiply = None  # specialised
 
 
-def matmul(rows, depth, d, ldd, panels, columns, c, add, zeros, strip):
-    """c = d @ panels, or c += where ``add`` is 1; c (rows, columns) is dense."""
-    for panel in range(up(columns, PANEL)):
-        b = panels + panel * even(depth, STEP) * PANEL * ITEM
-        wide = min(PANEL, columns - panel * PANEL)
+def matmul(p, rows, depth, d, ldd, panels, columns, c, strip):
+    """c = d @ panels, or c += where ``p.add`` is 1; c (rows, columns) is dense."""
+    panel, apart = p.panel, panel_bytes(p, depth)
+    for i in range(up(columns, panel)):
+        wide, at = min(panel, columns - i * panel), c + i * panel * p.item
         for first in range(0, rows, GROUP):
-            count = min(GROUP, rows - first)
-            here = d + first * ldd * ITEM
-            multiply(count, up(wide, LANES), depth, here, ldd, b, zeros, 0, strip, PANEL)
-            for r in range(count):
-                for v in range(0, wide, LANES):
-                    at = c + ((first + r) * columns + panel * PANEL + v) * ITEM
-                    value = load(strip + (r * PANEL + v) * SIZE, LANES)
-                    if add:
-                        value = value + item_load(at, wide - v)
-                    item_store(value, at, wide - v)
-
-
-def stand_up(matrix, rows, columns, out):
-    """The transpose of ``rows`` rows of a dense matrix, one of its columns every CHUNK elements."""
-    for column in range(0, columns, LANES):
-        for k in range(0, rows, LANES):
-            item_transpose(
-                matrix + (k * columns + column) * ITEM, columns * ITEM, rows - k, columns - column,
-                out + (column * CHUNK + k) * ITEM, CHUNK * ITEM, LANES,
+            count, here = min(GROUP, rows - first), d + first * ldd * p.item
+            multiply(
+                p, count, filled(p, columns, i), depth, here, ldd, panels + i * apart, p.zeros, 0,
+                strip, panel,
             )  # fmt: skip
+            out = at + first * columns * p.item
+            call(p.put_rows, strip, count, wide, columns, p.add, out)
 
 
-def pack_and_sum(d, ldd, rows, left, panel, sums):
-    """One panel of ``rows`` rows of d, ``left`` columns wide, and their sum added to ``sums``.
-
-    They are summed before they are added: a long sum in one go would gather rounding errors.
-    """
-    for v in range(0, PANEL, LANES):
-        total = zeros_like(load(sums + v * SIZE, LANES))
-        for k in range(0, rows, STEP):
-            line = item_load_rows(STEP, d + (k * ldd + v) * ITEM, ldd * ITEM, rows - k, left - v)
-            for value in line:
-                total = total + value
-            put_line(line, panel + (k * PANEL + v * STEP) * ITEM)
-        store(load(sums + v * SIZE, LANES) + total, sums + v * SIZE, LANES)
-
-
-def accumulate(part, parts, fresh, rows, d, ldd, M, a, columns, zeros, left, panel, strips, sums):
+def accumulate(p, rank, fresh, rows, d, ldd, M, a, columns, left, packed, strips, sums):
     """strips += a.T @ d and sums += d.sum(0) over ``rows`` rows; ``fresh``: strips = instead.
 
-    A strip is PANEL columns of d wide: d, the wider matrix, is packed by whole registers, and a is
-    transposed. Threads share the strips.
+    A strip is a panel of d: d, the wider matrix, is packed by whole registers, and a is transposed.
+    Threads share the strips.
     """
-    low, high = share(up(M, PANEL), part, parts)
+    panel, size, item = p.panel, p.size, p.item
+    low, high = share(up(M, panel), rank, p.parts)
     for first in range(0, rows, CHUNK):
         depth = min(CHUNK, rows - first)
-        stand_up(a + first * columns * ITEM, depth, columns, left)
+        call(p.stand_up, a + first * columns * item, depth, columns, left)
         for i in range(low, high):
-            at = d + (first * ldd + i * PANEL) * ITEM
-            pack_and_sum(at, ldd, depth, M - i * PANEL, panel, sums + i * PANEL * SIZE)
-            c = strips + i * columns * PANEL * SIZE
-            init, ldi = (zeros, 0) if fresh and first == 0 else (c, PANEL)
-            wide = filled(M, i, PANEL, LANES)
-            multiply(columns, wide, depth, left, CHUNK, panel, init, ldi, c, PANEL)
+            at, sum_at = d + (first * ldd + i * panel) * item, sums + i * panel * size
+            call(p.pack_and_sum, at, ldd, depth, M - i * panel, packed, sum_at)
+            c = strips + i * columns * panel * size
+            init, ldi = (p.zeros, 0) if fresh and first == 0 else (c, panel)
+            wide = filled(p, M, i)
+            multiply(p, columns, wide, depth, left, CHUNK, packed, init, ldi, c, panel)
 
 
-def lay_down(part, parts, M, strips, rows, out):
-    """The strips (rows, PANEL each) transposed: ``out`` (M, rows)."""
-    low, high = share(up(M, PANEL), part, parts)
-    for i in range(low, high):
-        for v in range(0, min(PANEL, M - i * PANEL), LANES):
-            for r in range(0, rows, LANES):
-                transpose(
-                    strips + ((i * rows + r) * PANEL + v) * SIZE, PANEL * SIZE,
-                    rows - r, M - i * PANEL - v,
-                    out + ((i * PANEL + v) * rows + r) * SIZE, rows * SIZE, rows - r,
-                )  # fmt: skip
+def lay_down(p, rank, M, strips, rows, out):
+    """This thread's share of the strips transposed: ``out`` (M, rows)."""
+    first, last = share(up(M, p.panel), rank, p.parts)
+    call(p.lay_down, M, strips, rows, out, first, last)

@@ -243,6 +243,27 @@ smaller, larger = _choice("<"), _choice(">")
 
 
 @intrinsic
+def quotient(typingctx, a, b):
+    """a / b rounded down, of int64s that are not negative."""
+    return types.int64(types.int64, types.int64), lambda _, builder, sig, args: builder.udiv(*args)
+
+
+@intrinsic
+def call(typingctx, function, *arguments):
+    """Call the C function at an address; its arguments are int64s, and it returns nothing."""
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(ir.VoidType(), [I64] * len(arguments))
+        function, values = args
+        values = cgutils.unpack_tuple(builder, values)
+        builder.call(builder.inttoptr(function, kind.as_pointer()), values)
+        return context.get_dummy_value()
+
+    given = types.StarArgTuple.from_types([types.int64] * len(arguments))
+    return types.void(types.int64, given), codegen
+
+
+@intrinsic
 def copy(typingctx, source, target, size):
     """``size`` bytes from address ``source`` to ``target``."""
 

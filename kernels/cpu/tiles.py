@@ -1,0 +1,139 @@
+"""The cell, on tiles of pre-activations or of gradients: compiled for each cell and dtype.
+
+Specialised as pieces.py says. A loop (forward.py, backward.py, recompute.py) calls these through
+their address, which the plan has as ``cell`` and ``recall``.
+"""
+
+from .compile import inlined
+from .plan import BACKWARD, FORWARD
+from .simd import quotient, viewed
+
+# Specialised (see pieces.py); of the cell: its gates, the states beside the hidden one, the values
+# that it keeps for backward, and how many gradients of gates it has.
+SIZE = ITEM = LANES = UNITS = WIDTH = 0
+GATES = EXTRA = KEPT = DGATES = 0
+load = store = load_each = store_each = None
+item_load = item_store = item_load_each = item_store_each = None
+put_hidden = cell_forward = cell_backward = None
+view_forward, view_backward = viewed(FORWARD), viewed(BACKWARD)
+
+
+@inlined
+def place_of(unit):
+    """Where the first gate of a unit is in a row of tiles, in bytes."""
+    tile = quotient(unit, UNITS)
+    return (tile * (WIDTH - UNITS) + unit) * SIZE
+
+
+@inlined
+def apply_to(p, hidden, extra, xgates, hgates, b, row, unit, left, ends, keeping):
+    """The cell on a register of units, ``left`` or more, of one row.
+
+    hidden, extra: where its previous states are; xgates, hgates: its pre-activations.
+    """
+    H, wide = p.H, EXTRA * p.H * SIZE  # a row of extra states
+    xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
+    hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
+    before = (item_load(hidden, left),) + load_each(EXTRA, extra, H * SIZE, left)
+    states, kept = cell_forward(xs, hs, before)
+    at = (row if p.keep else b) * wide + unit * SIZE
+    store_each(states[1:], p.extra + at, H * SIZE, left)
+    if keeping:
+        # the values of a register of units side by side: backward reads them in one run
+        kept_at = p.kept + KEPT * (row * H + unit) * ITEM
+        item_store_each(kept, kept_at, min(left, LANES) * ITEM, left)
+    if p.keep and ends:
+        store_each(states[1:], p.extra_last + b * wide + unit * SIZE, H * SIZE, left)
+    if p.w_hr:
+        item_store(states[0], p.m + ((row if p.keep else b) * H + unit) * ITEM, left)
+    else:
+        put_hidden(p, states[0], b, row, unit, left, ends)
+
+
+def apply(
+    plan, h, ldh, extra, xgates, hgates, ldg, low, high, first, last, offset, lasting, keeping
+):
+    """The cell on the tiles low .. high-1 of the rows first .. last-1.
+
+    h, extra, xgates, hgates are where row 0, tile 0 would be; ``ldg``: a row of hgates, in bytes.
+    """
+    p = view_forward(plan)
+    for b in range(first, last):
+        x, hg, ends = xgates + b * p.padded * SIZE, hgates + b * ldg, b >= lasting
+        hidden, c = h + b * ldh * ITEM, extra + b * EXTRA * p.H * SIZE
+        for unit in range(low * UNITS, min(high * UNITS, p.H), LANES):
+            left, at, row = p.H - unit, place_of(unit), offset + b
+            before, e = hidden + unit * ITEM, c + unit * SIZE
+            if left >= LANES:  # said apart, so that whole registers are compiled without masks
+                apply_to(p, before, e, x + at, hg + at, b, row, unit, LANES, ends, keeping)
+            else:
+                apply_to(p, before, e, x + at, hg + at, b, row, unit, left, ends, keeping)
+
+
+@inlined
+def recall_of(p, xgates, hgates, b, slot, unit, left):
+    """What the cell keeps of a register of units, ``left`` or more, of the block's row ``b``."""
+    H, wide = p.H, EXTRA * p.H
+    xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
+    hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
+    hidden = item_load(p.hidden + (slot * p.S + unit) * ITEM, left)
+    extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
+    _, kept = cell_forward(xs, hs, (hidden,) + extra)
+    kept_at = p.recalled + KEPT * (b * H + unit) * ITEM
+    item_store_each(kept, kept_at, min(left, LANES) * ITEM, left)
+
+
+def recall(plan, hgates, ldg, slot, low, high, first, last):
+    """What the cell keeps of the tiles low .. high-1, for the block's rows first .. last-1."""
+    p = view_backward(plan)
+    for b in range(first, last):
+        x, hg = p.xgates + b * p.padded * SIZE, hgates + b * ldg
+        for unit in range(low * UNITS, min(high * UNITS, p.H), LANES):
+            left, at = p.H - unit, place_of(unit)
+            if left >= LANES:
+                recall_of(p, x + at, hg + at, b, slot + b, unit, LANES)
+            else:
+                recall_of(p, x + at, hg + at, b, slot + b, unit, left)
+
+
+@inlined
+def differentiate_at(p, dh, kept, b, row, slot, unit, left):
+    """The cell's derivative on a register of units, ``left`` or more, of one row.
+
+    dh: its recurrent gradient, at ``unit``; kept: where row 0's values are; ``slot``: the row's
+    place in the block.
+    """
+    H, S, wide = p.H, p.S, EXTRA * p.H
+    dextra_at = p.dextra + (b * wide + unit) * SIZE
+    d = load(dh, LANES)
+    if not p.w_hr:
+        d = d + item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
+    dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
+    kept_at = kept + KEPT * (row * H + unit) * ITEM
+    values = item_load_each(KEPT, kept_at, min(left, LANES) * ITEM, left)
+    hidden = item_load(p.hidden + (slot * S + unit) * ITEM, left)
+    extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
+    after = item_load(p.after + (row * S + unit) * ITEM, left)
+    extra_after = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
+    before, after = (hidden,) + extra, (after,) + extra_after
+    dgates, dstates = cell_backward((d,) + dextra, values, before, after)
+    item_store_each(dgates, p.dgates + (slot * DGATES * H + unit) * ITEM, H * ITEM, left)
+    store_each(dstates[1:], dextra_at, H * SIZE, left)
+    if not p.w_hr:
+        store(dstates[0], dh, LANES)
+
+
+def differentiate(plan, dh, lddh, kept, slot, offset, low, high, first, last):
+    """The cell's derivative on the units low .. high-1 of the rows first .. last-1.
+
+    dh: where row 0, unit 0 would be; slot, offset: where row 0 is in the block, in the sequence.
+    """
+    p = view_backward(plan)
+    for b in range(first, last):
+        at, row = dh + b * lddh * SIZE, offset + b
+        for unit in range(low, high, LANES):
+            left = p.H - unit
+            if left >= LANES:
+                differentiate_at(p, at + unit * SIZE, kept, b, row, slot + b, unit, LANES)
+            else:
+                differentiate_at(p, at + unit * SIZE, kept, b, row, slot + b, unit, left)
