@@ -16,6 +16,9 @@ from .dot import ROWS, make_dot, weight_rows
 from .elements import Same, make_transpose, memory
 from .emit import on_stack, pick
 from .front import inline
+from .lying import emit_lying
+from .lying import max_rows as lying_rows
+from .lying import table as lying_table
 from .microkernel import emit_gemm, max_rows, table
 from .panels import Singles, make_packing
 from .plan import BACKWARD, FORWARD
@@ -65,6 +68,21 @@ def kernels(vectors, dtype):
         partial(emit_gemm, factors, vectors, rows),
     )
     return table(found.addresses.values(), vectors), found
+
+
+@cache
+def lying(dtype):
+    """The fields of a plan whose weights are multiplied as they lie."""
+    vec, host = _factors(dtype).vec, registers()
+    rows = lying_rows(host.count, vec.lanes)
+    label = f"products of {_name(dtype)} with weights as they lie"
+    found = code(label, [SOURCES], None, partial(emit_lying, vec, rows))
+    kernels = lying_table(found.addresses.values())
+    KEPT.append((found, kernels))
+    return {"lying": kernels.buffer_info()[0], "lying_rows": rows}
+
+
+KEPT = []
 
 
 def _factors(dtype):
@@ -201,7 +219,8 @@ def backward_fields(cell, dtype, projected, recompute):
 def forward():
     """The forward time loop, of every cell and dtype."""
     loop = forward_loop
-    functions = [loop.pack_gates, loop.project_inputs, loop.project_block, loop.project_hidden]
+    functions = [loop.pack_gates, loop.as_they_lie, loop.project_inputs]
+    functions += [loop.project_block, loop.project_hidden]
     return _loop("forward", [*functions, loop.recurrent_gates, loop.step, loop.direction], FORWARD)
 
 
@@ -209,7 +228,7 @@ def forward():
 def backward():
     """The backward time loop, with its products, of every cell and dtype."""
     loop = backward_loop
-    functions = [forward_loop.pack_gates, forward_loop.project_inputs]
+    functions = [forward_loop.pack_gates, forward_loop.as_they_lie, forward_loop.project_inputs]
     functions += [forward_loop.recurrent_gates, products.matmul, products.accumulate]
     functions += [products.lay_down, recompute.recompute, loop.pack_weights, loop.copy_rows]
     functions += [loop.gather, loop.project_back, loop.step, loop.products, loop.direction]

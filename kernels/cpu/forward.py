@@ -10,9 +10,9 @@ Threads form a grid of row parts x unit parts. Those with the same rows (``bound
 at a barrier in every step; those with different rows never meet.
 """
 
-from .blocks import GROUPS, LINE, filled, gemm, meet_all, panel_bytes, share, up
+from .blocks import DEEP, GROUPS, LINE, filled, gemm, meet_all, panel_bytes, share, up
 from .front import inline
-from .simd import call, integer
+from .simd import call, integer, quotient
 from .sync import barrier
 
 multiply = None  # specialised, as all functions here that are not inlined
@@ -42,7 +42,9 @@ def gates_filled(p, panel):
 
 
 def pack_gates(p, rank):
-    """This thread's share of all the panels."""
+    """This thread's share of all the panels; none where the weights are multiplied as they lie."""
+    if p.lying:
+        return
     first, last = share(p.padded // p.panel, rank, p.parts)
     H, units, width = p.H, p.units, p.width
     call(p.pack, p.w_ih, p.I, 1, p.I, H, units, width, p.w_ih_tiles, first, last)
@@ -53,8 +55,39 @@ def pack_gates(p, rank):
     call(p.spread, b_hh, columns, units, width, p.b_hh_tiles, first, last)
 
 
+def as_they_lie(p, rows, depth, pieces, a, lda, weights, bias, out, ldo, zero, low, high):
+    """out = a @ weights.T + bias for the tiles low .. high-1, in pieces of K; ``zero``: the tile
+    where a row of ``out`` begins.
+    """
+    size, units = p.size, p.units
+    blocks = up(rows, p.lying_rows)
+    for unit in range(low * units, min(high * units, p.H), p.lanes):
+        place = quotient(unit, units) * (p.width - units) + unit - zero * p.width
+        for gate in range(p.gates):
+            row, at = gate * p.H + unit, out + (place + gate * units) * size
+            for piece in range(pieces):
+                k, stop = share(depth, piece, pieces)
+                w = weights + (row * depth + k) * size
+                for i in range(blocks):
+                    r, end = share(rows, i, blocks)
+                    c = at + r * ldo * size
+                    init, ldi = c, ldo * size
+                    if not k:
+                        init, ldi = bias + row * size if bias else p.zeros, 0
+                    call(
+                        integer(p.lying, end - r), stop - k, a + (r * lda + k) * size, lda * size,
+                        w, depth * size, p.H - unit, init, ldi, c, ldo * size,
+                    )  # fmt: skip
+
+
 def project_inputs(p, xgates, first, last, base, low, high):
     """xgates[row - base] = W_ih x[row] + b_ih for rows first .. last-1 and tiles low .. high-1."""
+    if p.lying:
+        out, x = xgates + (first - base) * p.padded * p.size, p.x + first * p.I * p.item
+        as_they_lie(
+            p, last - first, p.I, up(p.I, DEEP), x, p.I, p.w_ih, p.b_ih, out, p.padded, 0, low, high
+        )
+        return
     each, apart = p.width // p.panel, panel_bytes(p, p.I)
     for panel in range(low * each, high * each):
         multiply(
@@ -99,6 +132,10 @@ def project_hidden(p, scratch, first, rows, offset, lasting, part):
 
 def recurrent_gates(p, h, ldh, hgates, low, high, rows):
     """hgates = W_hh h + b_hh for up to ``tall`` rows and the tiles low .. high-1."""
+    if p.lying:
+        ld = (high - low) * p.width
+        as_they_lie(p, rows, p.S, 1, h, ldh, p.w_hh, p.b_hh, hgates, ld, low, low, high)
+        return
     wide, each = p.panel * p.size, p.width // p.panel
     line, apart = (high - low) * p.width * p.size, panel_bytes(p, p.S)
     for panel in range(low * each, high * each):

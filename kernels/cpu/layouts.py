@@ -16,6 +16,8 @@ from .pieces import CHUNK
 from .plan import BACKWARD, FORWARD, Layout, team_grid
 from .products import GROUP
 
+import os
+LIE = lambda T,B: T*B<=int(os.environ.get("LIE","0"))
 MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
 CACHE_BYTES = 512 * 1024  # of packed weights that stay in a core's own cache
 BLOCK_BYTES = 256 * 1024  # of projected inputs at a time, so that they do too
@@ -114,6 +116,7 @@ def forward_layout(cell, shape, keep, threads):
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
         **_team(row_parts * unit_parts, unit_parts, groups, D),
         **_tiled(cell, tile, H), **compiled.forward_fields(cell, dtype, projected),
+        **(compiled.lying(dtype) if LIE(T,B) else {}),
     }  # fmt: skip
     scratch = {
         "tile": (size, row_parts * unit_parts, tile.rows, width),

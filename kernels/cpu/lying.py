@@ -1,0 +1,87 @@
+"""The kernel for weights as they lie: C = init + A @ W.T, where W is not worth packing.
+
+A register of rows of W is loaded a square of K at a time and transposed in registers, which makes of
+it what a panel would hold. So every element of C is summed over K in the very order of the
+microkernel, and is equal to its to the bit: how often the weights are used may decide who multiplies.
+"""
+
+from array import array
+
+from llvmlite import ir
+
+from .elements import transposed
+from .emit import k_loop, kernel_function, load, store
+from .panels import Singles
+from .simd import I64, mask, pointer
+
+
+def max_rows(registers, lanes):
+    """Rows whose sums fit beside a square of W and a broadcast."""
+    return max(1, registers - lanes - 8)
+
+
+def emit_lying(vec, rows_limit):
+    """(modules, names): a kernel for 1 .. rows_limit rows of A and a register of rows of W.
+
+    Each is a C function of (K, a, lda, w, ldw, left, init, ldi, c, ldc); addresses and leading
+    dimensions are in bytes. ``left`` rows of W are there; of others C gets the last one's.
+    """
+    module = ir.Module()
+    return [module], [_kernel(module, vec, r).name for r in range(1, rows_limit + 1)]
+
+
+def table(addresses):
+    """The kernels' addresses, by their number of rows."""
+    return array("q", [0, *addresses])
+
+
+def _kernel(module, vec, rows):
+    function, builder = kernel_function(module, f"fastrnn_lying_{rows}", 10)
+    depth, a, lda, w, ldw, left, init, ldi, c, ldc = function.args
+    lanes, factors, size = vec.lanes, Singles(vec), vec.itemsize
+    last = builder.sub(left, I64(1))
+    w_rows, a_rows = [], [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
+    for i in range(lanes):
+        row = builder.select(builder.icmp_signed("<", I64(i), left), I64(i), last)
+        w_rows.append(builder.add(w, builder.mul(ldw, row)))
+
+    def square(k, there=None):
+        """A register for each of the next elements of K, a lane for each row of W."""
+        along = builder.mul(k, I64(size))
+        lines = [load(builder, vec, builder.add(row, along), there) for row in w_rows]
+        return transposed(builder, lines)
+
+    def multiplied(sums, column, k):
+        place = builder.mul(k, I64(size))
+        for r in range(rows):
+            at = pointer(builder, builder.add(a_rows[r], place), factors.element)
+            value = factors.broadcast(builder, builder.load(at, align=size))
+            sums[r] = factors.multiply_add(builder, value, column, sums[r])
+
+    def by_squares(sums, turn):
+        sums, k = list(sums), builder.mul(turn, I64(lanes))
+        for i, column in enumerate(square(k)):
+            multiplied(sums, column, builder.add(k, I64(i)))
+        return sums
+
+    turns, rest = builder.sdiv(depth, I64(lanes)), builder.srem(depth, I64(lanes))
+    sums = k_loop(builder, by_squares, [vec.constant(0.0)] * rows, (I64(0), turns, 1))
+    memory = builder.alloca(vec.llvm, lanes)
+    memory.align = lanes * size
+    begin = builder.mul(turns, I64(lanes))
+    with builder.if_then(builder.icmp_signed(">", rest, I64(0)), likely=False):
+        for i, column in enumerate(square(begin, mask(builder, lanes, rest))):
+            builder.store(column, builder.gep(memory, [I64(i)]))
+
+    def by_ones(sums, i):
+        sums = list(sums)
+        multiplied(sums, builder.load(builder.gep(memory, [i])), builder.add(begin, i))
+        return sums
+
+    sums = k_loop(builder, by_ones, sums, (I64(0), rest, 1))
+    there = mask(builder, lanes, left)
+    for r, value in enumerate(sums):
+        first = load(builder, vec, builder.add(init, builder.mul(ldi, I64(r))), there)
+        store(builder, vec, builder.fadd(first, value), builder.add(c, builder.mul(ldc, I64(r))))
+    builder.ret_void()
+    return function
