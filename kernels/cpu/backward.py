@@ -8,29 +8,37 @@ and never exists as a whole: two blocks of it take turns. What forward did not k
 kept the steps from ``kept_from`` on) is computed anew, a block at a time.
 """
 
-from .blocks import filled, gemm, meet_all, panel_bytes, share, up
+from .blocks import filled, gemm, lies, line_bytes, meet_all, panel_at, panel_bytes, share, up
 from .forward import rendezvous, step_at
-from .pieces import CHUNK
 from .products import GROUP
 from .simd import call, copy, integer
 
 # specialised
-multiply = accumulate = lay_down = matmul = pack_gates = recompute = None
+multiply = accumulate = at_once = lay_down = matmul = pack_gates = recompute = None
 
 
 def pack_weights(p, rank):
-    """This thread's share of all the panels; v_ih, v_hh: their gates in the order of dgates."""
+    """This thread's share of all the panels."""
     if p.recompute:
         pack_gates(p, rank)
     panel, depth = p.panel, p.gates * p.H
-    first, last = share(up(p.S, panel), rank, p.parts)
-    call(p.pack, p.v_hh, p.S, 0, depth, p.S, panel, panel, p.w_hh_panels, first, last)
+    pack_where_wanted(p, rank, p.w_hh, depth, p.S, p.w_hh_panels)
     if p.dx:
-        first, last = share(up(p.I, panel), rank, p.parts)
-        call(p.pack, p.v_ih, p.I, 0, depth, p.I, panel, panel, p.w_ih_panels, first, last)
+        pack_where_wanted(p, rank, p.w_ih, depth, p.I, p.w_ih_panels)
     if p.w_hr:
         first, last = share(up(p.H, panel), rank, p.parts)
         call(p.pack, p.w_hr, p.H, 0, p.S, p.H, panel, panel, p.w_hr_panels, first, last)
+
+
+def pack_where_wanted(p, rank, weights, depth, columns, panels):
+    """This thread's share of the panels of a (depth, columns) matrix; where it is multiplied as it
+    lies, of the last one alone, if that is not whole.
+    """
+    last = up(columns, p.panel)
+    first = last - (not lies(p, columns, last - 1)) if p.lying else 0
+    low, high = share(last - first, rank, p.parts)
+    low, high = first + low, first + high
+    call(p.pack, weights, columns, 0, depth, columns, p.panel, p.panel, panels, low, high)
 
 
 def copy_rows(source, target, stride, rows, low, high):
@@ -73,8 +81,8 @@ def project_back(p, first, last, low, high, kept, slot, offset, scratch):
             r, end, unit = r + first, end + first, panel * p.panel
             gemm(
                 p, end - r, filled(p, p.H, panel), p.S, p.dp + (slot + r) * p.S * p.item,
-                p.S * p.item, p.w_hr_panels + panel * apart, p.zeros, 0, scratch,
-                p.panel * p.size,
+                p.S * p.item, p.w_hr_panels + panel * apart, line_bytes(p), p.zeros, 0,
+                scratch, p.panel * p.size,
             )  # fmt: skip
             call(
                 p.cell, p.self, scratch - (r * p.panel + unit) * p.size, p.panel, kept, slot,
@@ -99,32 +107,34 @@ def step(p, rank, turn, first, last, offset, kept, slot, scratch):
     turn = rendezvous(p, rank, turn)
     depth, ld = p.gates * p.H, p.dgates_each * p.H
     dgates = p.dgates + ((slot + first) * ld + p.first_h * p.H) * p.item
-    apart = panel_bytes(p, depth)
     for panel in range(state_low, state_high):
         dh, wide = p.dh + (first * p.lddh + panel * p.panel) * p.size, filled(p, p.S, panel)
-        panels = p.w_hh_panels + panel * apart
-        multiply(p, last - first, wide, depth, dgates, ld, panels, dh, p.lddh, dh, p.lddh)
+        b, ldb = panel_at(p, p.w_hh_panels, p.w_hh, p.S, depth, panel)
+        multiply(p, last - first, wide, depth, dgates, ld, b, ldb, dh, p.lddh, dh, p.lddh)
     return turn
 
 
 def products(p, rank, fresh, first, rows, slot):
     """What the rows of a block add to the gradients of x and of the weights."""
     M, ld, item, size = p.gates * p.H, p.dgates_each * p.H, p.item, p.size
-    d_x = p.dgates + (slot * ld + p.first_x * p.H) * item
+    d_x = p.dgates + slot * ld * item
     d_h = p.dgates + (slot * ld + p.first_h * p.H) * item
-    left = p.left + rank * (max(p.I, p.H) + 2 * p.lanes) * CHUNK * item
-    packed = p.packed + rank * CHUNK * p.panel * item
+    left, packed = p.left + rank * p.left_each * item, p.packed + rank * p.packed_each * item
+    strip = p.strip + rank * GROUP * p.panel * size
     if p.dx:
         low, high = share(rows, rank, p.parts)
         dx, d = p.dx + (first + low) * p.I * item, d_x + low * ld * item
-        strip = p.strip + rank * GROUP * p.panel * size
-        matmul(p, high - low, M, d, ld, p.w_ih_panels, p.I, dx, strip)
-    for d, ldd, wide, a, columns, strips, sums in (
-        (d_x, ld, M, p.x + first * p.I * item, p.I if p.dw_ih else 0, p.strips_x, p.sums_x),
-        (d_h, ld, M, p.hidden + slot * p.S * item, p.S if p.dw_hh else 0, p.strips_h, p.sums_h),
-        (p.dp + slot * p.S * item, p.S, p.S, p.m + first * p.H * item, p.H, p.strips_r, p.sums_r),
+        matmul(p, high - low, M, d, ld, p.w_ih_panels, p.w_ih, p.I, dx, p.add, strip)
+    x, h, m = p.x + first * p.I * item, p.hidden + slot * p.S * item, p.m + first * p.H * item
+    for d, ldd, wide, a, columns, strips, sums, dw in (
+        (d_x, ld, M, x, p.I, p.strips_x, p.sums_x, p.dw_ih),
+        (d_h, ld, M, h, p.S, p.strips_h, p.sums_h, p.dw_hh),
+        (p.dp + slot * p.S * item, p.S, p.S, m, p.H, p.strips_r, p.sums_r, p.dw_hr),
     ):
-        if sums:
+        columns = columns if dw else 0
+        if sums and p.few:
+            at_once(p, rank, rows, d, ldd, wide, a, columns, left, packed, strip, sums, dw)
+        elif sums:
             accumulate(p, rank, fresh, rows, d, ldd, wide, a, columns, left, packed, strips, sums)
 
 
@@ -160,6 +170,8 @@ def direction(p, rank):
         meetings += 1
         meet_all(p, meetings)  # all of this block is there; nobody reads the one before any more
         products(p, rank, last == p.T - 1, base, block_rows, slot)
+    if p.few:
+        return
     if p.dw_ih:
         lay_down(p, rank, p.gates * p.H, p.strips_x, p.I, p.dw_ih)
     if p.dw_hh:

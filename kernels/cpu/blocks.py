@@ -60,29 +60,52 @@ def panel_bytes(p, depth):
 
 
 @inline
-def gemm(p, rows, width, depth, a, lda, panel, init, ldi, c, ldc):
-    """c = init + a @ panel, of a tile: see microkernel.py."""
+def line_bytes(p):
+    """How far a step of K is from the next in a panel."""
+    return p.k_step * p.panel * p.item
+
+
+@inline
+def panel_at(p, panels, weights, columns, depth, i):
+    """(address, bytes from one step of K to the next) of columns i * panel and those behind it of
+    a (depth, columns) matrix: in ``panels``, or, where they are not packed, as ``weights`` lie.
+    """
+    if p.lying and lies(p, columns, i):
+        return weights + i * p.panel * p.size, columns * p.size
+    return panels + i * panel_bytes(p, depth), line_bytes(p)
+
+
+@inline
+def lies(p, columns, i):
+    """Whether no register of a panel reaches behind the last column."""
+    whole = columns - quotient(columns, p.lanes) * p.lanes == 0
+    return whole or (i + 1) * p.panel <= columns
+
+
+@inline
+def gemm(p, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc):
+    """c = init + a @ b, of a tile: see microkernel.py."""
     kernel = integer(p.kernels, rows * WIDTHS + width)
-    call(kernel, depth, a, lda, panel, init, ldi, c, ldc)
+    call(kernel, depth, a, lda, b, ldb, init, ldi, c, ldc)
 
 
-def multiply(p, rows, width, depth, a, lda, panel, init, ldi, c, ldc):
-    """c[:rows] = init + a @ panel, in even blocks of rows and even pieces of K.
+def multiply(p, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc):
+    """c[:rows] = init + a @ b, in even blocks of rows and even pieces of K.
 
-    ``width``: registers of the panel that are wanted.
+    ``width``: registers of b that are wanted; ``ldb``: bytes from one step of K to the next.
     """
     size, item, k_step = p.size, p.item, p.k_step
     blocks, pieces = up(rows, p.tall), up(depth, DEEP)
     for piece in range(pieces):
-        k, stop = share(quotient(depth + k_step - 1, k_step), piece, pieces)
-        k, stop = k * k_step, min(stop * k_step, depth)
+        turn, stop = share(quotient(depth + k_step - 1, k_step), piece, pieces)
+        k, stop = turn * k_step, min(stop * k_step, depth)
         if k:
             init, ldi = c, ldc
         for i in range(blocks):
             r, end = share(rows, i, blocks)
             gemm(
                 p, end - r, width, stop - k, a + (r * lda + k) * item, lda * item,
-                panel + k * p.panel * item, init + r * ldi * size, ldi * size,
+                b + turn * ldb, ldb, init + r * ldi * size, ldi * size,
                 c + r * ldc * size, ldc * size,
             )  # fmt: skip
 

@@ -57,14 +57,11 @@ def forward(cell, shape, x, steps, directions, states, keep):
 
 
 def backward(
-    cell, shape, x, steps, directions, ordered, states, keep, kept, gates, grads, need_x,
-    need_weights,
-):  # fmt: skip
+    cell, shape, x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
+):
     """The gradients of x (None if not needed), of the states, and of each direction's weights.
 
-    kept: {name: tensor}; gates: as from ``Shape.gates``. ``ordered`` are the weights with their
-    gates in the order of dgates, and so have their gradients, of which those are None that are not
-    needed. All tensors have passed the gate.
+    kept: {name: tensor}; gates: as from ``Shape.gates``. All tensors have passed the gate.
     """
     hidden, *extras = states
     states = [hidden.to(x.dtype), *extras]
@@ -95,15 +92,15 @@ def backward(
         h0s, *c0s = (at_each(s, D) for s in states)
         dhs, dcs, no = at_each(dh, D), at_each(dextra[0] if dextra else None, D), [0] * D
         given = []
-        for d, (weights, turned, need, dw) in enumerate(
-            zip(directions, ordered, need_weights, dweights, strict=True)
+        for d, (weights, need, dw) in enumerate(
+            zip(directions, need_weights, dweights, strict=True)
         ):
             after, extra_after, m, kept_gates, kept_from = kept_at[d]
             total = [at(sums) + (3 * d + i) * sums.stride(1) * size for i in range(3)]
             wanted = need.ih or need.b_ih, need.hh or need.b_hh, need.hr
             given += [
                 bounds, *steps.addresses, at(x), at(weights.ih), at(weights.hh),
-                at(weights.hr), at(weights.b_ih), at(weights.b_hh), at(turned.ih), at(turned.hh),
+                at(weights.hr), at(weights.b_ih), at(weights.b_hh),
                 at(dy) + d * S * item, D * S, at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
                 after, extra_after, m, h0s[d], (c0s[0] if c0s else no)[d],
                 at(dw.ih), at(dw.hh), at(dw.hr),

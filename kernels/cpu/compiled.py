@@ -123,8 +123,15 @@ def _cell(cell, dtype):
         "GATES": cell.gates,
         "EXTRA": cell.states - 1,
         "KEPT": cell.kept,
-        "DGATES": cell.dgates,
+        "DGATES": _dgates(cell),
+        "pick_x": pick(cell.dx),
+        "pick_h": pick(cell.dh),
     }
+
+
+def _dgates(cell):
+    """Gradients of gates that backward's loop has of each unit: x's, and h's if these differ."""
+    return cell.gates * (1 if cell.dx == cell.dh else 2)
 
 
 def _depends_on(cell):
@@ -178,9 +185,8 @@ def _facts(cell, dtype):
         "width": tile.width,
         "extras": cell.states - 1,
         "keeps": cell.kept,
-        "dgates_each": cell.dgates,
-        "first_x": min(cell.dx),
-        "first_h": min(cell.dh),
+        "dgates_each": _dgates(cell),
+        "first_h": _dgates(cell) - cell.gates,
         "kernels": kernels(tile.vectors, dtype)[0].buffer_info()[0],
     }
 
@@ -229,8 +235,14 @@ def backward():
     """The backward time loop, with its products, of every cell and dtype."""
     loop = backward_loop
     functions = [forward_loop.pack_gates, forward_loop.as_they_lie, forward_loop.project_inputs]
-    functions += [forward_loop.recurrent_gates, products.matmul, products.accumulate]
-    functions += [products.lay_down, recompute.recompute, loop.pack_weights, loop.copy_rows]
+    functions += [
+        forward_loop.recurrent_gates,
+        products.matmul,
+        products.accumulate,
+        products.at_once,
+    ]
+    functions += [products.lay_down, recompute.recompute, loop.pack_where_wanted]
+    functions += [loop.pack_weights, loop.copy_rows]
     functions += [loop.gather, loop.project_back, loop.step, loop.products, loop.direction]
     return _loop("backward", functions, BACKWARD)
 
@@ -275,8 +287,6 @@ def _compile_step(functions, cell, dtype):
         "dot": make_dot(vec, count),
         "product": make_product(vec, tile.vectors, tile.rows, wide),
         "stack": on_stack(step_loops.CHUNK * slots * tile.lanes * vec.itemsize),
-        "pick_x": pick(cell.dx),
-        "pick_h": pick(cell.dh),
         "pick_after": pick(cell.after),
         "put_after": pick(places),
         "SIZE": vec.itemsize,

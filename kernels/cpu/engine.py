@@ -46,11 +46,8 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     grads = _taken_gradients(shape, states, grads)
     gates = shape.gates(cell, keep, steps)
     kept = _taken_kept(shape.kept(cell, gates), kept)
-    ordered = [_by_gates(w, shape.H, _places(cell.dx), _places(cell.dh)) for w in directions]
-    given = x, steps, directions, ordered, states, keep, kept, gates, grads, need_x, need_weights
-    dx, dstates, dweights = calls.backward(cell, shape, *given)
-    orders = _back(cell.dx), _back(cell.dh)
-    return dx, dstates, [_by_gates(dw, shape.H, *orders) for dw in dweights]
+    given = x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
+    return calls.backward(cell, shape, *given)
 
 
 def _taken(cell, shape, x, directions, states):
@@ -77,26 +74,3 @@ def _taken_kept(expected, kept):
     for (name, (size, dtype)), tensor in zip(expected.items(), kept, strict=True):
         (found[name],) = take((tensor,), (size,), dtype)
     return found
-
-
-def _places(side):
-    """The gates in the order in which their gradients lie in ``dgates``."""
-    return sorted(range(len(side)), key=side.__getitem__)
-
-
-def _back(side):
-    """Where in that order each gate is."""
-    return [place - min(side) for place in side]
-
-
-def _by_gates(weights, H, order_x, order_h):
-    """Weights (contiguous) with the gates of x's and of h's side in other orders."""
-
-    def ordered(tensor, order):
-        if tensor is None or order == sorted(order):
-            return tensor
-        return tensor.reshape(len(order), H, -1)[order].reshape(tensor.shape)
-
-    ih, hh, b_ih, b_hh, hr = weights
-    sides = ordered(ih, order_x), ordered(hh, order_h), ordered(b_ih, order_x)
-    return Weights(*sides, ordered(b_hh, order_h), hr)

@@ -10,7 +10,7 @@ Threads form a grid of row parts x unit parts. Those with the same rows (``bound
 at a barrier in every step; those with different rows never meet.
 """
 
-from .blocks import DEEP, GROUPS, LINE, filled, gemm, meet_all, panel_bytes, share, up
+from .blocks import DEEP, GROUPS, LINE, filled, gemm, line_bytes, meet_all, panel_bytes, share, up
 from .front import inline
 from .simd import call, integer, quotient
 from .sync import barrier
@@ -92,7 +92,7 @@ def project_inputs(p, xgates, first, last, base, low, high):
     for panel in range(low * each, high * each):
         multiply(
             p, last - first, gates_filled(p, panel), p.I, p.x + first * p.I * p.item, p.I,
-            p.w_ih_tiles + panel * apart, p.b_ih_tiles + panel * p.panel * p.size, 0,
+            p.w_ih_tiles + panel * apart, line_bytes(p), p.b_ih_tiles + panel * p.panel * p.size, 0,
             xgates + ((first - base) * p.padded + panel * p.panel) * p.size, p.padded,
         )  # fmt: skip
 
@@ -123,7 +123,8 @@ def project_hidden(p, scratch, first, rows, offset, lasting, part):
             m = p.m + (first + r + (offset if p.keep else 0)) * p.H * p.item
             gemm(
                 p, end - r, filled(p, p.S, panel), p.H, m, p.H * p.item,
-                p.w_hr_panels + panel * apart, p.zeros, 0, scratch, p.panel * p.size,
+                p.w_hr_panels + panel * apart, line_bytes(p), p.zeros, 0, scratch,
+                p.panel * p.size,
             )  # fmt: skip
             call(
                 p.put_projected, p.self, scratch, first + r, end - r, offset, lasting, panel
@@ -141,7 +142,7 @@ def recurrent_gates(p, h, ldh, hgates, low, high, rows):
     for panel in range(low * each, high * each):
         gemm(
             p, rows, gates_filled(p, panel), p.S, h, ldh * p.item, p.w_hh_tiles + panel * apart,
-            p.b_hh_tiles + panel * wide, 0, hgates + (panel - low * each) * wide, line,
+            line_bytes(p), p.b_hh_tiles + panel * wide, 0, hgates + (panel - low * each) * wide, line,
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 Laid out once for each shape, and remembered: batch 1 is mostly the Python around the kernels.
 """
 
+import os
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -16,8 +17,7 @@ from .pieces import CHUNK
 from .plan import BACKWARD, FORWARD, Layout, team_grid
 from .products import GROUP
 
-import os
-LIE = lambda T,B: T*B<=int(os.environ.get("LIE","0"))
+LIE = lambda T, B: int(os.environ.get("LIE", "0")) >= T * B
 MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
 CACHE_BYTES = 512 * 1024  # of packed weights that stay in a core's own cache
 BLOCK_BYTES = 256 * 1024  # of projected inputs at a time, so that they do too
@@ -116,7 +116,7 @@ def forward_layout(cell, shape, keep, threads):
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
         **_team(row_parts * unit_parts, unit_parts, groups, D),
         **_tiled(cell, tile, H), **compiled.forward_fields(cell, dtype, projected),
-        **(compiled.lying(dtype) if LIE(T,B) else {}),
+        **(compiled.lying(dtype) if LIE(T,B) and size == item else {}),
     }  # fmt: skip
     scratch = {
         "tile": (size, row_parts * unit_parts, tile.rows, width),
@@ -130,7 +130,7 @@ def forward_layout(cell, shape, keep, threads):
 
 
 BACKWARD_GIVEN = (
-    "bounds sizes offsets x w_ih w_hh w_hr b_ih b_hh v_ih v_hh dy lddy dx add dh dextra after "
+    "bounds sizes offsets x w_ih w_hh w_hr b_ih b_hh dy lddy dx add dh dextra after "
     "extra_after m h_first extra_first dw_ih dw_hh dw_hr sums_x sums_h sums_r kept kept_from"
 )
 
@@ -145,8 +145,15 @@ def backward_layout(cell, shape, keep, need_x, threads):
     capacity, groups = block * B, _groups(D, threads)
     parts = threads // groups
     row_parts, unit_parts = team_grid(B, tile.panels(S), parts, M * S * item, CACHE_BYTES)
+    few = shape.N <= CHUNK and size == item  # so few rows that their products are made at once
+    left, packed = (max(I, H) + 2 * tile.lanes) * CHUNK, CHUNK * tile.panel
+    if few:
+        left = (M + 2 * tile.lanes) * (shape.N + tile.lanes)
+        packed = max(shape.N * tile.padded(max(I, H)), packed)
     numbers = {
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
+        "few": few, "left_each": left, "packed_each": packed,
+        **(compiled.lying(dtype) if LIE(T,B) and size == item else {}),
         "lddh": columns, "loop_parts": row_parts * unit_parts,
         **_team(parts, unit_parts, groups, D),
         **_tiled(cell, tile, H),
@@ -154,18 +161,18 @@ def backward_layout(cell, shape, keep, need_x, threads):
     }  # fmt: skip
     scratch = {
         "tile": (size, parts, tile.rows, max(tile.panel, tile.width)),
-        "dgates": (item, 2, capacity, cell.dgates, H),
+        "dgates": (item, 2, capacity, numbers["dgates_each"], H),
         "hidden": (item, 2, capacity, S),
         "extra": (size, 2, capacity, cell.states - 1, H),
         "w_hh_panels": (item, compiled.depth(M, dtype), columns),
-        "strips_x": (size, wide, I),
-        "strips_h": (size, wide, S),
-        "left": (item, parts, max(I, H) + 2 * tile.lanes, CHUNK),
-        "packed": (item, parts, CHUNK, tile.panel),
+        "left": (item, parts, left),
+        "packed": (item, parts, packed),
+        "strip": (size, parts, GROUP, tile.panel),
     }
+    if not few:
+        scratch["strips_x"], scratch["strips_h"] = (size, wide, I), (size, wide, S)
     if need_x:
         scratch["w_ih_panels"] = (item, compiled.depth(M, dtype), tile.padded(I))
-        scratch["strip"] = (size, parts, GROUP, tile.panel)
     if projected:
         scratch["dp"] = (item, 2, capacity, S)
         scratch["w_hr_panels"] = (item, compiled.depth(S, dtype), tile.padded(H))

@@ -27,8 +27,9 @@ def max_rows(registers, vectors):
 def emit_gemm(factors, vectors, rows_limit):
     """(modules, names): a kernel for each tile of 1 .. rows_limit rows x 1 .. vectors registers.
 
-    Each is a C function of (K, a, lda, panel, init, ldi, c, ldc). Of the panel's ``vectors``
-    registers only the first are multiplied: the last panel may have no more columns.
+    Each is a C function of (K, a, lda, b, ldb, init, ldi, c, ldc). Of a panel's ``vectors``
+    registers only the first are multiplied: the last panel may have no more columns. A matrix as it
+    lies will do for a panel, too: ``ldb`` is how far one step of K is from the next.
 
     Addresses and leading dimensions are in bytes. ``init`` is a matrix to add to: a bias (``ldi`` =
     0), or C itself. It is added last: sums over K that start from it would round at its size.
@@ -51,10 +52,8 @@ def _kernel(module, factors, rows, vectors, line):
     """The LLVM function for ``rows`` x ``vectors``, of ``line``, registers."""
     vec = factors.vec
     name = f"fastrnn_gemm_{rows}x{vectors}of{line}_v{vec.lanes}{factors.name}"
-    function, builder = kernel_function(module, name, 8)
-    if builder is None:
-        return function
-    depth, a, lda, panel, init, ldi, c, ldc = function.args
+    function, builder = kernel_function(module, name, 9)
+    depth, a, lda, b, ldb, init, ldi, c, ldc = function.args
     tile = [(r, v) for r in range(rows) for v in range(vectors)]
     width = vec.lanes * vec.itemsize
 
@@ -63,14 +62,13 @@ def _kernel(module, factors, rows, vectors, line):
         return pointer(builder, builder.add(row, I64(v * width)), vec.llvm)
 
     def column(v, k):
-        place = builder.add(builder.mul(k, I64(line)), I64(v))
-        return builder.load(builder.gep(panel, [place]), align=factors.itemsize)
+        place = builder.add(builder.add(b, builder.mul(k, ldb)), I64(v * width))
+        return builder.load(pointer(builder, place, factors.column), align=factors.itemsize)
 
     for r, v in tile:  # it may come from afar, and is wanted only after the sums
         prefetch(builder, at(init, ldi, r, v))
     sums = [vec.constant(0.0)] * len(tile)
     a_rows = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
-    panel = pointer(builder, panel, factors.column)
     steps = builder.sdiv(depth, I64(factors.depth))
     unroll = UNROLL if vectors == line else 1  # half the time to compile
     whole = builder.sub(steps, builder.srem(steps, I64(unroll)))

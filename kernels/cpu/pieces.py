@@ -96,13 +96,13 @@ def put_rows(strip, rows, wide, columns, add, c):
             item_store(value, at, wide - v)
 
 
-def stand_up(matrix, rows, columns, out):
-    """The transpose of ``rows`` rows of a dense matrix, one of its columns every CHUNK elements."""
+def stand_up(matrix, ld, rows, columns, out, ldo):
+    """The transpose of ``rows`` rows of a matrix: one of its columns every ``ldo`` elements."""
     for column in range(0, columns, LANES):
         for k in range(0, rows, LANES):
             item_transpose(
-                matrix + (k * columns + column) * ITEM, columns * ITEM, rows - k, columns - column,
-                out + (column * CHUNK + k) * ITEM, CHUNK * ITEM, LANES,
+                matrix + (k * ld + column) * ITEM, ld * ITEM, rows - k, columns - column,
+                out + (column * ldo + k) * ITEM, ldo * ITEM, LANES,
             )  # fmt: skip
 
 

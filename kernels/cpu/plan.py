@@ -26,7 +26,7 @@ COMMON = (
     "block tile x w_ih b_ih w_hh b_hh w_hr w_ih_tiles b_ih_tiles w_hh_tiles b_hh_tiles "
     "w_hr_panels "
     "size item lanes tall vectors panel k_step "
-    "gates units width padded gates_last extras keeps dgates_each first_x first_h "
+    "gates units width padded gates_last extras keeps dgates_each first_h "
     "kernels cell pack spread lying lying_rows self "
 )
 FORWARD = record(
@@ -34,10 +34,10 @@ FORWARD = record(
     "kept_from put_projected"
 )
 BACKWARD = record(
-    COMMON + "recompute recalled kept kept_from xgates v_ih v_hh loop_parts dy lddy dx add dh lddh "
+    COMMON + "recompute recalled kept kept_from xgates loop_parts dy lddy dx add dh lddh "
     "dextra after extra_after h_first extra_first m dgates hidden extra dp capacity w_ih_panels "
     "w_hh_panels dw_ih dw_hh dw_hr sums_x sums_h sums_r strips_x strips_h strips_r left packed "
-    "strip recall take_projected put_rows stand_up pack_and_sum lay_down"
+    "strip left_each packed_each few recall take_projected put_rows stand_up pack_and_sum lay_down"
 )
 
 

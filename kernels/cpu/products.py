@@ -3,7 +3,7 @@
 d is (rows, M), one gradient a row; every product is one with d.
 """
 
-from .blocks import filled, panel_bytes, share, up
+from .blocks import filled, line_bytes, panel_at, share, up
 from .pieces import CHUNK
 from .simd import call
 
@@ -11,19 +11,19 @@ GROUP = 96  # rows of a product at a time
 multiply = None  # specialised
 
 
-def matmul(p, rows, depth, d, ldd, panels, columns, c, strip):
-    """c = d @ panels, or c += where ``p.add`` is 1; c (rows, columns) is dense."""
-    panel, apart = p.panel, panel_bytes(p, depth)
+def matmul(p, rows, depth, d, ldd, panels, matrix, columns, c, add, strip):
+    """c = d @ matrix (depth, columns), or c += where ``add`` is 1; c (rows, columns) is dense."""
+    panel = p.panel
     for i in range(up(columns, panel)):
         wide, at = min(panel, columns - i * panel), c + i * panel * p.item
+        b, ldb = panel_at(p, panels, matrix, columns, depth, i)
         for first in range(0, rows, GROUP):
             count, here = min(GROUP, rows - first), d + first * ldd * p.item
             multiply(
-                p, count, filled(p, columns, i), depth, here, ldd, panels + i * apart, p.zeros, 0,
-                strip, panel,
+                p, count, filled(p, columns, i), depth, here, ldd, b, ldb, p.zeros, 0, strip, panel
             )  # fmt: skip
             out = at + first * columns * p.item
-            call(p.put_rows, strip, count, wide, columns, p.add, out)
+            call(p.put_rows, strip, count, wide, columns, add, out)
 
 
 def accumulate(p, rank, fresh, rows, d, ldd, M, a, columns, left, packed, strips, sums):
@@ -36,14 +36,40 @@ def accumulate(p, rank, fresh, rows, d, ldd, M, a, columns, left, packed, strips
     low, high = share(up(M, panel), rank, p.parts)
     for first in range(0, rows, CHUNK):
         depth = min(CHUNK, rows - first)
-        call(p.stand_up, a + first * columns * item, depth, columns, left)
+        call(p.stand_up, a + first * columns * item, columns, depth, columns, left, CHUNK)
         for i in range(low, high):
             at, sum_at = d + (first * ldd + i * panel) * item, sums + i * panel * size
             call(p.pack_and_sum, at, ldd, depth, M - i * panel, packed, sum_at)
             c = strips + i * columns * panel * size
             init, ldi = (p.zeros, 0) if fresh and first == 0 else (c, panel)
             wide = filled(p, M, i)
-            multiply(p, columns, wide, depth, left, CHUNK, packed, init, ldi, c, panel)
+            line = line_bytes(p)
+            multiply(p, columns, wide, depth, left, CHUNK, packed, line, init, ldi, c, panel)
+
+
+def at_once(p, rank, rows, d, ldd, M, a, columns, left, packed, strip, sums, dw):
+    """dw = d.T @ a and sums += d.sum(0) where these are all the rows there are, and few.
+
+    d is transposed instead of dw. Threads share the rows of dw.
+    """
+    panel, size, item = p.panel, p.size, p.item
+    low, high = share(up(M, panel), rank, p.parts)
+    for i in range(low, high):
+        call(
+            p.pack_and_sum,
+            d + i * panel * item,
+            ldd,
+            rows,
+            M - i * panel,
+            packed,
+            sums + i * panel * size,
+        )
+    if columns and high > low:
+        first, last, ld = low * panel, min(high * panel, M), up(rows, p.lanes) * p.lanes
+        call(p.pack, a, columns, 0, rows, columns, panel, panel, packed, 0, up(columns, panel))
+        call(p.stand_up, d + first * item, ldd, rows, last - first, left, ld)
+        out = dw + first * columns * size
+        matmul(p, last - first, rows, left, ld, packed, a, columns, out, 0, strip)
 
 
 def lay_down(p, rank, M, strips, rows, out):

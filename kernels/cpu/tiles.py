@@ -9,12 +9,13 @@ from .plan import BACKWARD, FORWARD
 from .simd import quotient, viewed
 
 # Specialised (see pieces.py); of the cell: its gates, the states beside the hidden one, the values
-# that it keeps for backward, and how many gradients of gates it has.
+# that it keeps for backward, and how many gradients of gates: x's, and h's if these differ, each in
+# the order of the gates.
 SIZE = ITEM = LANES = UNITS = WIDTH = 0
 GATES = EXTRA = KEPT = DGATES = 0
 load = store = load_each = store_each = None
 item_load = item_store = item_load_each = item_store_each = None
-put_hidden = cell_forward = cell_backward = None
+put_hidden = cell_forward = cell_backward = pick_x = pick_h = None
 view_forward, view_backward = viewed(FORWARD), viewed(BACKWARD)
 
 
@@ -117,7 +118,10 @@ def differentiate_at(p, dh, kept, b, row, slot, unit, left):
     extra_after = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
     before, after = (hidden,) + extra, (after,) + extra_after
     dgates, dstates = cell_backward((d,) + dextra, values, before, after)
-    item_store_each(dgates, p.dgates + (slot * DGATES * H + unit) * ITEM, H * ITEM, left)
+    item_store_each(pick_x(dgates), p.dgates + (slot * DGATES * H + unit) * ITEM, H * ITEM, left)
+    if DGATES > GATES:  # h's are others
+        at = p.dgates + ((slot * DGATES + GATES) * H + unit) * ITEM
+        item_store_each(pick_h(dgates), at, H * ITEM, left)
     store_each(dstates[1:], dextra_at, H * SIZE, left)
     if not p.w_hr:
         store(dstates[0], dh, LANES)
