@@ -8,7 +8,18 @@ and never exists as a whole: two blocks of it take turns. What forward did not k
 kept the steps from ``kept_from`` on) is computed anew, a block at a time.
 """
 
-from .blocks import filled, gemm, lies, line_bytes, meet_all, panel_at, panel_bytes, share, up
+from .blocks import (
+    filled,
+    gemm,
+    line_bytes,
+    meet_all,
+    panel_at,
+    panel_bytes,
+    panel_for,
+    ragged,
+    share,
+    up,
+)
 from .forward import rendezvous, step_at
 from .products import GROUP
 from .simd import call, copy, integer
@@ -27,18 +38,15 @@ def pack_weights(p, rank):
         pack_where_wanted(p, rank, p.w_ih, depth, p.I, p.w_ih_panels)
     if p.w_hr:
         first, last = share(up(p.H, panel), rank, p.parts)
-        call(p.pack, p.w_hr, p.H, 0, p.S, p.H, panel, panel, p.w_hr_panels, first, last)
+        call(p.pack, p.w_hr, p.H, 0, p.S, p.H, panel, panel, panel, p.w_hr_panels, first, last)
 
 
 def pack_where_wanted(p, rank, weights, depth, columns, panels):
-    """This thread's share of the panels of a (depth, columns) matrix; where it is multiplied as it
-    lies, of the last one alone, if that is not whole.
-    """
-    last = up(columns, p.panel)
-    first = last - (not lies(p, columns, last - 1)) if p.lying else 0
-    low, high = share(last - first, rank, p.parts)
-    low, high = first + low, first + high
-    call(p.pack, weights, columns, 0, depth, columns, p.panel, p.panel, panels, low, high)
+    """This thread's share of the panels of a (depth, columns) matrix, if it needs them."""
+    if p.lying and not ragged(p, columns):
+        return
+    first, last, panel = *share(up(columns, p.panel), rank, p.parts), p.panel
+    call(p.pack, weights, columns, 0, depth, columns, panel, panel, panel, panels, first, last)
 
 
 def copy_rows(source, target, stride, rows, low, high):
@@ -80,7 +88,7 @@ def project_back(p, first, last, low, high, kept, slot, offset, scratch):
             r, end = share(last - first, i, blocks)
             r, end, unit = r + first, end + first, panel * p.panel
             gemm(
-                p, end - r, filled(p, p.H, panel), p.S, p.dp + (slot + r) * p.S * p.item,
+                p, end - r, filled(p, p.H, panel, p.panel), p.S, p.dp + (slot + r) * p.S * p.item,
                 p.S * p.item, p.w_hr_panels + panel * apart, line_bytes(p), p.zeros, 0,
                 scratch, p.panel * p.size,
             )  # fmt: skip
@@ -107,9 +115,11 @@ def step(p, rank, turn, first, last, offset, kept, slot, scratch):
     turn = rendezvous(p, rank, turn)
     depth, ld = p.gates * p.H, p.dgates_each * p.H
     dgates = p.dgates + ((slot + first) * ld + p.first_h * p.H) * p.item
-    for panel in range(state_low, state_high):
-        dh, wide = p.dh + (first * p.lddh + panel * p.panel) * p.size, filled(p, p.S, panel)
-        b, ldb = panel_at(p, p.w_hh_panels, p.w_hh, p.S, depth, panel)
+    panel = panel_for(p, last - first, p.S)
+    low, high = share(up(p.S, panel), unit_part, p.unit_parts)
+    for i in range(low, high):
+        dh, wide = p.dh + (first * p.lddh + i * panel) * p.size, filled(p, p.S, i, panel)
+        b, ldb = panel_at(p, p.w_hh_panels, p.w_hh, p.S, depth, i, panel)
         multiply(p, last - first, wide, depth, dgates, ld, b, ldb, dh, p.lddh, dh, p.lddh)
     return turn
 

@@ -17,7 +17,7 @@ MEETING, GROUPS, LINE = 64, 128, 64
 # Rows of a panel at a time: the next rows of A find these 64 KB near, and sums are not so long that
 # they gather more rounding errors than torch's.
 DEEP = 256
-WIDTHS = 8  # places in the table of kernels for one number of rows: one for each width of a tile
+WIDTHS = 32  # places in the table of kernels for one number of rows: one for each width of a tile
 # Specialised: the plan's record.
 view = direction = None
 PLAN = 0
@@ -47,10 +47,21 @@ def meet_all(p, turn):
 
 
 @inline
-def filled(p, columns, panel):
-    """How many registers of a panel hold some of the ``columns``."""
-    left = columns - panel * p.panel
-    return p.vectors if left >= p.panel else quotient(left + p.lanes - 1, p.lanes)
+def ragged(p, columns):
+    """Whether the last register of a row reaches behind its end: such a matrix is packed."""
+    return columns - quotient(columns, p.lanes) * p.lanes != 0
+
+
+@inline
+def panel_for(p, rows, columns):
+    """Columns of a matrix that are multiplied at once; of one that lies, by one row, more."""
+    return p.band if p.lying and rows == 1 and not ragged(p, columns) else p.panel
+
+
+@inline
+def filled(p, columns, i, panel):
+    """How many registers of panel ``i`` hold some of the ``columns``."""
+    return quotient(smaller(columns - i * panel, panel) + p.lanes - 1, p.lanes)
 
 
 @inline
@@ -66,20 +77,13 @@ def line_bytes(p):
 
 
 @inline
-def panel_at(p, panels, weights, columns, depth, i):
+def panel_at(p, panels, weights, columns, depth, i, panel):
     """(address, bytes from one step of K to the next) of columns i * panel and those behind it of
-    a (depth, columns) matrix: in ``panels``, or, where they are not packed, as ``weights`` lie.
+    a (depth, columns) matrix: in ``panels``, or, where it is not packed, as ``weights`` lie.
     """
-    if p.lying and lies(p, columns, i):
-        return weights + i * p.panel * p.size, columns * p.size
+    if p.lying and not ragged(p, columns):
+        return weights + i * panel * p.size, columns * p.size
     return panels + i * panel_bytes(p, depth), line_bytes(p)
-
-
-@inline
-def lies(p, columns, i):
-    """Whether no register of a panel reaches behind the last column."""
-    whole = columns - quotient(columns, p.lanes) * p.lanes == 0
-    return whole or (i + 1) * p.panel <= columns
 
 
 @inline

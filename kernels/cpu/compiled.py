@@ -58,16 +58,17 @@ def depth(k, dtype):
 
 @cache
 def kernels(vectors, dtype):
-    """The table of the microkernel's tiles with panels of ``vectors`` registers."""
-    host = registers()
-    factors, rows = _factors(dtype), max_rows(host.count, vectors)
-    found = code(
-        f"products of {_name(dtype)} in panels of {vectors}",
-        [SOURCES],
-        None,
-        partial(emit_gemm, factors, vectors, rows),
-    )
-    return table(found.addresses.values(), vectors), found
+    """The address of the table of the microkernel's tiles, of up to ``vectors`` registers, and of
+    one row of up to half of all.
+    """
+    count = registers().count
+    shapes = [(1, v) for v in range(1, count // 2 + 1)]
+    shapes += [
+        (r, v) for r in range(2, max_rows(count, vectors) + 1) for v in range(1, vectors + 1)
+    ]
+    label = f"products of {_name(dtype)} in panels of {vectors}"
+    found = code(label, [SOURCES], None, partial(emit_gemm, _factors(dtype), shapes))
+    return _held(table(found.addresses.values(), shapes), found)
 
 
 @cache
@@ -77,12 +78,17 @@ def lying(dtype):
     rows = lying_rows(host.count, vec.lanes)
     label = f"products of {_name(dtype)} with weights as they lie"
     found = code(label, [SOURCES], None, partial(emit_lying, vec, rows))
-    kernels = lying_table(found.addresses.values())
-    KEPT.append((found, kernels))
-    return {"lying": kernels.buffer_info()[0], "lying_rows": rows}
+    address = _held(lying_table(found.addresses.values()), found)
+    return {"lying": address, "lying_rows": rows}
 
 
-KEPT = []
+def _held(table, functions):
+    """The address of a table of functions, which are then there for good."""
+    _tables.append((table, functions))
+    return table.buffer_info()[0]
+
+
+_tables = []
 
 
 def _factors(dtype):
@@ -90,8 +96,8 @@ def _factors(dtype):
     return Pairs(vec) if dtype == torch.bfloat16 else Singles(vec)
 
 
-def _machine(dtype, tile):
-    """Globals that say how this machine computes with ``dtype`` in tiles of ``tile``."""
+def _machine(dtype):
+    """Globals that say how this machine computes with ``dtype``."""
     factors = _factors(dtype)
     vec = factors.vec
     same = items = Same(vec)
@@ -106,10 +112,7 @@ def _machine(dtype, tile):
         "SIZE": vec.itemsize,
         "ITEM": items.itemsize,
         "STEP": factors.depth,
-        "LANES": tile.lanes,
-        "UNITS": tile.units,
-        "WIDTH": tile.width,
-        "PANEL": tile.panel,
+        "LANES": vec.lanes,
     }
 
 
@@ -145,21 +148,19 @@ def _depends_on(cell):
 
 
 @cache
-def _pieces(names, dtype, vectors):
-    """{name: address} of functions of pieces.py, for panels of ``vectors`` registers."""
-    tile = tiles(3 if vectors == 3 else 1, dtype)
-    functions = [getattr(pieces, name) for name in names]
-    label = f"{', '.join(names)} of {_name(dtype)} in panels of {vectors}"
-    globals_ = _machine(dtype, tile)
-    functions = [pieces.put_hidden, *functions]
-    return specialise(functions, globals_, label, [SOURCES], None, len(names)).addresses
+def _pieces(dtype, *names):
+    """{name: address} of functions of pieces.py."""
+    functions = [pieces.put_hidden, *(getattr(pieces, name) for name in names)]
+    label = f"{', '.join(names)} of {_name(dtype)}"
+    given = _machine(dtype), label, [SOURCES], None
+    return specialise(functions, *given, len(names)).addresses
 
 
 @cache
 def _tile(function, cell, dtype):
     """The address of a function of tiles.py for a cell."""
     tile = tiles(cell.gates, dtype)
-    names = _machine(dtype, tile) | _cell(cell, dtype)
+    names = _machine(dtype) | _cell(cell, dtype) | {"UNITS": tile.units, "WIDTH": tile.width}
     functions = [pieces.put_hidden, tiles_.place_of, *function]
     label = f"{cell.name} {WORDS[function[-1].__name__]} in {_name(dtype)}"
     made = specialise(functions, names, label, _depends_on(cell), tile)
@@ -187,7 +188,8 @@ def _facts(cell, dtype):
         "keeps": cell.kept,
         "dgates_each": _dgates(cell),
         "first_h": _dgates(cell) - cell.gates,
-        "kernels": kernels(tile.vectors, dtype)[0].buffer_info()[0],
+        "band": registers().count // 2 * tile.lanes,
+        "kernels": kernels(tile.vectors, dtype),
     }
 
 
@@ -196,11 +198,10 @@ def forward_fields(cell, dtype, projected):
     """The fields of a forward plan that follow from these; what they are the addresses of is
     compiled.
     """
-    vectors = tiles(cell.gates, dtype).vectors
     return {
         **_facts(cell, dtype),
-        **_pieces(("pack", "spread"), dtype, vectors),
-        **(_pieces(("put_projected",), dtype, vectors) if projected else {}),
+        **_pieces(dtype, "pack", "spread"),
+        **(_pieces(dtype, "put_projected") if projected else {}),
         "cell": _tile((tiles_.apply_to, tiles_.apply), cell, dtype),
     }
 
@@ -208,12 +209,11 @@ def forward_fields(cell, dtype, projected):
 @cache
 def backward_fields(cell, dtype, projected, recompute):
     """As ``forward_fields``, for a backward plan."""
-    vectors = tiles(cell.gates, dtype).vectors
     found = {
         **_facts(cell, dtype),
-        **_pieces(("pack", "spread"), dtype, vectors),
-        **_pieces(("put_rows", "stand_up", "pack_and_sum", "lay_down"), dtype, vectors),
-        **(_pieces(("take_projected",), dtype, vectors) if projected else {}),
+        **_pieces(dtype, "pack", "spread"),
+        **_pieces(dtype, "put_rows", "stand_up", "pack_and_sum", "lay_down"),
+        **(_pieces(dtype, "take_projected") if projected else {}),
         "cell": _tile((tiles_.differentiate_at, tiles_.differentiate), cell, dtype),
     }
     if recompute:

@@ -36,6 +36,17 @@ def _masked(builder, elements, what, count, result, before, after):
     return call_intrinsic(builder, name, result, [*before, I32(elements.itemsize), lanes, *after])
 
 
+def row_there(builder, i, rows, address, stride, count):
+    """(address, count) to load row ``i`` with; of one behind the last of ``rows``, nothing.
+
+    Then the address is that of the first: to load nothing from a page that is not there is right,
+    and takes a hundred times as long.
+    """
+    here = builder.icmp_signed("<", I64(i), rows)
+    row = builder.add(address, builder.mul(stride, I64(i)))
+    return builder.select(here, row, address), builder.select(here, count, I64(0))
+
+
 def emit_load(builder, elements, address, count):
     ptr = pointer(builder, address, elements.llvm)
     slot = cgutils.alloca_once(builder, elements.llvm)
@@ -107,10 +118,8 @@ def memory(elements):
             _, address, stride, rows, count = args
             values = []
             for i in range(number.literal_value):
-                here = builder.icmp_signed("<", I64(i), rows)
-                mine = builder.select(here, count, I64(0))
-                values.append(emit_load(builder, elements, address, mine))
-                address = builder.add(address, stride)
+                mine = row_there(builder, i, rows, address, stride, count)
+                values.append(emit_load(builder, elements, *mine))
             return context.make_tuple(builder, sig.return_type, values)
 
         result = types.BaseTuple.from_types((vec,) * number.literal_value)
@@ -151,10 +160,8 @@ def make_transpose(source_elements, out_elements):
             source, lds, rows, columns, out, ldo, width = args
             lines = []
             for i in range(lanes):
-                here = builder.icmp_signed("<", I64(i), rows)
-                count = builder.select(here, columns, I64(0))
-                lines.append(emit_load(builder, source_elements, source, count))
-                source = builder.add(source, lds)
+                mine = row_there(builder, i, rows, source, lds, columns)
+                lines.append(emit_load(builder, source_elements, *mine))
             for i, line in enumerate(transposed(builder, lines)):
                 with builder.if_then(builder.icmp_signed("<", I64(i), columns)):
                     emit_store(builder, out_elements, line, out, width)

@@ -47,12 +47,12 @@ def pack_gates(p, rank):
         return
     first, last = share(p.padded // p.panel, rank, p.parts)
     H, units, width = p.H, p.units, p.width
-    call(p.pack, p.w_ih, p.I, 1, p.I, H, units, width, p.w_ih_tiles, first, last)
-    call(p.pack, p.w_hh, p.S, 1, p.S, H, units, width, p.w_hh_tiles, first, last)
+    call(p.pack, p.w_ih, p.I, 1, p.I, H, units, width, p.panel, p.w_ih_tiles, first, last)
+    call(p.pack, p.w_hh, p.S, 1, p.S, H, units, width, p.panel, p.w_hh_tiles, first, last)
     b_ih, b_hh = (p.b_ih, p.b_hh) if p.b_ih else (p.zeros, p.zeros)
     columns = H if p.b_ih else 0  # without biases: all of it lies behind the last column
-    call(p.spread, b_ih, columns, units, width, p.b_ih_tiles, first, last)
-    call(p.spread, b_hh, columns, units, width, p.b_hh_tiles, first, last)
+    call(p.spread, b_ih, columns, units, width, p.panel, p.b_ih_tiles, first, last)
+    call(p.spread, b_hh, columns, units, width, p.panel, p.b_hh_tiles, first, last)
 
 
 def as_they_lie(p, rows, depth, pieces, a, lda, weights, bias, out, ldo, zero, low, high):
@@ -122,7 +122,7 @@ def project_hidden(p, scratch, first, rows, offset, lasting, part):
             r, end = share(rows, i, blocks)
             m = p.m + (first + r + (offset if p.keep else 0)) * p.H * p.item
             gemm(
-                p, end - r, filled(p, p.S, panel), p.H, m, p.H * p.item,
+                p, end - r, filled(p, p.S, panel, p.panel), p.H, m, p.H * p.item,
                 p.w_hr_panels + panel * apart, line_bytes(p), p.zeros, 0, scratch,
                 p.panel * p.size,
             )  # fmt: skip
@@ -179,7 +179,7 @@ def direction(p, rank):
     if p.w_hr:
         first, last = share(up(p.S, p.panel), rank, p.parts)
         panel, panels = p.panel, p.w_hr_panels
-        call(p.pack, p.w_hr, p.H, 1, p.H, p.S, panel, panel, panels, first, last)
+        call(p.pack, p.w_hr, p.H, 1, p.H, p.S, panel, panel, panel, panels, first, last)
     meet_all(p, 1)
     part, unit_part = rank // p.unit_parts, rank % p.unit_parts
     row_low, row_high = integer(p.bounds, part), integer(p.bounds, part + 1)

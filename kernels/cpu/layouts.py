@@ -167,7 +167,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
         "w_hh_panels": (item, compiled.depth(M, dtype), columns),
         "left": (item, parts, left),
         "packed": (item, parts, packed),
-        "strip": (size, parts, GROUP, tile.panel),
+        "strip": (size, parts, max(GROUP * tile.panel, numbers["band"])),
     }
     if not few:
         scratch["strips_x"], scratch["strips_h"] = (size, wide, I), (size, wide, S)

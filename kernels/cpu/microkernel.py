@@ -24,35 +24,32 @@ def max_rows(registers, vectors):
     return max(1, (registers - 1 - vectors) // vectors)
 
 
-def emit_gemm(factors, vectors, rows_limit):
-    """(modules, names): a kernel for each tile of 1 .. rows_limit rows x 1 .. vectors registers.
+def emit_gemm(factors, tiles):
+    """(modules, names): a kernel for each of these tiles of (rows, registers).
 
-    Each is a C function of (K, a, lda, b, ldb, init, ldi, c, ldc). Of a panel's ``vectors``
-    registers only the first are multiplied: the last panel may have no more columns. A matrix as it
-    lies will do for a panel, too: ``ldb`` is how far one step of K is from the next.
+    Each is a C function of (K, a, lda, b, ldb, init, ldi, c, ldc). Of a panel's registers
+    only the first are multiplied: the last panel may have no more columns. A matrix as it lies will
+    do for a panel, too: ``ldb`` is how far one step of K is from the next.
 
     Addresses and leading dimensions are in bytes. ``init`` is a matrix to add to: a bias (``ldi`` =
     0), or C itself. It is added last: sums over K that start from it would round at its size.
     """
     module = ir.Module()
-    tiles = [(r, v) for r in range(1, rows_limit + 1) for v in range(1, vectors + 1)]
-    return [module], [_kernel(module, factors, r, v, vectors).name for r, v in tiles]
+    return [module], [_kernel(module, factors, *tile).name for tile in tiles]
 
 
-def table(addresses, vectors):
-    """The kernels' addresses, in the order of ``emit_gemm``, as blocks.gemm looks them up."""
-    found = array("q", bytes(8 * WIDTHS * (1 + len(addresses) // vectors)))
-    for i, address in enumerate(addresses):
-        rows, width = divmod(i, vectors)
-        found[(rows + 1) * WIDTHS + width + 1] = address
+def table(addresses, tiles):
+    """The kernels' addresses, as blocks.gemm looks them up."""
+    found = array("q", bytes(8 * WIDTHS * (1 + max(rows for rows, _ in tiles))))
+    for address, (rows, width) in zip(addresses, tiles, strict=True):
+        found[rows * WIDTHS + width] = address
     return found
 
 
-def _kernel(module, factors, rows, vectors, line):
-    """The LLVM function for ``rows`` x ``vectors``, of ``line``, registers."""
+def _kernel(module, factors, rows, vectors):
+    """The LLVM function for ``rows`` x ``vectors`` registers."""
     vec = factors.vec
-    name = f"fastrnn_gemm_{rows}x{vectors}of{line}_v{vec.lanes}{factors.name}"
-    function, builder = kernel_function(module, name, 9)
+    function, builder = kernel_function(module, f"fastrnn_gemm_{rows}x{vectors}", 9)
     depth, a, lda, b, ldb, init, ldi, c, ldc = function.args
     tile = [(r, v) for r in range(rows) for v in range(vectors)]
     width = vec.lanes * vec.itemsize
@@ -70,7 +67,7 @@ def _kernel(module, factors, rows, vectors, line):
     sums = [vec.constant(0.0)] * len(tile)
     a_rows = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
     steps = builder.sdiv(depth, I64(factors.depth))
-    unroll = UNROLL if vectors == line else 1  # half the time to compile
+    unroll = UNROLL if vectors in (3, 4) else 1  # half the time to compile
     whole = builder.sub(steps, builder.srem(steps, I64(unroll)))
     loops = [(factors.element, I64(0), whole, unroll)]
     if unroll > 1:

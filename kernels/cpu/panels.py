@@ -7,7 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .elements import emit_load, transposed
+from .elements import emit_load, row_there, transposed
 from .simd import I64, call_intrinsic, pointer, splat
 
 
@@ -60,10 +60,8 @@ def make_packing(factors, elements):
             source, lds, rows, depth, out, ldo = args
             lines = []
             for i in range(lanes):
-                here = builder.icmp_signed("<", I64(i), rows)
-                count = builder.select(here, depth, I64(0))
-                lines.append(factors.load_along(builder, elements, source, count))
-                source = builder.add(source, lds)
+                mine = row_there(builder, i, rows, source, lds, depth)
+                lines.append(factors.load_along(builder, elements, *mine))
             for i, line in enumerate(transposed(builder, lines)):
                 with builder.if_then(builder.icmp_signed("<", I64(i * factors.depth), depth)):
                     ptr = pointer(builder, out, line.type)

@@ -27,7 +27,7 @@ COMMON = (
     "w_hr_panels "
     "size item lanes tall vectors panel k_step "
     "gates units width padded gates_last extras keeps dgates_each first_h "
-    "kernels cell pack spread lying lying_rows self "
+    "kernels cell pack spread lying lying_rows band self "
 )
 FORWARD = record(
     COMMON + "xgates trail ld_trail h_first h_last extra extra_first extra_last m y ldy keep kept "
