@@ -1,12 +1,16 @@
 """bfloat16 in the CPU engine: conversions, panels and products, against torch's own."""
 
+import ctypes
+from functools import partial
+
 import pytest
 import torch
 from numba import njit, types
 
+from fastrnn.kernels.cpu import compile
 from fastrnn.kernels.cpu.bfloat16 import Bfloat16, Pairs
 from fastrnn.kernels.cpu.elements import Same, make_transpose, memory
-from fastrnn.kernels.cpu.microkernel import make_gemm
+from fastrnn.kernels.cpu.microkernel import emit_gemm
 from fastrnn.kernels.cpu.panels import make_packing
 from fastrnn.kernels.cpu.simd import VecType
 from fastrnn.kernels.cpu.target import registers
@@ -134,14 +138,14 @@ def test_put_line(dtype, depth, columns):
 @pytest.mark.parametrize("depth", [1, 2, 3, 7, 8, 9, 64, 255])
 def test_products_of_pairs(rows, depth):
     """Each row ends where NaN begins: nothing is read beyond it."""
-    gemm = make_gemm(Pairs(VEC), 2, 6)
+    made = compile.code("a tile of pairs", [None], rows, partial(emit_gemm, Pairs(VEC), [(rows, 2)]))
+    gemm = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 9)(*made.addresses.values())
     a = torch.full((rows, depth + 3), torch.nan).bfloat16()
     a[:, :depth] = torch.randn(rows, depth)
     b = torch.randn(depth, 32).bfloat16()
     panel, init, c = interleaved(b).contiguous(), torch.randn(32), torch.full((rows, 33), 9.0)
-    call = njit(lambda *numbers: gemm(*numbers))
-    call(
-        rows, 2, depth, a.data_ptr(), (depth + 3) * 2, panel.data_ptr(), init.data_ptr(), 0,
+    gemm(
+        depth, a.data_ptr(), (depth + 3) * 2, panel.data_ptr(), 32 * 2 * 2, init.data_ptr(), 0,
         c.data_ptr(), 33 * 4,
     )  # fmt: skip
     exact = a[:, :depth].double() @ b.double() + init.double()

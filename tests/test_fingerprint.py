@@ -8,7 +8,7 @@ import numba
 import pytest
 
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.cpu import cache, compile, compiled, sources
+from fastrnn.kernels.cpu import cache, compile, compiled, machine, sources
 from fastrnn.kernels.refused import Refused
 
 
@@ -34,11 +34,6 @@ def test_a_cells_numbers_are_part_of_it(monkeypatch):
     assert fingerprint() == fingerprint(gru)
 
 
-def test_a_numba_that_does_not_give_its_code_away(capsys):
-    assert compile._content(SimpleNamespace()) is None
-    assert "not kept" in capsys.readouterr().err
-
-
 PACKAGE = compiled.__package__
 CODE = fingerprint.__code__
 
@@ -55,15 +50,15 @@ CODE = fingerprint.__code__
 def test_modules_without_files(loader, known, monkeypatch):
     spec = SimpleNamespace(loader=loader, origin="frozen")
     monkeypatch.setattr(sources, "find_spec", lambda name: spec)
-    found = sources.of_package(PACKAGE, compiled.HOST)
+    found = sources.of_package(PACKAGE, machine.HOST)
     assert (found is not None) is known
     assert not known or sources.of_code(CODE) in found
 
 
 def test_a_module_that_cannot_be_listed(monkeypatch):
-    assert sources.of_package(PACKAGE, compiled.HOST) == compiled.SOURCES
+    assert sources.of_package(PACKAGE, machine.HOST) == machine.SOURCES
     monkeypatch.setitem(sys.modules, f"{PACKAGE}.unlisted", compiled)
-    assert sources.of_package(PACKAGE, compiled.HOST) is None
+    assert sources.of_package(PACKAGE, machine.HOST) is None
 
 
 def test_what_is_not_known_is_not_kept(monkeypatch):
@@ -71,13 +66,13 @@ def test_what_is_not_known_is_not_kept(monkeypatch):
     roots = []
     monkeypatch.setattr(compile, "_made", {})
     monkeypatch.setattr(compile, "_load", lambda root, key: None)
-    monkeypatch.setattr(compile, "_compile", lambda *arguments: roots.append(arguments[-2]))
-    compile.specialise([], {}, "label", [b"known", None], 8)
-    compile.specialise([], {}, "label", [b"known", b"too"], 8)
+    monkeypatch.setattr(compile, "_compile", lambda emit, root, *rest: roots.append(root))
+    compile.code("label", [b"known", None], 8, None)
+    compile.code("label", [b"known", b"too"], 8, None)
     assert roots == [None, cache.default_root()]
 
 
 def test_numba_told_later_not_to_compile(monkeypatch):
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     with pytest.raises(Refused, match="NUMBA_DISABLE_JIT"):
-        compile.specialise([], {}, "never compiled", [b"sources"], 8)
+        compile.code("never compiled", [b"sources"], 8, None)

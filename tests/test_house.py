@@ -105,8 +105,8 @@ def test_compilers_are_the_engines_business(name):
 
 
 def test_compiled_code_comes_from_nowhere_else():
-    """What ``compiled`` leaves out of the fingerprint of its code, no other file there imports."""
-    from fastrnn.kernels.cpu.compiled import HOST
+    """What ``machine`` leaves out of the fingerprint of its code, no other file there imports."""
+    from fastrnn.kernels.cpu.machine import HOST
 
     host = {f"fastrnn.kernels.cpu.{name}" for name in HOST}
     assert host <= SOURCES.keys()

@@ -21,8 +21,8 @@ from .blocks import (
     up,
 )
 from .forward import rendezvous, step_at
+from .integers import call, copy, integer
 from .products import GROUP
-from .simd import call, copy, integer
 
 # specialised
 multiply = accumulate = at_once = lay_down = matmul = pack_gates = recompute = None

@@ -1,15 +1,16 @@
 """What the compiled loops share: dividing work, and calling what computes on registers.
 
 The loops are compiled once, for every cell and dtype. All that they have to know about these is in
-the plan (plan.py): sizes, and the addresses of functions that are compiled for one dtype (pieces.py,
-the microkernel) or for one cell (tiles.py). Addresses and strides named ``ld`` are as the callee
-has them: in elements of ``p.size`` bytes where sums are made and states are carried on, and of
-``p.item`` bytes where there are many: rows of x, y and hidden states, what is kept, gradients of
-these, and panels. The two differ in bfloat16 only.
+the plan (plan.py): sizes, and the addresses of functions that are compiled for one dtype
+(pieces.py, the microkernel) or for one cell (tiles.py).
+
+Addresses are in bytes, sizes and leading dimensions in elements. An element is ``p.size`` bytes
+where sums are made and states are carried on, and ``p.item`` bytes where there are many: rows of x,
+y and hidden states, what is kept, gradients of these, and panels. The two differ in bfloat16 only.
 """
 
 from .front import inline
-from .simd import call, integer, quotient, smaller
+from .integers import call, integer, quotient, smaller
 from .sync import barrier, ticket
 
 # Where counters lie (plan.py): tickets first, then one for all threads, then one a row part.

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import pad
 
 from ..weights import Weights
-from . import compiled
+from . import compiled, machine
 from .layouts import backward_layout, forward_layout
 from .memory import at, at_each, empty, scratch
 from .threads import TEAM
@@ -67,7 +67,7 @@ def backward(
     states = [hidden.to(x.dtype), *extras]
     D, S, M, size, item = shape.D, shape.S, cell.gates * shape.H, hidden.itemsize, x.itemsize
     dy, *dfinals = grads
-    tile = compiled.tiles(cell.gates, x.dtype)
+    tile = machine.tiles(cell.gates, x.dtype)
     dh = pad(dfinals[0], (0, tile.padded(S) - S))
     dextra = [dfinal.clone() for dfinal in dfinals[1:]]
     sums = hidden.new_zeros(D, 3, tile.padded(max(M, S)))

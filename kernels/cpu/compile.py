@@ -23,7 +23,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from ..refused import Refused
 from . import cache, front
-from .simd import larger, smaller
+from .integers import larger, smaller
 from .target import compiler, obstacle, registers, target_machine
 
 
@@ -72,20 +72,20 @@ def undisturbed(function):
 
 
 @undisturbed
-def code(label, depends, facts, emit):
+def code(label, depends, facts, emit, aloud=False):
     """The C functions in the modules that ``emit`` makes: {name: address}, as an object that keeps
     them in memory.
 
-    They are compiled unless they are there, or on disk; ``label`` says what they are, once aloud if
-    so. ``emit()`` returns (modules of llvmlite's, names), and must be determined by ``label``, the
-    bytes ``depends`` and ``facts``; where None is among ``depends``, nothing is kept on disk. Raises
-    Refused if they have to be compiled and Numba has been told not to.
+    They are compiled unless they are there, or on disk; ``label`` says what they are, and does so
+    on stderr if ``aloud``. ``emit()`` returns (modules of llvmlite's, names). It must be determined
+    by ``label``, the bytes ``depends`` and ``facts``; where None is among ``depends``, nothing is
+    kept on disk. Raises Refused if they have to be compiled and Numba has been told not to.
     """
     key = _fingerprint(label, depends, facts)
     root = None if None in depends else cache.default_root()
     with global_compiler_lock:
         if key not in _made:
-            _made[key] = _load(root, key) or _compile(label, emit, root, key)
+            _made[key] = _load(root, key) or _compile(emit, root, key, label if aloud else None)
         return _made[key]
 
 
@@ -99,23 +99,25 @@ def _load(root, key):
         return None
     head, _, object_code = content.partition(b"\n")
     names, outside = (part.split("\0") for part in head.decode().split("\1"))
+    linked = Linked(names)
     # LLVM would take the address of every function outside for zero if one of them were unknown
     if not all(map(binding.address_of_symbol, filter(None, outside))):
         return None
-    return Linked(names, object_code)
+    return linked.with_code(object_code)
 
 
-def _compile(label, emit, root, key):
+def _compile(emit, root, key, announced):
     if why := obstacle():  # the first of all calls would not have come here
         raise Refused("numba", f"{why} since an earlier call")
-    cache.say(f"compiling {label} for this CPU, once")
+    if announced:
+        cache.say(f"compiling {announced} for this CPU, once")
     with _uncollected():
         modules, names = emit()
         outside, object_code = _translate(modules, names)
     if root is not None:
         head = "\1".join("\0".join(each) for each in (names, outside))
         cache.write(root, key, head.encode() + b"\n" + object_code)
-    return Linked(names, object_code)
+    return Linked(names).with_code(object_code)
 
 
 @contextmanager
@@ -155,14 +157,21 @@ def _translate(modules, names):
 class Linked:
     """Object code, linked into this process for as long as this lives."""
 
-    def __init__(self, names, object_code):
+    def __init__(self, names):
+        """No code yet; but from here on LLVM knows the functions of this process."""
         machine = target_machine()
+        self._names = names
         self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
         if numba.config.ENABLE_PROFILING:
             self._engine.enable_jit_events()
+
+    def with_code(self, object_code):
+        """This, with ``size`` bytes of code, and the ``addresses`` of the functions in it."""
+        self.size = len(object_code)
         self._engine.add_object_file(binding.ObjectFileRef.from_data(object_code))
         self._engine.finalize_object()
-        self.addresses = {name: self._engine.get_function_address(name) for name in names}
+        self.addresses = {name: self._engine.get_function_address(name) for name in self._names}
+        return self
 
 
 class Compiled:
@@ -173,12 +182,12 @@ class Compiled:
         self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)
 
 
-def specialise(functions, names, label, depends, facts, entries=1):
-    """The last ``entries`` of ``functions``, each with those before it and ``names`` as its globals.
+def specialise(functions, names, label, depends, facts, entries=1, aloud=False):
+    """The last ``entries`` of ``functions``, each with ``names`` and those before it as globals.
 
     The other arguments and the result are those of ``code``.
     """
-    return code(label, depends, facts, partial(_emit, functions, names, entries))
+    return code(label, depends, facts, partial(_emit, functions, names, entries), aloud)
 
 
 def _emit(functions, names, entries):

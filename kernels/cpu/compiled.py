@@ -1,119 +1,26 @@
 """The compiled functions: which sources and sizes go into each."""
 
-from functools import cache, partial
+from functools import cache
 
 import torch
-from numba import types
 
 from . import backward as backward_loop
 from . import blocks, pieces, products, recompute, sources, step_loops
 from . import forward as forward_loop
-from . import tiles as tiles_
+from . import tiles as cell_tiles
 from .activations import make_activations
-from .bfloat16 import Bfloat16, Pairs, divide_roughly
-from .compile import Compiled, code, rebind, specialise
+from .bfloat16 import divide_roughly
+from .compile import Compiled, rebind, specialise
 from .dot import ROWS, make_dot, weight_rows
-from .elements import Same, make_transpose, memory
+from .elements import Same, memory
 from .emit import on_stack, pick
 from .front import inline
-from .lying import emit_lying
-from .lying import max_rows as lying_rows
-from .lying import table as lying_table
-from .microkernel import emit_gemm, max_rows, table
-from .panels import Singles, make_packing
+from .integers import viewed
+from .machine import ELEMENTS, SOURCES, factors_of, kernels, moving, name_of, names_of, tiles
 from .plan import BACKWARD, FORWARD
 from .product import make_product
-from .simd import VecType, viewed
+from .simd import VecType
 from .target import registers
-from .tiling import tiling
-
-# What registers hold, for each dtype of a sequence in memory.
-ELEMENTS = {
-    torch.float32: types.float32,
-    torch.float64: types.float64,
-    torch.bfloat16: types.float32,
-}
-# The files that nothing compiled comes from: they call it.
-HOST = {"calls", "engine", "layouts", "memory", "step", "threads"}
-# What the compiled code depends on, as it was when it was imported; None if that is not known.
-SOURCES = sources.of_package(__package__, HOST)
-
-
-@cache
-def tiles(gates, dtype):
-    """The tiling for ``gates`` gates of ``dtype`` on this machine."""
-    host = registers()
-    return tiling(gates, host.bits // ELEMENTS[dtype].bitwidth, host.count)
-
-
-def wide(dtype):
-    """The dtype of states, sums and weights where the sequence is of ``dtype``."""
-    return torch.float32 if dtype == torch.bfloat16 else dtype
-
-
-def depth(k, dtype):
-    """How deep the panels of a product over ``k`` are, in whole steps of the microkernel."""
-    return k + k % 2 if dtype == torch.bfloat16 else k
-
-
-@cache
-def kernels(vectors, dtype):
-    """The address of the table of the microkernel's tiles, of up to ``vectors`` registers, and of
-    one row of up to half of all.
-    """
-    count = registers().count
-    shapes = [(1, v) for v in range(1, count // 2 + 1)]
-    shapes += [
-        (r, v) for r in range(2, max_rows(count, vectors) + 1) for v in range(1, vectors + 1)
-    ]
-    label = f"products of {_name(dtype)} in panels of {vectors}"
-    found = code(label, [SOURCES], None, partial(emit_gemm, _factors(dtype), shapes))
-    return _held(table(found.addresses.values(), shapes), found)
-
-
-@cache
-def lying(dtype):
-    """The fields of a plan whose weights are multiplied as they lie."""
-    vec, host = _factors(dtype).vec, registers()
-    rows = lying_rows(host.count, vec.lanes)
-    label = f"products of {_name(dtype)} with weights as they lie"
-    found = code(label, [SOURCES], None, partial(emit_lying, vec, rows))
-    address = _held(lying_table(found.addresses.values()), found)
-    return {"lying": address, "lying_rows": rows}
-
-
-def _held(table, functions):
-    """The address of a table of functions, which are then there for good."""
-    _tables.append((table, functions))
-    return table.buffer_info()[0]
-
-
-_tables = []
-
-
-def _factors(dtype):
-    vec = VecType(ELEMENTS[dtype], registers().bits // ELEMENTS[dtype].bitwidth)
-    return Pairs(vec) if dtype == torch.bfloat16 else Singles(vec)
-
-
-def _machine(dtype):
-    """Globals that say how this machine computes with ``dtype``."""
-    factors = _factors(dtype)
-    vec = factors.vec
-    same = items = Same(vec)
-    if dtype == torch.bfloat16:
-        items = Bfloat16(vec)
-    return {
-        **memory(same),
-        **{f"item_{name}": function for name, function in memory(items).items()},
-        **make_packing(factors, same),
-        "transpose": make_transpose(same, same),
-        "item_transpose": make_transpose(items, items),
-        "SIZE": vec.itemsize,
-        "ITEM": items.itemsize,
-        "STEP": factors.depth,
-        "LANES": vec.lanes,
-    }
 
 
 def _cell(cell, dtype):
@@ -148,22 +55,13 @@ def _depends_on(cell):
 
 
 @cache
-def _pieces(dtype, *names):
-    """{name: address} of functions of pieces.py."""
-    functions = [pieces.put_hidden, *(getattr(pieces, name) for name in names)]
-    label = f"{', '.join(names)} of {_name(dtype)}"
-    given = _machine(dtype), label, [SOURCES], None
-    return specialise(functions, *given, len(names)).addresses
-
-
-@cache
 def _tile(function, cell, dtype):
     """The address of a function of tiles.py for a cell."""
     tile = tiles(cell.gates, dtype)
-    names = _machine(dtype) | _cell(cell, dtype) | {"UNITS": tile.units, "WIDTH": tile.width}
-    functions = [pieces.put_hidden, tiles_.place_of, *function]
-    label = f"{cell.name} {WORDS[function[-1].__name__]} in {_name(dtype)}"
-    made = specialise(functions, names, label, _depends_on(cell), tile)
+    names = names_of(dtype) | _cell(cell, dtype) | {"UNITS": tile.units, "WIDTH": tile.width}
+    functions = [pieces.put_hidden, cell_tiles.place_of, *function]
+    label = f"{cell.name} {WORDS[function[-1].__name__]} in {name_of(dtype)}"
+    made = specialise(functions, names, label, _depends_on(cell), tile, aloud=True)
     return made.addresses[function[-1].__name__]
 
 
@@ -172,7 +70,7 @@ WORDS = {"apply": "forward", "recall": "once more", "differentiate": "backward"}
 
 def _facts(cell, dtype):
     """The fields of a plan that say how this machine computes with ``dtype``, and the cell."""
-    tile, factors = tiles(cell.gates, dtype), _factors(dtype)
+    tile, factors = tiles(cell.gates, dtype), factors_of(dtype)
     return {
         "size": factors.vec.itemsize,
         "item": dtype.itemsize,
@@ -200,9 +98,9 @@ def forward_fields(cell, dtype, projected):
     """
     return {
         **_facts(cell, dtype),
-        **_pieces(dtype, "pack", "spread"),
-        **(_pieces(dtype, "put_projected") if projected else {}),
-        "cell": _tile((tiles_.apply_to, tiles_.apply), cell, dtype),
+        **moving(dtype, "pack", "spread"),
+        **(moving(dtype, "put_projected") if projected else {}),
+        "cell": _tile((cell_tiles.apply_to, cell_tiles.apply), cell, dtype),
     }
 
 
@@ -211,13 +109,13 @@ def backward_fields(cell, dtype, projected, recompute):
     """As ``forward_fields``, for a backward plan."""
     found = {
         **_facts(cell, dtype),
-        **_pieces(dtype, "pack", "spread"),
-        **_pieces(dtype, "put_rows", "stand_up", "pack_and_sum", "lay_down"),
-        **(_pieces(dtype, "take_projected") if projected else {}),
-        "cell": _tile((tiles_.differentiate_at, tiles_.differentiate), cell, dtype),
+        **moving(dtype, "pack", "spread"),
+        **moving(dtype, "put_rows", "stand_up", "pack_and_sum", "lay_down"),
+        **(moving(dtype, "take_projected") if projected else {}),
+        "cell": _tile((cell_tiles.differentiate_at, cell_tiles.differentiate), cell, dtype),
     }
     if recompute:
-        found["recall"] = _tile((tiles_.recall_of, tiles_.recall), cell, dtype)
+        found["recall"] = _tile((cell_tiles.recall_of, cell_tiles.recall), cell, dtype)
     return found
 
 
@@ -225,9 +123,9 @@ def backward_fields(cell, dtype, projected, recompute):
 def forward():
     """The forward time loop, of every cell and dtype."""
     loop = forward_loop
-    functions = [loop.pack_gates, loop.as_they_lie, loop.project_inputs]
-    functions += [loop.project_block, loop.project_hidden]
-    return _loop("forward", [*functions, loop.recurrent_gates, loop.step, loop.direction], FORWARD)
+    functions = [loop.pack_gates, loop.as_they_lie, loop.project_inputs, loop.project_block]
+    functions += [loop.project_hidden, loop.recurrent_gates, loop.step, loop.direction]
+    return _loop("forward", functions, FORWARD)
 
 
 @cache
@@ -235,15 +133,10 @@ def backward():
     """The backward time loop, with its products, of every cell and dtype."""
     loop = backward_loop
     functions = [forward_loop.pack_gates, forward_loop.as_they_lie, forward_loop.project_inputs]
-    functions += [
-        forward_loop.recurrent_gates,
-        products.matmul,
-        products.accumulate,
-        products.at_once,
-    ]
-    functions += [products.lay_down, recompute.recompute, loop.pack_where_wanted]
-    functions += [loop.pack_weights, loop.copy_rows]
-    functions += [loop.gather, loop.project_back, loop.step, loop.products, loop.direction]
+    functions += [forward_loop.recurrent_gates, recompute.recompute]
+    functions += [products.matmul, products.accumulate, products.at_once, products.lay_down]
+    functions += [loop.pack_where_wanted, loop.pack_weights, loop.copy_rows, loop.gather]
+    functions += [loop.project_back, loop.step, loop.products, loop.direction]
     return _loop("backward", functions, BACKWARD)
 
 
@@ -251,10 +144,6 @@ def _loop(name, functions, record):
     names = {"view": viewed(record), "PLAN": record.itemsize}
     functions = [blocks.multiply, *functions, blocks.every_direction]
     return Compiled(specialise(functions, names, f"the {name} loop", [SOURCES], None))
-
-
-def _name(dtype):
-    return str(dtype).removeprefix("torch.")
 
 
 @cache
@@ -300,5 +189,6 @@ def _compile_step(functions, cell, dtype):
         "SLOTS": slots,
         "APART": apart,
     }
-    label = f"{cell.name} step {functions[-1].__name__} in {_name(dtype)}"
-    return Compiled(specialise(functions, names, label, _depends_on(cell), (tile, count, wide)))
+    label = f"{cell.name} step {functions[-1].__name__} in {name_of(dtype)}"
+    facts = tile, count, wide
+    return Compiled(specialise(functions, names, label, _depends_on(cell), facts, aloud=True))

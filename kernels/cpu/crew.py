@@ -12,9 +12,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .compile import Compiled, specialise
-from .compiled import SOURCES
+from .integers import call, viewed
+from .machine import SOURCES
 from .plan import record
-from .simd import I32, I64, pointer, viewed
+from .simd import I32, I64, pointer
 from .sync import peek, sched_yield, ticket
 
 # What a thread is told. job: where this stands in memory; function, plan: the compiled function's
@@ -25,19 +26,6 @@ JOB = record("job function plan size counted came start gate")
 GATE, HANDLES, HANDLE = JOB.fields["gate"][1], JOB.itemsize, 8
 view = viewed(JOB)
 ADDRESS = ir.IntType(8).as_pointer()
-
-
-@intrinsic
-def invoke(typingctx, function, argument):
-    """Call the compiled function at an address on an address."""
-
-    def codegen(context, builder, sig, args):
-        kind = ir.FunctionType(ir.VoidType(), [ADDRESS])
-        function = builder.inttoptr(args[0], kind.as_pointer())
-        builder.call(function, [builder.inttoptr(args[1], ADDRESS)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -90,7 +78,7 @@ def attend(job):
             sched_yield()
         came = j.came
     if came == j.size:
-        invoke(j.function, j.plan)
+        call(j.function, j.plan)
 
 
 def hire(job):
@@ -104,7 +92,7 @@ def hire(job):
     j.came = started + 1
     ticket(j.job + GATE)
     if started + 1 == j.size:
-        invoke(j.function, j.plan)
+        call(j.function, j.plan)
     for i in range(started):
         join_thread(handles + i * HANDLE)
 

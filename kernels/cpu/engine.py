@@ -5,7 +5,7 @@ import torch
 from ..gate import take
 from ..untraced import untraced
 from ..weights import Weights
-from . import calls, compiled
+from . import calls, machine
 from .layouts import Shape
 from .target import registers
 
@@ -52,7 +52,7 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
 
 def _taken(cell, shape, x, directions, states):
     """x, the weights and the states, through the gate."""
-    dtype, D, I, H, S = compiled.wide(shape.dtype), shape.D, shape.I, shape.H, shape.S
+    dtype, D, I, H, S = machine.wide(shape.dtype), shape.D, shape.I, shape.H, shape.S
     M = cell.gates * H
     sizes = (M, I), (M, S), (M,), (M,), (S, H)
     (x,) = take((x,), ((shape.N, I),), shape.dtype)

@@ -12,7 +12,7 @@ at a barrier in every step; those with different rows never meet.
 
 from .blocks import DEEP, GROUPS, LINE, filled, gemm, line_bytes, meet_all, panel_bytes, share, up
 from .front import inline
-from .simd import call, integer, quotient
+from .integers import call, integer, quotient
 from .sync import barrier
 
 multiply = None  # specialised, as all functions here that are not inlined
@@ -142,7 +142,8 @@ def recurrent_gates(p, h, ldh, hgates, low, high, rows):
     for panel in range(low * each, high * each):
         gemm(
             p, rows, gates_filled(p, panel), p.S, h, ldh * p.item, p.w_hh_tiles + panel * apart,
-            line_bytes(p), p.b_hh_tiles + panel * wide, 0, hgates + (panel - low * each) * wide, line,
+            line_bytes(p), p.b_hh_tiles + panel * wide, 0,
+            hgates + (panel - low * each) * wide, line,
         )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ def inline(function):
 
 
 def modules(function, name):
-    """The LLVM modules of a function of int64s and all that it calls; the C function is ``name``."""
+    """The LLVM modules of a function of int64s, as the C function ``name``, and all it calls."""
     dispatcher = njit(function)
     arguments = (numba.int64,) * function.__code__.co_argcount
     dispatcher.compile(arguments)

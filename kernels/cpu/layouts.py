@@ -3,7 +3,6 @@
 Laid out once for each shape, and remembered: batch 1 is mostly the Python around the kernels.
 """
 
-import os
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -11,17 +10,21 @@ from typing import NamedTuple
 import torch
 
 from ..keep import Keep
-from . import compiled
+from . import compiled, machine
 from .memory import ZEROS
 from .pieces import CHUNK
 from .plan import BACKWARD, FORWARD, Layout, team_grid
 from .products import GROUP
 
-LIE = lambda T, B: int(os.environ.get("LIE", "0")) >= T * B
 MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
 CACHE_BYTES = 512 * 1024  # of packed weights that stay in a core's own cache
 BLOCK_BYTES = 256 * 1024  # of projected inputs at a time, so that they do too
 FAR_ROWS = 256  # rows projected at a time where the weights do not
+# Weights are multiplied as they lie where that is less work than to pack them, which was measured
+# (AMD EPYC Zen 4, LSTM, GRU and RNN of 32 to 512 units, float32 and float64): forward, as long as
+# they are read this often, and twice as often where they are as large as this; backward, for so
+# many rows.
+PASSES, FAR_BYTES, BACKWARD_ROWS = 4, 4 * 2**20, 64
 
 
 class Shape(NamedTuple):
@@ -60,7 +63,7 @@ class Shape(NamedTuple):
         gate_rows = None if gates is None else sum(rows for _, _, rows in gates)
         found = {"after": ((D, N, self.S), self.dtype)}
         if cell.states > 1:
-            found["extra_after"] = (D, N, cell.states - 1, H), compiled.wide(self.dtype)
+            found["extra_after"] = (D, N, cell.states - 1, H), machine.wide(self.dtype)
         if self.projected:
             found["m"] = (D, N, H), self.dtype
         if cell.kept and gate_rows != 0:
@@ -104,8 +107,8 @@ FORWARD_GIVEN = (
 @lru_cache(maxsize=256)
 def forward_layout(cell, shape, keep, threads):
     dtype, T, B, _, D, I, H, S, projected = shape
-    tile = compiled.tiles(cell.gates, dtype)
-    size, item = compiled.wide(dtype).itemsize, dtype.itemsize
+    tile = machine.tiles(cell.gates, dtype)
+    size, item = machine.wide(dtype).itemsize, dtype.itemsize
     width = tile.tiles(H) * tile.width
     block = max(1, min(T, _rows_at_a_time(I, width, size) // B))
     groups = _groups(D, threads)
@@ -116,14 +119,17 @@ def forward_layout(cell, shape, keep, threads):
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
         **_team(row_parts * unit_parts, unit_parts, groups, D),
         **_tiled(cell, tile, H), **compiled.forward_fields(cell, dtype, projected),
-        **(compiled.lying(dtype) if LIE(T,B) and size == item else {}),
     }  # fmt: skip
     scratch = {
         "tile": (size, row_parts * unit_parts, tile.rows, width),
-        **_gate_tiles(shape, tile, size, item, row_parts, block * B),
+        "xgates": (size, row_parts, block * B, width),
     }
+    if _lies_forward(cell, shape):
+        numbers |= machine.lying(dtype)
+    else:
+        scratch |= _gate_tiles(shape, tile, size, item)
     if projected:
-        scratch["w_hr_panels"] = (item, compiled.depth(H, dtype), tile.padded(S))
+        scratch["w_hr_panels"] = (item, machine.depth(H, dtype), tile.padded(S))
     if projected and not keep:
         scratch["m"] = (item, B, H)
     return Layout(FORWARD, D, row_parts, numbers, scratch, FORWARD_GIVEN.split()), row_parts
@@ -138,8 +144,8 @@ BACKWARD_GIVEN = (
 @lru_cache(maxsize=256)
 def backward_layout(cell, shape, keep, need_x, threads):
     dtype, T, B, _, D, I, H, S, projected = shape
-    M, tile = cell.gates * H, compiled.tiles(cell.gates, dtype)
-    size, item = compiled.wide(dtype).itemsize, dtype.itemsize
+    M, tile = cell.gates * H, machine.tiles(cell.gates, dtype)
+    size, item = machine.wide(dtype).itemsize, dtype.itemsize
     columns, wide = tile.padded(S), tile.padded(M)
     block = max(1, min(T, CHUNK // B))
     capacity, groups = block * B, _groups(D, threads)
@@ -153,7 +159,6 @@ def backward_layout(cell, shape, keep, need_x, threads):
     numbers = {
         "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
         "few": few, "left_each": left, "packed_each": packed,
-        **(compiled.lying(dtype) if LIE(T,B) and size == item else {}),
         "lddh": columns, "loop_parts": row_parts * unit_parts,
         **_team(parts, unit_parts, groups, D),
         **_tiled(cell, tile, H),
@@ -164,24 +169,27 @@ def backward_layout(cell, shape, keep, need_x, threads):
         "dgates": (item, 2, capacity, numbers["dgates_each"], H),
         "hidden": (item, 2, capacity, S),
         "extra": (size, 2, capacity, cell.states - 1, H),
-        "w_hh_panels": (item, compiled.depth(M, dtype), columns),
+        "w_hh_panels": (item, machine.depth(M, dtype), columns),
         "left": (item, parts, left),
         "packed": (item, parts, packed),
         "strip": (size, parts, max(GROUP * tile.panel, numbers["band"])),
     }
+    if few and shape.N <= BACKWARD_ROWS:
+        numbers |= machine.lying(dtype)
     if not few:
         scratch["strips_x"], scratch["strips_h"] = (size, wide, I), (size, wide, S)
     if need_x:
-        scratch["w_ih_panels"] = (item, compiled.depth(M, dtype), tile.padded(I))
+        scratch["w_ih_panels"] = (item, machine.depth(M, dtype), tile.padded(I))
     if projected:
         scratch["dp"] = (item, 2, capacity, S)
-        scratch["w_hr_panels"] = (item, compiled.depth(S, dtype), tile.padded(H))
+        scratch["w_hr_panels"] = (item, machine.depth(S, dtype), tile.padded(H))
         scratch["strips_r"] = (size, columns, H)
     if keep == Keep.STATES:
         numbers["recompute"] = 1
         scratch |= {
             "recalled": (item, capacity, cell.kept, H),
-            **_gate_tiles(shape, tile, size, item, 1, capacity),
+            "xgates": (size, capacity, tile.tiles(H) * tile.width),
+            **_gate_tiles(shape, tile, size, item),
         }
     layout = Layout(BACKWARD, D, row_parts, numbers, scratch, BACKWARD_GIVEN.split())
     return layout, row_parts, groups
@@ -195,13 +203,21 @@ def _tiled(cell, tile, H):
     return {"padded": padded, "gates_last": last}
 
 
-def _gate_tiles(shape, tile, size, item, row_parts, rows):
-    """The scratch that pre-activations are computed with, ``rows`` of the input at a time."""
+def _lies_forward(cell, shape):
+    """Whether forward multiplies with the weights as they lie."""
+    if machine.wide(shape.dtype) != shape.dtype:
+        return False
+    passes = shape.T * -(-shape.B // machine.lying(shape.dtype)["lying_rows"])
+    weights = cell.gates * shape.H * (shape.I + shape.S) * shape.dtype.itemsize
+    return passes <= PASSES * (2 if weights >= FAR_BYTES else 1)
+
+
+def _gate_tiles(shape, tile, size, item):
+    """The scratch for weights in tiles of all gates."""
     width = tile.tiles(shape.H) * tile.width
     return {
-        "xgates": (size, row_parts, rows, width),
-        "w_ih_tiles": (item, compiled.depth(shape.I, shape.dtype), width),
-        "w_hh_tiles": (item, compiled.depth(shape.S, shape.dtype), width),
+        "w_ih_tiles": (item, machine.depth(shape.I, shape.dtype), width),
+        "w_hh_tiles": (item, machine.depth(shape.S, shape.dtype), width),
         "b_ih_tiles": (size, width),
         "b_hh_tiles": (size, width),
     }

@@ -1,8 +1,8 @@
 """The kernel for weights as they lie: C = init + A @ W.T, where W is not worth packing.
 
-A register of rows of W is loaded a square of K at a time and transposed in registers, which makes of
-it what a panel would hold. So every element of C is summed over K in the very order of the
-microkernel, and is equal to its to the bit: how often the weights are used may decide who multiplies.
+As many rows of W as a register has lanes are loaded a square at a time and transposed in registers,
+which makes of them what a panel would hold. So every element of C is summed over K in the order of
+the microkernel, and the two give the same bits: which one multiplies is a question of time alone.
 """
 
 from array import array
@@ -17,7 +17,7 @@ from .simd import I64, mask, pointer
 
 def max_rows(registers, lanes):
     """Rows whose sums fit beside a square of W and a broadcast."""
-    return max(1, registers - lanes - 8)
+    return (registers - lanes) // 2
 
 
 def emit_lying(vec, rows_limit):

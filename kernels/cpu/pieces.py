@@ -8,8 +8,9 @@ Each function here is called through its address, which the plan has under the f
 
 from .blocks import up
 from .compile import inlined
+from .integers import quotient, viewed
 from .plan import BACKWARD, FORWARD
-from .simd import quotient, viewed, zeros_like
+from .simd import zeros_like
 
 CHUNK = 256  # rows of a sum over rows at a time
 # Specialised: bytes of an element, elements of a register, and how much of K the microkernel takes

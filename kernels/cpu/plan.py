@@ -18,9 +18,10 @@ def record(fields):
 # The fields that forward and backward share: sizes; how threads divide the work; where the
 # sequence's rows are; the input and the weights; weights in panels, or in tiles of all gates; how
 # this machine computes with the dtype (bytes of an element where sums are made, and of an item
-# where there are many; a register's elements, a tile's rows and registers, how much of K is a step);
-# the cell's gates in tiles, its extra states, and the gradients of its gates; the functions that
-# compute on registers; and where this plan is.
+# where there are many; a register's elements, a tile's rows and registers, how much of K is a
+# step); the cell's gates in tiles, its extra states, and the gradients of its gates; the functions
+# that compute on registers (``lying``, if not 0, says that weights are multiplied as they lie); and
+# where this plan is.
 COMMON = (
     "T B I H S reverse parts unit_parts groups directions counters bounds sizes offsets zeros "
     "block tile x w_ih b_ih w_hh b_hh w_hr w_ih_tiles b_ih_tiles w_hh_tiles b_hh_tiles "

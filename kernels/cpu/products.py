@@ -4,8 +4,8 @@ d is (rows, M), one gradient a row; every product is one with d.
 """
 
 from .blocks import filled, line_bytes, panel_at, panel_for, ragged, share, up
+from .integers import call
 from .pieces import CHUNK
-from .simd import call
 
 GROUP = 96  # rows of a product at a time
 multiply = None  # specialised
@@ -20,7 +20,8 @@ def matmul(p, rows, depth, d, ldd, panels, matrix, columns, c, add, strip):
         for first in range(0, rows, GROUP):
             count, here = min(GROUP, rows - first), d + first * ldd * p.item
             multiply(
-                p, count, filled(p, columns, i, panel), depth, here, ldd, b, ldb, p.zeros, 0, strip, panel
+                p, count, filled(p, columns, i, panel), depth, here, ldd, b, ldb, p.zeros, 0,
+                strip, panel,
             )  # fmt: skip
             out = at + first * columns * p.item
             call(p.put_rows, strip, panel, count, wide, columns, add, out)
@@ -55,16 +56,8 @@ def at_once(p, rank, rows, d, ldd, M, a, columns, left, packed, strip, sums, dw)
     panel, size, item = p.panel, p.size, p.item
     low, high = share(up(M, panel), rank, p.parts)
     for i in range(low, high):
-        call(
-            p.pack_and_sum,
-            d + i * panel * item,
-            ldd,
-            rows,
-            M - i * panel,
-            panel,
-            packed,
-            sums + i * panel * size,
-        )
+        at, sum_at = d + i * panel * item, sums + i * panel * size
+        call(p.pack_and_sum, at, ldd, rows, M - i * panel, panel, packed, sum_at)
     if columns and high > low:
         first, last, ld = low * panel, min(high * panel, M), up(rows, p.lanes) * p.lanes
         if not p.lying or ragged(p, columns):

@@ -1,7 +1,7 @@
 """What forward did not keep for backward, computed anew for a block of steps."""
 
 from .blocks import share, up
-from .simd import call
+from .integers import call
 
 project_inputs = recurrent_gates = None  # specialised
 

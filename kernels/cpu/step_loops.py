@@ -6,8 +6,9 @@ met, the rows or columns of each product. Specialised by rebinding globals, as b
 """
 
 from .blocks import DEEP, meet_all, share, up
+from .integers import viewed
 from .plan import record
-from .simd import viewed, zeros_like
+from .simd import zeros_like
 from .sync import ticket
 
 # Specialised: bytes of an element, elements of a register; how dot and product are tiled; the cell,

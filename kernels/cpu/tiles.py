@@ -5,8 +5,8 @@ their address, which the plan has as ``cell`` and ``recall``.
 """
 
 from .compile import inlined
+from .integers import quotient, viewed
 from .plan import BACKWARD, FORWARD
-from .simd import quotient, viewed
 
 # Specialised (see pieces.py); of the cell: its gates, the states beside the hidden one, the values
 # that it keeps for backward, and how many gradients of gates: x's, and h's if these differ, each in
