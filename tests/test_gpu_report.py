@@ -1,4 +1,4 @@
-"""What is made of a run of python -m bench.gpu: its summary, the tile table, the README's block."""
+"""What is made of a run of python -m bench.gpu: its summary, the tile table, what the pages say."""
 
 import json
 from dataclasses import asdict, replace
