@@ -205,7 +205,10 @@ def test_options():
         assert stopped.value.code == 2
 
 
-@pytest.mark.parametrize("module", ["bench", "bench.report", "bench.compare"])
+HELPED = ("report", "results", "compare", "calls", "cold", "pages", "trust", "programs")
+
+
+@pytest.mark.parametrize("module", ["bench", *(f"bench.{name}" for name in HELPED)])
 def test_help(module):
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
