@@ -1,6 +1,7 @@
 """What is measured, as data: a case, and suites of cases."""
 
 from dataclasses import dataclass, fields, replace
+from itertools import product
 
 import torch
 
@@ -29,11 +30,16 @@ class Case:
     projection: int = 0  # proj_size
     packed: bool = False  # a PackedSequence, lengths uniform in 1..T
     step: bool = False  # the Cell: one step
+    nonlinearity: str = "tanh"  # of RNN; or "relu"
+    streamed: bool = False  # T calls of one step, the state carried from each to the next
 
     @classmethod
     def of_row(cls, row):
-        """The case that a row of a result file is about."""
-        return cls(**{field.name: row[field.name] for field in fields(cls)})
+        """The case that a row of a result file is about; a field that it lacks is as by default.
+
+        TypeError if it lacks one that has no default.
+        """
+        return cls(**{field.name: row[field.name] for field in fields(cls) if field.name in row})
 
     @property
     def training(self):
@@ -52,6 +58,8 @@ class Case:
             "bidirectional": self.directions > 1,
             "projected": self.projection,
             "packed": self.packed,
+            "streamed": self.streamed,
+            "relu": self.nonlinearity == "relu",
             self.dtype: self.dtype != "float32",
             "autocast": self.autocast,
         }
@@ -84,6 +92,8 @@ class Case:
     def arguments(self):
         """Of the constructor in torch.nn."""
         sizes = {"input_size": self.I, "hidden_size": self.H}
+        if self.nonlinearity != "tanh":
+            sizes["nonlinearity"] = self.nonlinearity
         if self.step:
             return sizes
         more = {"num_layers": self.layers, "bidirectional": self.directions == 2}
@@ -149,12 +159,36 @@ def _steps():
     return [replace(case, step=True) for case in _grid(sizes)]
 
 
+def _calls(Ts, Bs, Hs):
+    """Calls so short that what surrounds the arithmetic counts: four cells, stacks, directions.
+
+    All sizes of a kind stand together.
+    """
+    cells = [(cell, "tanh") for cell in GATES] + [("RNN", "relu")]
+    return [
+        Case(cell, T, B, H, H, nonlinearity=name, layers=layers, directions=directions)
+        for cell, name in cells
+        for layers, directions in product((1, 2), (1, 2))
+        for T, B, H in product(Ts, Bs, Hs)
+    ]
+
+
+def _streams():
+    """One second of sound in frames of 10 ms, as speech enhancement takes them."""
+    cells = ("LSTM", "GRU")
+    return [Case(cell, 100, 1, H, H, streamed=True) for cell in cells for H in (64, 128, 256)]
+
+
 _CORE = _grid(_SIZES)
+_WIDTHS = (32, 64, 128, 256, 512)
 SUITES = {
     "quick": _grid([(100, 1, 128), (100, 16, 128), (100, 32, 256)]),
     "core": _CORE,
     "full": [*_CORE, *_starred(_CORE), *_steps()],
     "short": _grid([(16, 1, 128), (16, 32, 256)]),
+    "calls": _calls((1, 2, 4, 8, 16), (1, 4, 32), _WIDTHS),
+    "step": _calls((1,), (1,), _WIDTHS),
+    "streaming": _streams(),
     "grid": _grid([(100, B, H) for B in (1, 4, 16, 64, 256) for H in (64, 128, 256, 512)]),
     "scaling": [
         *_grid([(T, 1, 64) for T in (1000, 3000, 10_000, 30_000, 100_000)]),

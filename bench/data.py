@@ -56,7 +56,8 @@ def make(case):
     if case.packed:
         x, batch_sizes, *_ = pack_padded_sequence(x, torch.tensor(case.lengths))
         rows = x.shape[:1]
-    outputs = [] if case.step else [torch.randn(*rows, D * S)]
+    shown = (1, case.B) if case.streamed else rows  # of a stream the last frame's output
+    outputs = [] if case.step else [torch.randn(*shown, D * S)]
     grads = [*outputs, *(torch.randn_like(state) for state in states)]
 
     def place(tensor):
@@ -95,7 +96,14 @@ def call_module(namespace, case, data, note=""):
     layer = module(namespace, case)
     layer.load_state_dict(data.state_dict)
 
+    frames = data.x.split(1) if case.streamed else ()
+
     def forward():
+        if case.streamed:
+            y, final = None, data.hx
+            for frame in frames:
+                y, final = layer(frame, final)
+            return (y, *final) if isinstance(final, tuple) else (y, final)
         if case.step:
             new = layer(data.x, data.hx)
             return new if isinstance(new, tuple) else (new,)

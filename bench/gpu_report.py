@@ -1,6 +1,7 @@
-"""python -m bench.gpu_report FILE: what a GPU said, as the engine's table and the README's.
+"""python -m bench.gpu_report FILE: what a GPU said, as the table that the engine chooses by.
 
-The file that both were made from is committed as bench/gpu.jsonl.
+The file that it was made from is committed as bench/gpu.jsonl, from which ``python -m bench.pages``
+takes what RESULTS.md says of GPUs.
 """
 
 import argparse
@@ -12,12 +13,10 @@ from statistics import geometric_mean
 
 from fastrnn.kernels.gpu import measured
 
-from . import report, tables
+from . import tables
 from .cases import GATES
 from .gpu import summary
 
-ROOT = Path(__file__).parent.parent
-START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
 UNTIMED = (
     "Proved by Triton's interpreter, against the reference engine, and by compiling ahead of time "
     "(`python -m bench.aot`); not yet timed on a GPU. There it serves wherever it fits; "
@@ -38,13 +37,12 @@ def parser():
     p = argparse.ArgumentParser(
         prog="python -m bench.gpu_report",
         description="From a result file of python -m bench.gpu make the table that the engine "
-        "chooses by, and the README's tables.",
+        "chooses by.",
     )
     p.add_argument("files", nargs="*", type=Path, metavar="FILE", help="gpu.jsonl, one or more")
     p.add_argument(
         "--table", type=Path, default=measured.FILE, metavar="FILE", help="default: %(default)s"
     )
-    p.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="README.md")
     p.add_argument("--check", action="store_true", help="change nothing; exit 1 if it would")
     return p
 
@@ -129,7 +127,7 @@ def _tiles(rows):
 
 
 def block(rows):
-    """The README's block."""
+    """What RESULTS.md says of GPUs."""
     timed = _timed(rows)
     if not timed:
         return UNTIMED
@@ -202,16 +200,14 @@ def main(argv=None):
     p = parser()
     args = p.parse_args(argv)
     try:
-        rows, text = load(args.files), args.readme.read_text(encoding="utf-8")
-        new = report.with_block(text, block(rows), START, END)
-    except (OSError, ValueError) as error:
+        rows = load(args.files)
+    except OSError as error:
         p.error(str(error))
     table = json.dumps(engine_table(rows), indent=None)
     table = table.replace("}, {", "},\n{") + "\n"
     before = args.table.read_text(encoding="utf-8") if args.table.exists() else "[]\n"
     if args.check:
-        return int(new != text or table != before)
-    args.readme.write_text(new, encoding="utf-8")
+        return int(table != before)
     if args.files:
         args.table.write_text(table, encoding="utf-8")
     return 0

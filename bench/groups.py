@@ -29,6 +29,20 @@ def geometric_mean(values):
     return exp(sum(map(log, values)) / len(values))
 
 
+LIMITS = {"of_fma_peak": "multiply-adds", "of_weight_reading": "reading weights"}
+
+
+def limit(row):
+    """(fraction, name) of the limit of its machine that a row came nearest to, which binds there.
+
+    None where a limit is not known: of autocast, whose products are bfloat16's, and of half
+    precision.
+    """
+    if row["autocast"] or any(row.get(field) is None for field in LIMITS):
+        return None
+    return max((row[field], name) for field, name in LIMITS.items())
+
+
 @dataclass
 class Group:
     """Cases of one kind, mode and number of threads, against one rival."""
@@ -38,16 +52,22 @@ class Group:
     threads: int
     rival: str
     ratios: dict  # {case: times faster}
+    limits: dict  # {case: (fraction, name) of the limit that binds}, of fastrnn
 
     @property
     def mean(self):
         return geometric_mean(self.ratios.values())
 
     @property
+    def of_limit(self):
+        """The geometric mean of the fractions of the limit; None where they are not known."""
+        return geometric_mean([f for f, _ in self.limits.values()]) if self.limits else None
+
+    @property
     def worst(self):
-        """(times faster, the case's size) where that is least."""
+        """(times faster, the case) where that is least."""
         case = min(self.ratios, key=self.ratios.get)
-        return self.ratios[case], case.size
+        return self.ratios[case], case
 
 
 def groups(rows, rival=BASELINE):
@@ -57,7 +77,10 @@ def groups(rows, rival=BASELINE):
         ratio = times_faster(peers, rival)
         if ratio is not None:
             key = case.kind, case.mode, case.threads, rival
-            found.setdefault(key, Group(*key, {})).ratios[case] = ratio
+            group = found.setdefault(key, Group(*key, {}, {}))
+            group.ratios[case] = ratio
+            if nearest := limit(peers[OURS]):
+                group.limits[case] = nearest
     return list(found.values())
 
 

@@ -15,6 +15,9 @@ SUITES_HELP = """suites:
   grid     B x H at T = 100: for the plots
   scaling  T up to 100,000, and growing H: for the plots too
   scan     H and B one by one: for cliffs just past a block size
+  calls    short calls: T 1 to 16, four cells, stacks, directions (python -m bench.calls)
+  step     of these T = 1, B = 1
+  streaming  frames of 10 ms, one call each, the state carried (with --modes inference)
   quick    three sizes, for a first look
 """
 EXAMPLES = """
@@ -116,6 +119,8 @@ def cases_of(suite, modes, threads=(1,), dtypes=None, device="cpu"):
     """The cases of a suite in each of the modes and with each number of threads."""
     found = {}
     for count, mode, case in product(threads, modes, suite):
+        if case.streamed and mode == "training":
+            continue  # a stream is listened to
         for dtype in dtypes or [case.dtype]:
             found[replace(case, threads=count, mode=mode, dtype=dtype, device=device)] = None
     return list(found)

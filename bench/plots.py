@@ -1,5 +1,6 @@
 """Results as pictures: ratios over B x H, time per step beside the roofline, memory against T."""
 
+import re
 from collections import Counter, defaultdict
 
 import matplotlib
@@ -8,7 +9,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .groups import side_by_side, times_faster
+from .groups import side_by_side
+from .groups import times_faster as ratio_of
 from .peers import BASELINE, OURS
 from .tables import by, name
 
@@ -18,27 +20,83 @@ COLOURS = {OURS: "C0", BASELINE: "C1", "torch_compile": "C2", "onnxruntime": "C3
 def draw(rows, folder):
     """Draw into ``folder`` what the rows have enough points for; the paths written.
 
-    Plain layers of one machine, at the least number of threads that was measured.
+    A picture a machine: plain layers, at the least number of threads that was measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    machine, rows = next(iter(by(rows, "gpu", "cpu").items()))
+    return [
+        path
+        for machine, mine in by(rows, "gpu", "cpu").items()
+        for path in _of_machine(machine, mine, folder)
+    ]
+
+
+def _plain(rows):
+    """(the cases of plain layers at the least number of threads, that number)."""
     threads = min(row["threads"] for row in rows)
     cases = {
         case: found
         for case, found in side_by_side(rows).items()
         if case.threads == threads and not case.variant and not case.step
     }
+    return cases, threads
+
+
+def _of_machine(machine, rows, folder):
+    cases, threads = _plain(rows)
+    ending = re.sub(r"\W+", "_", machine.lower()).strip("_")
     written = []
     for plot in (ratio_over_sizes, time_per_step, memory_against_length):
         figure = plot(cases)
         if figure is not None:
             what = plot.__name__.replace("_", " ")
             figure.suptitle(f"{what} ({machine}; threads: {threads}; torch {rows[0]['torch']})")
-            path = folder / f"{plot.__name__}.png"
-            figure.savefig(path, dpi=100, metadata={"Software": None})
-            plt.close(figure)
-            written.append(path)
+            written.append(_saved(figure, folder / f"{plot.__name__}_{ending}.png"))
     return written
+
+
+def _saved(figure, path):
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(figure)
+    return path
+
+
+def times_faster(rows, path):
+    """The picture of the first page: times faster than torch.nn at each size, a row of two panels
+    (training, inference) for each machine; the path written."""
+    machines = by(rows, "gpu", "cpu")
+    figure, axes = plt.subplots(
+        len(machines), 2, figsize=(11, 3.4 * len(machines)), squeeze=False, layout="constrained"
+    )
+    for (machine, mine), pair in zip(machines.items(), axes, strict=True):
+        cases, threads = _plain(mine)
+        for mode, ax in zip(("training", "inference"), pair, strict=True):
+            _bars(ax, {c: found for c, found in cases.items() if c.mode == mode})
+            ax.set_title(f"{mode}, {machine}, {threads} thread{'s' * (threads > 1)}", fontsize=10)
+        pair[0].set_ylabel("times faster than torch.nn")
+        pair[0].legend(fontsize=8)
+    return _saved(figure, path)
+
+
+def _bars(ax, cases):
+    """A group of bars for each size, one for each cell; the line is torch.nn."""
+    sizes = sorted(dict.fromkeys(case.size for case in cases), key=_work)
+    cells = list(dict.fromkeys(case.cell for case in cases))
+    for place, cell in enumerate(cells):
+        mine = {case.size: ratio_of(f, BASELINE) for case, f in cases.items() if case.cell == cell}
+        xs = [x + 0.27 * (place - 1) for x in range(len(sizes))]
+        heights = [(mine.get(size) or np.nan) - 1 for size in sizes]
+        ax.bar(xs, heights, 0.27, bottom=1, label=cell)  # below the line where it is slower
+    ax.axhline(1, color="black", linewidth=1)
+    ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    ax.set_xticks(range(len(sizes)), sizes, rotation=40, ha="right", fontsize=8)
+    ax.set_xlabel("steps x batch x units")
+
+
+def _work(size):
+    """Small batches first, then narrow layers."""
+    T, B, H = map(int, size.split("x"))
+    return B, H, T
 
 
 def _panels(groups):
@@ -66,7 +124,7 @@ def ratio_over_sizes(cases):
     groups = defaultdict(dict)
     T, _ = Counter(case.T for case in cases).most_common(1)[0]
     for case, found in cases.items():
-        ratio = times_faster(found, BASELINE)
+        ratio = ratio_of(found, BASELINE)
         if ratio is not None and case.T == T:
             groups[case.cell, case.mode][case.B, case.H] = ratio
     if not groups:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .cases import Case
-from .groups import cliffs, groups, rivals, side_by_side, times_faster
+from .groups import cliffs, groups, limit, rivals, side_by_side, times_faster
 from .peers import BASELINE, OURS
 
 NAMES = {"torch_nn": "torch.nn", "torch_compile": "torch.compile", "onnxruntime": "ONNX Runtime"}
@@ -36,6 +36,15 @@ def percent(fraction):
     return "" if fraction is None else f"{fraction:.0%}"
 
 
+def of_limit(nearest):
+    """How much of which limit, such as "72% of multiply-adds"; "" where it is not known."""
+    return "" if nearest is None else f"{nearest[0]:.0%} of {nearest[1]}"
+
+
+def threads(count):
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
 def by(rows, *fields):
     """The rows under the first of ``fields`` that they have a value of."""
     found = {}
@@ -66,43 +75,49 @@ def provenance(machine, rows):
 
 
 def summary(rows, rival):
-    """One line a kind and mode; for each number of threads the geometric mean and the worst."""
+    """One line a kind and mode; for each number of threads the geometric mean, the geometric mean
+    of the fractions of the limit that binds, and the worst, with the limit that binds there."""
     found = groups(rows, rival)
-    threads = sorted({group.threads for group in found})
+    counts = sorted({group.threads for group in found})
     lines = {}
     for group in found:
         lines.setdefault((group.kind, group.mode), {})[group.threads] = group
     header = [f"against {name(rival)}"]
-    for count in threads:
-        header += [f"{count} thread{'s' if count > 1 else ''}", "worst"]
+    for count in counts:
+        header += [threads(count), "of the limit", "worst"]
     body = []
     for (kind, mode), by_threads in lines.items():
         cells = [f"{kind} {mode}"]
-        for count in threads:
+        for count in counts:
             group = by_threads.get(count)
-            cells += _mean_and_worst(group) if group else ["", ""]
+            cells += _mean_and_worst(group) if group else [""] * 3
         body.append(cells)
     return table(header, body)
 
 
 def _mean_and_worst(group):
-    ratio, size = group.worst
-    return [f"{group.mean:.2f}x", f"{ratio:.2f}x at {size}"]
+    ratio, case = group.worst
+    binding = of_limit(group.limits.get(case))
+    worst = f"{ratio:.2f}x at {case.size}" + f" ({binding})" * bool(binding)
+    return [f"{group.mean:.2f}x", percent(group.of_limit), worst]
 
 
-def sizes(rows, threads):
-    """Times faster than torch.nn: plain layers, a line a size and a column a cell and mode."""
+def sizes(rows, count):
+    """Times faster than torch.nn, and the limit that binds: plain layers on ``count`` threads, a
+    line a size and a column a cell and mode."""
     found = {}
     columns = []
     for case, peers in side_by_side(rows).items():
         ratio = times_faster(peers, BASELINE)
-        if ratio is None or case.variant or case.step or case.threads != threads:
+        if ratio is None or case.variant or case.step or case.threads != count:
             continue
         column = f"{case.cell} {case.mode}"
         columns.append(column)
-        found.setdefault(case.size, {})[column] = f"{ratio:.2f}x"
+        nearest = limit(peers[OURS])
+        binding = f" ({nearest[0]:.0%} {nearest[1].split()[0]})" if nearest else ""
+        found.setdefault(case.size, {})[column] = f"{ratio:.2f}x{binding}"
     columns = sorted(dict.fromkeys(columns), key=lambda column: column.split()[0])
-    header = [f"T x B x H, {threads} thread{'s' if threads > 1 else ''}", *columns]
+    header = [f"T x B x H, {threads(count)}", *columns]
     return table(header, [[size, *(c.get(n, "") for n in columns)] for size, c in found.items()])
 
 
@@ -118,15 +133,11 @@ def kept(rows):
     return f"Kept for backward: {min(ratios):.0%} to {max(ratios):.0%} of what torch.nn keeps."
 
 
-def readme(rows, pictures):
-    """The block for the README. ``pictures``: paths of plots, as links from the README."""
+def block(rows, pictures):
+    """The block of RESULTS.md. ``pictures``: paths of plots, as links from there."""
     parts = []
     for machine, mine in by(rows, "gpu", "cpu").items():
-        parts.append(provenance(machine, mine))
-        parts.append(
-            "Times faster, geometric mean over the sizes and the worst of them. Every result was "
-            "checked against torch.nn before it was timed; the two took turns in one process."
-        )
+        parts += [f"### {machine}", provenance(machine, mine)]
         against = [rival for rival in rivals(mine) if groups(mine, rival)]
         parts += [summary(mine, rival) for rival in against]
         parts += [sizes(mine, n) for n in sorted({row["threads"] for row in mine})]

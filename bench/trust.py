@@ -1,20 +1,17 @@
 """python -m bench.trust: the fuzz command and the soak, run at length, and what they found.
 
-The results are in bench/trust.jsonl; --readme README.md puts them there, and runs nothing.
+The results go to bench/trust.jsonl, in the place of older ones of this machine.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from . import machine
-from .report import with_block
+from . import machine, results
 
-RESULTS = Path(__file__).with_name("trust.jsonl")
-MARKERS = "<!-- trust:start -->", "<!-- trust:end -->"
+FILE = Path(__file__).with_name("trust.jsonl")
 
 
 def run(*command):
@@ -38,7 +35,7 @@ def _summary(lines):
 
 
 def block(rows):
-    """The README's block."""
+    """What the pages say of it."""
     lines = ["| command | result | on |", "| --- | --- | --- |"]
     for row in rows:
         where = f"{row['cpu']}, torch {row['torch']}, commit {row['commit']}"
@@ -47,25 +44,25 @@ def block(rows):
     return "\n".join(lines)
 
 
-def load(path=RESULTS):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def load():
+    return results.committed(FILE.name, what)
+
+
+def what(row):
+    """What a row is about, the machine aside."""
+    return row["command"]
 
 
 def main():
     p = argparse.ArgumentParser(prog="python -m bench.trust", description=__doc__)
     p.add_argument("--count", type=int, default=10_000, help="configurations (default: 10000)")
     p.add_argument("--minutes", type=float, default=5, help="of the soak (default: 5)")
-    p.add_argument("--readme", type=Path, help="put the results there; run nothing")
     args = p.parse_args()
-    if args.readme:
-        text = args.readme.read_text(encoding="utf-8")
-        args.readme.write_text(with_block(text, block(load()), *MARKERS), encoding="utf-8")
-        return 0
     rows = [
         run("tests.fuzz", "--count", str(args.count)),
         run("tests.soak", "--minutes", f"{args.minutes:g}"),
     ]
-    RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    results.add(FILE, rows, what)
     print(block(rows))
     return max(row["status"] for row in rows)
 

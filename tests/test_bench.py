@@ -28,8 +28,11 @@ VARIANTS = [
         {"dtype": "float64"},
         {"autocast": True},
         {"step": True, "T": 1},
+        {"cell": "RNN", "nonlinearity": "relu", "layers": 2, "directions": 2},
+        {"cell": "RNN", "nonlinearity": "relu", "step": True, "T": 1},
     )
 ]
+STREAMED = [replace(SMALL, cell=cell, mode="inference", streamed=True) for cell in ("LSTM", "GRU")]
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -40,6 +43,24 @@ def test_cases_are_distinct_and_survive_a_result_file(name):
         assert Case.of_row(json.loads(json.dumps(asdict(case)))) == case
         assert case.flops > 0
         assert case.traffic > case.recurrent_bytes > 0
+
+
+def test_a_row_of_before_a_field_was_thought_of():
+    row = asdict(SMALL)
+    del row["nonlinearity"], row["streamed"]
+    assert Case.of_row(row) == SMALL
+    with pytest.raises(TypeError):
+        Case.of_row({name: row[name] for name in row if name != "H"})
+
+
+@pytest.mark.parametrize("case", STREAMED, ids=lambda c: c.label)
+def test_a_stream_is_the_whole_sequence(case):
+    """Its last frame and state are those of one call for all frames."""
+    numbers = data.make(case)
+    y, *states = data.truth(case, numbers)
+    whole, *finals = data.truth(replace(case, streamed=False), numbers)
+    for mine, right in zip((y, *states), (whole[-1:], *finals), strict=True):
+        torch.testing.assert_close(mine, right)
 
 
 def test_work_of_a_case():
@@ -62,12 +83,20 @@ def check(name, case):
     assert gate.wrong(names, peer.build(case, numbers).run(), expected, case.tolerance) is None
 
 
-@pytest.mark.parametrize("case", cases_of(PLAIN + DEEP + VARIANTS, MODES), ids=lambda c: c.label)
+ALL = cases_of(PLAIN + DEEP + VARIANTS + STREAMED, MODES)
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda c: c.label)
 def test_fastrnn_is_called_as_torch_is(case):
     check("fastrnn", case)
 
 
-@pytest.mark.parametrize("case", cases_of(PLAIN + DEEP, ["inference"]), ids=lambda c: c.label)
+RELU = [replace(case, nonlinearity="relu") for case in PLAIN + DEEP if case.cell == "RNN"]
+
+
+@pytest.mark.parametrize(
+    "case", cases_of(PLAIN + DEEP + RELU, ["inference"]), ids=lambda c: c.label
+)
 def test_onnx_graph_is_the_same_layer(case):
     check("onnxruntime", case)
 
@@ -176,7 +205,10 @@ def test_options():
         assert stopped.value.code == 2
 
 
-@pytest.mark.parametrize("module", ["bench", "bench.report", "bench.compare"])
+HELPED = ("report", "results", "compare", "calls", "cold", "pages", "trust", "programs")
+
+
+@pytest.mark.parametrize("module", ["bench", *(f"bench.{name}" for name in HELPED)])
 def test_help(module):
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True

@@ -1,16 +1,13 @@
-"""What is made of the benchmark's results: files, groups, tables, the README's block and plots."""
+"""What is made of the benchmark's results: files, groups, limits, tables and plots."""
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 
-from bench import groups, report, results, tables, trust
+from bench import groups, report, results, tables
 from bench.cases import Case
-from bench.report import with_block
 
-ROOT = Path(__file__).parent.parent
 SMALL = Case("LSTM", T=3, B=2, I=5, H=5)
 
 
@@ -41,9 +38,46 @@ def test_groups():
     rows += [row(fast, "torch_nn", 8.0), row(fast, "fastrnn", 2.0), row(fast, "onnxruntime", 1.0)]
     (group,) = groups.groups(rows)
     assert group.mean == pytest.approx(2.0)  # of 1 and 4
-    assert group.worst == (1.0, slow.size)
+    assert group.worst == (1.0, slow)
     (group,) = groups.groups(rows, "onnxruntime")
     assert group.mean == pytest.approx(0.5)
+
+
+def test_the_limit_that_binds():
+    near = {"of_fma_peak": 0.2, "of_weight_reading": 0.7}
+    assert groups.limit(row(SMALL, "fastrnn", **near)) == (0.7, "reading weights")
+    assert groups.limit(row(SMALL, "fastrnn", of_fma_peak=0.9)) == (0.9, "multiply-adds")
+    assert groups.limit(row(SMALL, "fastrnn", of_fma_peak=None)) is None
+    assert groups.limit(row(replace(SMALL, autocast=True), "fastrnn")) is None
+    rows = [row(SMALL, "torch_nn", 2.0), row(SMALL, "fastrnn", **near)]
+    (group,) = groups.groups(rows)
+    assert group.of_limit == pytest.approx(0.7)
+    assert "2.00x at 3x2x5 (70% of reading weights)" in tables.summary(rows, "torch_nn")
+    assert "| 2.00x (70% reading) |" in tables.sizes(rows, 1)
+
+
+def test_each_machine_keeps_its_rows(tmp_path):
+    """What is measured anew takes the place of the same case on the same machine alone."""
+    new, file = tmp_path / "new.jsonl", tmp_path / "rows.jsonl"
+    old = [row(SMALL, "fastrnn", 1.0), row(SMALL, "fastrnn", 2.0, cpu="another")]
+    file.write_text("".join(json.dumps(r) + "\n" for r in old))
+    new.write_text(json.dumps(row(SMALL, "fastrnn", 3.0)))
+    assert results.main([str(new), str(file)]) == 0
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {r["cpu"]: r["time_s"] for r in kept} == {"a machine": 3.0, "another": 2.0}
+    assert len(kept) == 2
+    with pytest.raises(SystemExit):
+        results.main([str(tmp_path / "missing"), str(file)])
+
+
+def test_tables_of_a_file(tmp_path, capsys):
+    file = tmp_path / "rows.jsonl"
+    rows = [row(SMALL, peer, 2.0, cpu=cpu) for peer in ("torch_nn", "fastrnn") for cpu in "AB"]
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert report.main([str(file)]) == 0
+    said = capsys.readouterr().out
+    for part in ("# A", "# B", "LSTM training", "commit abc", "    python -m bench"):
+        assert part in said
 
 
 def test_durations():
@@ -59,45 +93,14 @@ def test_cliffs():
     assert ([case.H for case, _ in found], pairs) == ([17], 3)
 
 
-def test_readme_block(tmp_path):
-    readme, file = tmp_path / "README.md", tmp_path / "rows.jsonl"
-    rows = [row(SMALL, "torch_nn", 2.0), row(SMALL, "fastrnn", 1.0)]
-    file.write_text("\n".join(map(json.dumps, rows)))
-    readme.write_text(f"# A\n{report.START}\nold\n{report.END}\nB\n")
-    arguments = [str(file), "--readme", str(readme)]
-    assert report.main([*arguments, "--check"]) == 1
-    assert report.main(arguments) == 0
-    assert report.main([*arguments, "--check"]) == 0
-    text = readme.read_text()
-    assert text.startswith("# A\n")
-    assert text.endswith("\nB\n")
-    assert "old" not in text
-    for part in ("2.00x", "a machine", "commit abc", "    python -m bench"):
-        assert part in text
-    readme.write_text(text.replace("2.00x", "9.99x"))
-    assert report.main([*arguments, "--check"]) == 1
-    with pytest.raises(SystemExit):
-        report.main([str(file), "--readme", str(file)])  # no markers
-
-
-def test_the_readme_holds_the_committed_results():
-    readme, file = ROOT / "README.md", ROOT / "bench" / "results.jsonl"
-    if not (readme.exists() and file.exists()):
-        pytest.skip("nothing is committed yet")
-    assert report.main([str(file), "--readme", str(readme), "--check"]) == 0
-
-
-def test_the_readme_holds_what_fuzz_and_soak_found():
-    text, rows = (ROOT / "README.md").read_text(encoding="utf-8"), trust.load()
-    assert with_block(text, trust.block(rows), *trust.MARKERS) == text
-    assert [row["status"] for row in rows] == [0, 0]
-
-
 def test_plots(tmp_path):
     cases = [replace(SMALL, T=T, I=H, H=H) for T, H in ((3, 8), (3, 16), (3, 32), (6, 8), (12, 8))]
     rows = [row(c, p, 1.0 + c.H) for c in cases for p in ("torch_nn", "fastrnn")]
-    draw = pytest.importorskip("bench.plots", exc_type=ImportError).draw
-    drawn = draw(rows, tmp_path / "plots")
+    plots = pytest.importorskip("bench.plots", exc_type=ImportError)
+    rows += [r | {"cpu": "Another (Zen 9), 2 cores"} for r in rows]
+    drawn = plots.draw(rows, tmp_path / "plots")
     names = ["ratio_over_sizes", "time_per_step", "memory_against_length"]
-    assert [path.stem for path in drawn] == names
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    endings = ["a_machine", "another_zen_9_2_cores"]
+    assert [path.stem for path in drawn] == [f"{n}_{e}" for e in endings for n in names]
+    first = plots.times_faster(rows, tmp_path / "first.png")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in [*drawn, first])

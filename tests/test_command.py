@@ -18,7 +18,7 @@ from fastrnn.demo.text import built_in
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 COMMAND = [sys.executable, "-m", "fastrnn"]
-TINY = ["--hidden=16", "--batch=4", "--length=16", "--steps=12"]
+TINY = ["--layer=lstm", "--hidden=16", "--batch=4", "--length=16", "--steps=12"]
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_help(capsys):
     assert left.value.code == 0
     for name in ("layer", "hidden", "layers", "dtype", "text", "batch", "length", "steps", "seed"):
         assert f"--{name} " in said
-    for default in ("lstm", "256", "float32", "32", "128", "0.003"):
+    for default in ("gru", "256", "float32", "32", "64", "200", "0.003", "1"):
         assert f"(default: {default})" in said
     assert max(map(len, said.splitlines())) <= 100
 
@@ -205,12 +205,13 @@ def test_a_wrong_layer_fails(capsys, monkeypatch, tiny, part, change):
     assert "FAIL" in capsys.readouterr().out
 
 
-def test_a_wrong_gradient_fails(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_wrong_gradient_fails(monkeypatch, dtype):
     def backward_only(y):
         return y.detach() + 1.001 * (y - y.detach())
 
     monkeypatch.setattr(fastrnn, "LSTM", wrong(backward_only))
-    outputs, gradients, *others = check.findings()
+    outputs, gradients, *others = check.findings(dtype)
     assert not gradients.passed
     assert outputs.passed
     assert all(finding.passed for finding in others)
@@ -221,7 +222,7 @@ NO_MEMORY = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 
 
 @pytest.mark.parametrize(("raised", "status"), [(KeyboardInterrupt(), 130), (NO_MEMORY, 2)])
 def test_ends_with_one_line(capsys, monkeypatch, raised, status):
-    def findings():
+    def findings(dtype):
         raise raised
 
     monkeypatch.setattr(command, "findings", findings)

@@ -1,4 +1,4 @@
-"""What is made of a run of python -m bench.gpu: its summary, the tile table, the README's block."""
+"""What is made of a run of python -m bench.gpu: its summary, the tile table, what the pages say."""
 
 import json
 from dataclasses import asdict, replace
@@ -6,9 +6,10 @@ from dataclasses import asdict, replace
 import pytest
 from gpu_cases import H200
 
-from bench import gpu_report, report
+from bench import gpu_report
 from bench.cases import Case
 from bench.gpu import speed, summary
+from bench.machine import ROOT
 from fastrnn.kernels.gpu import measured, tiles
 
 
@@ -59,22 +60,20 @@ def test_the_summary():
 
 
 def test_report(tmp_path, monkeypatch):
-    """A result becomes a table that the engine chooses by, and the README's block."""
-    readme, file, table = (tmp_path / name for name in ("README.md", "gpu.jsonl", "measured.json"))
+    """A result becomes a table that the engine chooses by, and what the pages say of it."""
+    file, table = (tmp_path / name for name in ("gpu.jsonl", "measured.json"))
     file.write_text("\n".join(map(json.dumps, rows())) + '\n{"cut o')
-    readme.write_text(f"# A\n{gpu_report.START}\nold\n{gpu_report.END}\nB\n")
-    arguments = [str(file), "--readme", str(readme), "--table", str(table)]
+    arguments = [str(file), "--table", str(table)]
     assert gpu_report.main([*arguments, "--check"]) == 1
     assert gpu_report.main(arguments) == 0
     assert gpu_report.main([*arguments, "--check"]) == 0
-    text = readme.read_text()
+    text = gpu_report.block(gpu_report.load([file]))
     for part in ("NVIDIA H200", "commit abc", "2.00 against 5.00 (2.50x)", "0.50x at"):
         assert part in text
     assert "Of 1 checks against torch.nn in float64 1 were right; " in text
     assert "of all that was done 1 were wrong or failed" in text
     for part in ("packed rows", "its algorithm for small H, standard in backward"):
         assert f"| {part} |" in text
-    assert "old" not in text
     monkeypatch.setattr(measured, "FILE", table)
     for function in (measured.gpus, measured.verdict, tiles._chosen):
         function.cache_clear()
@@ -103,13 +102,11 @@ def test_rows_of_an_unknown_gpu_are_left_out(tmp_path, capsys):
     """As where the environment's own item has failed."""
     lost = [{n: v for n, v in row.items() if n not in ("gpu", "arch", "torch")} for row in rows()]
     file, table = tmp_path / "gpu.jsonl", tmp_path / "measured.json"
-    readme = tmp_path / "README.md"
     for written, expected in ((rows()[:1] + lost, "2.50x"), (lost, "not yet timed on a GPU")):
         file.write_text("\n".join(map(json.dumps, written)))
-        readme.write_text(f"{gpu_report.START}\n{gpu_report.END}\n")
-        assert gpu_report.main([str(file), "--readme", str(readme), "--table", str(table)]) == 0
-        assert expected in readme.read_text()
+        assert gpu_report.main([str(file), "--table", str(table)]) == 0
         assert f"{len(lost)} rows do not say of which GPU" in capsys.readouterr().err
+        assert expected in gpu_report.block(gpu_report.load([file]))
     assert json.loads(table.read_text()) == []
 
 
@@ -119,12 +116,10 @@ def test_an_unknown_commit_is_called_so():
     assert "None" not in text
 
 
-def test_the_readme_holds_what_is_committed():
-    """The block is what the committed result says, or that there is none yet."""
-    results = gpu_report.ROOT / "bench" / "gpu.jsonl"
+def test_the_engine_has_the_table_of_what_is_committed():
+    results = ROOT / "bench" / "gpu.jsonl"
     assert gpu_report.main([*[str(results)] * results.exists(), "--check"]) == 0
 
 
 def test_without_results_the_readme_says_so():
     assert "not yet timed on a GPU" in gpu_report.block([])
-    assert report.with_block("a\nX\nold\nY\nb", "new", "X", "Y") == "a\nX\nnew\nY\nb"

@@ -26,8 +26,8 @@ def build(case, data):
         raise CannotServe("inference only")
     if case.device != "cpu" or case.dtype != "float32" or case.autocast:
         raise CannotServe("set up for float32 on CPU")
-    if case.packed or case.projection or case.step:
-        raise CannotServe("has no packed rows, projections or single steps")
+    if case.packed or case.projection or case.step or case.streamed:
+        raise CannotServe("set up without packed rows, projections, single steps and streams")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = case.threads, 1
     # threads that spin after their turn would take the cores from the peer whose turn is next
@@ -85,6 +85,7 @@ def _layer(case, data, i, states):
         hidden_size=case.H,
         direction="bidirectional" if case.directions > 1 else "forward",
         **({"linear_before_reset": 1} if case.cell == "GRU" else {}),
+        **({"activations": ["Relu"] * case.directions} if case.nonlinearity == "relu" else {}),
     )
     nodes, folded = [cell], f"y{i}"
     if case.directions > 1:  # with one direction the reshape alone does it, and copies nothing

@@ -6,17 +6,16 @@ import json
 import subprocess
 import sys
 import warnings
-from collections import Counter
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import torch
 
 import fastrnn
-from bench import machine
-from bench.report import with_block
+from bench import machine, results
+
+from .table import FILE, what
 
 PROGRAMS = {  # module: the package it is about
     "forecasting": "neuralforecast",
@@ -24,8 +23,6 @@ PROGRAMS = {  # module: the package it is about
     "control": "sb3-contrib",
     "separation": "openunmix",
 }
-RESULTS = Path(__file__).parent.parent / "programs.jsonl"
-MARKERS = "<!-- programs:start -->", "<!-- programs:end -->"
 # Losses may part by rounding, which training multiplies: by this much of the first loss
 LIMIT = 1e-2
 
@@ -63,56 +60,22 @@ def measure(name, rounds):
     } | machine.describe("cpu")
 
 
-def table(rows):
-    """The README's block."""
-    first = rows[0]
-    lines = [
-        f"Measured on {first['cpu']}, {first['threads']} thread; torch {first['torch']}, commit "
-        f"{first['commit']}, by `python -m bench.programs`: each trained from one seed with "
-        "torch.nn's layers and, after `accelerate`, with ours, in turn. Apart: the largest "
-        "difference of their losses, relative to the first loss. Times are of the whole training.",
-        "",
-        "| program | modules changed | losses, first and last | apart | times faster |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        first, last = row["losses"]["fastrnn"]
-        faster = row["seconds"]["torch_nn"] / row["seconds"]["fastrnn"]
-        kinds = Counter(row["changed"].values())
-        changed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        lines.append(
-            f"| {row['package']} {row['version']}: {row['what']} | {changed} | {first:.4f} to "
-            f"{last:.4f} | {row['apart']:.0e} | {faster:.2f}x |"
-        )
-    return "\n".join(lines)
-
-
 def main():
     p = argparse.ArgumentParser(prog="python -m bench.programs", description=__doc__)
     p.add_argument("--only", choices=PROGRAMS, help="measure this one here, and print its row")
     p.add_argument("--rounds", type=int, default=3, help="measured runs of each (default: 3)")
-    p.add_argument("--readme", type=Path, help="put the table there; measure nothing")
     args = p.parse_args()
-    if args.readme:
-        rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-        text = args.readme.read_text(encoding="utf-8")
-        args.readme.write_text(with_block(text, table(rows), *MARKERS), encoding="utf-8")
-    elif args.only:
+    if args.only:
         warnings.simplefilter("ignore")  # theirs
         torch.set_num_threads(1)
         print(json.dumps(measure(args.only, args.rounds)))
-    else:
-        with RESULTS.open("w") as file:
-            for name in PROGRAMS:
-                command = [sys.executable, "-m", "bench.programs", "--only", name]
-                done = subprocess.run(
-                    [*command, "--rounds", str(args.rounds)],
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                )
-                file.write(done.stdout.splitlines()[-1] + "\n")
-                file.flush()
+        return 0
+    for name in PROGRAMS:
+        command = [sys.executable, "-m", "bench.programs", "--only", name]
+        done = subprocess.run(
+            [*command, "--rounds", str(args.rounds)], stdout=subprocess.PIPE, text=True, check=True
+        )
+        results.add(FILE, [json.loads(done.stdout.splitlines()[-1])], what)
     return 0
 
 

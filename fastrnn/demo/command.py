@@ -32,14 +32,13 @@ def main(arguments=None):
 
 
 def _run(options, console):
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
     machine.show(console)
     verdicts = []
     if options.only != "training":
         with working(console, "checking against torch.nn"):
-            found = list(findings())
-        verdicts.append(report.show_check(console, found))
+            found = list(findings(options.dtype))
+        verdicts.append(report.show_check(console, found, options.dtype))
     if options.only != "check":
         verdicts.append(_train(options, console))
     report.conclude(console, all(verdicts))

@@ -10,7 +10,7 @@ from .text import MOST, Corpus, built_in
 
 HIGHEST_RATE = 0.03  # above it training does not settle, and rounding alone parts any two runs
 DESCRIPTION = """\
-Shows what fastrnn does on this machine, in about two minutes:
+Shows what fastrnn does on this machine:
 
   1. which engine serves which tensors here, and why;
   2. a check of every output and gradient of LSTM, GRU and RNN against torch.nn;
@@ -18,13 +18,15 @@ Shows what fastrnn does on this machine, in about two minutes:
      fastrnn, step by step in turn: both losses, both speeds;
   4. the model trained with torch.nn, switched to fastrnn in one line.
 
-The first run compiles the kernels for this CPU (half a minute); later runs
-find them on disk.
+The first run takes longest, since each kind of layer is compiled for this CPU
+when it is first used; stderr says so each time. Later runs find the code on
+disk and start at once. What takes the rest of the time is training: fewer
+--steps make it shorter.
 """
 EXAMPLES = """\
 examples:
-  python -m fastrnn                             everything, with an LSTM
-  python -m fastrnn --layer gru --plot gru.png  a GRU, and its loss curves as a picture
+  python -m fastrnn                             everything, with a GRU
+  python -m fastrnn --layer lstm --plot a.png   an LSTM, and its loss curves as a picture
   python -m fastrnn --text book.txt --steps 2000 --hidden 512
   python -m fastrnn --only check                the check alone
 
@@ -70,11 +72,14 @@ def _parser():
         allow_abbrev=False,
     )
     model = parser.add_argument_group("the model")
-    model.add_argument("--layer", choices=["lstm", "gru", "rnn"], default="lstm", help="its kind")
+    model.add_argument("--layer", choices=["lstm", "gru", "rnn"], default="gru", help="its kind")
     _number(model, "--hidden", 1, 2048, 256, "units in a layer")
     _number(model, "--layers", 1, 4, 1, "layers on top of each other")
     model.add_argument(
-        "--dtype", choices=["float32", "float64"], default="float32", help="of its numbers"
+        "--dtype",
+        choices=["float32", "float64"],
+        default="float32",
+        help="of all numbers",
     )
     job = parser.add_argument_group("the training job")
     job.add_argument(
@@ -84,12 +89,12 @@ def _parser():
         "(default: the help texts that come with Python)",
     )
     _number(job, "--batch", 1, 512, 32, "stretches of the text read side by side")
-    _number(job, "--length", 1, 1024, 128, "characters of each in a step")
-    _number(job, "--steps", 1, 1_000_000, 300, "optimiser steps")
+    _number(job, "--length", 1, 1024, 64, "characters of each in a step")
+    _number(job, "--steps", 1, 1_000_000, 200, "optimiser steps")
     job.add_argument("--lr", metavar="X", type=_rate, default=3e-3, help="learning rate of Adam")
     _number(job, "--seed", 0, 2**63 - 1, 0, "what the first weights are drawn with")
     command = parser.add_argument_group("the command")
-    _number(command, "--threads", 1, 1024, None, "CPU threads (default: what torch chooses)")
+    _number(command, "--threads", 1, 1024, 1, "CPU threads; with 1 a busy machine disturbs least")
     command.add_argument("--only", choices=["check", "training"], help="do one part only")
     command.add_argument("--plot", metavar="FILE", type=Path, help="draw the losses to a PNG file")
     return parser
@@ -134,7 +139,7 @@ def _reason(error):
 
 
 def _try_plot(parser, path):
-    """What can be known to fail is better said now than after two minutes."""
+    """What can be known to fail is better said now than after the training."""
     if find_spec("matplotlib") is None:
         parser.error("argument --plot: needs matplotlib, which is not installed")
     try:

@@ -19,13 +19,14 @@ LINES = 10  # of progress, where nothing can be live
 REFRESH = 0.1  # seconds
 
 
-def show_check(console, found):
-    """The table of check.Findings. Returns whether all passed."""
+def show_check(console, found, dtype):
+    """The table of check.Findings in ``dtype``. Returns whether all passed."""
     heading(console, "The same numbers as torch.nn?")
-    errors = ("torch.nn\nfloat32", "fastrnn\nfloat32", "fastrnn\nfloat64")
-    results = table("Layer", "Compared", *errors, "", right=(2, 3, 4))
+    name = str(dtype).removeprefix("torch.")
+    errors = (f"torch.nn\n{name}", f"fastrnn\n{name}")
+    results = table("Layer", "Compared", *errors, "", right=(2, 3))
     for f in found:
-        errors = (f"{error:.1e}" for error in (f.torch32, f.ours32, f.ours64))
+        errors = (f"{error:.1e}" for error in (f.theirs, f.ours))
         results.add_row(f.layer, f"{f.tensors} {f.what}", *errors, verdict(f.passed))
     console.print(results)
     note(
