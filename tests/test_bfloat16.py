@@ -138,7 +138,9 @@ def test_put_line(dtype, depth, columns):
 @pytest.mark.parametrize("depth", [1, 2, 3, 7, 8, 9, 64, 255])
 def test_products_of_pairs(rows, depth):
     """Each row ends where NaN begins: nothing is read beyond it."""
-    made = compile.code("a tile of pairs", [None], rows, partial(emit_gemm, Pairs(VEC), [(rows, 2)]))
+    made = compile.code(
+        "a tile of pairs", [None], rows, partial(emit_gemm, Pairs(VEC), [(rows, 2)])
+    )
     gemm = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 9)(*made.addresses.values())
     a = torch.full((rows, depth + 3), torch.nan).bfloat16()
     a[:, :depth] = torch.randn(rows, depth)

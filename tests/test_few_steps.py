@@ -1,0 +1,85 @@
+"""Calls of few steps multiply with weights as they lie: the same bits as with packed ones."""
+
+import pytest
+import torch
+from against_torch import EVERY_KIND, KINDS, build
+
+import fastrnn
+from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.cpu import layouts
+
+SIZES = [(1, 1, 16, 16), (1, 3, 5, 33), (2, 8, 40, 64), (4, 1, 300, 17), (3, 2, 64, 300)]
+
+
+@pytest.fixture
+def lie(monkeypatch):
+    """Says whether weights are multiplied as they lie, whatever the size."""
+
+    def say(lying):
+        for name in ("PASSES", "BACKWARD_ROWS"):
+            monkeypatch.setattr(layouts, name, 10**9 if lying else 0)
+        layouts.forward_layout.cache_clear()
+        layouts.backward_layout.cache_clear()
+
+    yield say
+    say(False)  # no layout of this test is met by another
+
+
+def everything(layer, x):
+    """Outputs, final states and all gradients."""
+    y, hx = layer(x)
+    outputs = [y, *states(hx)]
+    inputs = [x, *layer.parameters()]
+    return [*outputs, *torch.autograd.grad([t.square().sum() for t in outputs], inputs)]
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_lying_or_packed(kind, size, dtype, lie, threads):
+    T, B, I, H = size
+    layer = build(fastrnn, kind, I, H, dtype=dtype, bidirectional=True)
+    x = torch.randn(T, B, I, dtype=dtype, requires_grad=True)
+    results = []
+    for lying in (True, False):
+        lie(lying)
+        results.append(everything(layer, x))
+    for ours, packed in zip(*results, strict=True):
+        assert ours.equal(packed)
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("options", [{"bias": False}, {"num_layers": 2}], ids=str)
+def test_options(kind, options, lie):
+    layer, x = build(fastrnn, kind, 20, 24, **options), torch.randn(2, 3, 20, requires_grad=True)
+    results = []
+    for lying in (True, False):
+        lie(lying)
+        results.append(everything(layer, x))
+    assert all(a.equal(b) for a, b in zip(*results, strict=True))
+
+
+# LSTM's cell state is float32 within a call in bfloat16, and rounded between two.
+STREAMS = [(kind, dtype) for kind in KINDS for dtype in (torch.float32, torch.float64)]
+STREAMS += [(kind, torch.bfloat16) for kind in KINDS if CELLS[kind].states == 1]
+
+
+@pytest.mark.parametrize(("kind", "dtype"), STREAMS, ids=str)
+@pytest.mark.parametrize("chunks", [[1] * 12, [2, 5, 1, 4], [11, 1]], ids=str)
+def test_a_stream_in_chunks(kind, dtype, chunks):
+    """With its state carried on a stream gives the whole sequence's bits, whatever the chunks."""
+    layer = build(fastrnn, kind, 40, 70, num_layers=2, dtype=dtype)
+    x = torch.randn(sum(chunks), 2, 40, dtype=dtype)
+    with torch.no_grad():
+        whole, last = layer(x)
+        hx, parts = None, []
+        for chunk in x.split(chunks):
+            y, hx = layer(chunk, hx)
+            parts.append(y)
+    assert torch.cat(parts).equal(whole)
+    for ours, expected in zip(states(hx), states(last), strict=True):
+        assert ours.equal(expected)
+
+
+def states(hx):
+    return hx if isinstance(hx, tuple) else (hx,)
