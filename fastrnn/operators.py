@@ -208,7 +208,7 @@ def _kept_by_numba(cell, x, directions, states):
 
     steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
     shape = Shape.of(cell, x, steps, directions, states)
-    return [x.new_empty(sizes, dtype=dtype) for sizes, dtype in shape.kept(cell).values()]
+    return [x.new_empty(size, dtype=dtype) for size, dtype in shape.kept(cell, steps.N).values()]
 
 
 def _kept_by_triton(cell, x, directions, states):

@@ -9,13 +9,13 @@ numbers: so whatever a compiled function reads passes here before its address is
 import torch
 
 
-def take(tensors, shapes, dtype):
-    """CPU tensors, as ``whole`` gives them, if they are of these shapes and of ``dtype``.
+def take(tensors, shapes, dtypes):
+    """CPU tensors, as ``whole`` gives them, if they are of these shapes and dtypes.
 
     For what autograd, a user's hook of saved tensors or a program hands over, which need not be
     what forward saw. Raises RuntimeError.
     """
-    for tensor, shape in zip(tensors, shapes, strict=True):
+    for tensor, shape, dtype in zip(tensors, shapes, dtypes, strict=True):
         if tensor is not None and (
             tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu
         ):
@@ -36,7 +36,8 @@ def misfit(tensor, shape, dtype, device):
 def whole(tensors):
     """Strided CPU tensors (or None): contiguous, their numbers in memory as they are meant.
 
-    Raises RuntimeError where the memory of one is not there.
+    That is ``tensors`` itself where all of them are so already. Raises RuntimeError where the
+    memory of one is not there.
     """
     for tensor in tensors:
         if tensor is None:

@@ -3,13 +3,15 @@
 What a plan holds the address of, a variable here refers to until the call has come back.
 """
 
+from functools import cache
+from typing import NamedTuple
+
 import torch
-from torch.nn.functional import pad
 
 from ..weights import Weights
 from . import compiled
 from .layouts import backward_layout, forward_layout
-from .memory import at, at_each, empty, scratch
+from .memory import at, at_each, empty, reorder, scratch
 from .threads import TEAM
 
 
@@ -21,8 +23,7 @@ def forward(cell, shape, x, steps, directions, states, keep):
     """
     D, S, item = shape.D, shape.S, x.itemsize
     hidden, *extras = states
-    first = [hidden.to(x.dtype), *extras]
-    y = empty(x, shape.N, D * S)
+    y = empty(x, *x.shape[:-1], D * S)
     finals = [torch.empty_like(hidden)]
     for extra in extras:  # updated in place where no step's is kept
         finals.append(torch.empty_like(extra) if keep else extra.clone())
@@ -30,61 +31,62 @@ def forward(cell, shape, x, steps, directions, states, keep):
     if keep:
         gates = shape.gates(cell, keep, steps)
         like = {x.dtype: x, hidden.dtype: hidden}
-        for name, (sizes, dtype) in shape.kept(cell, gates).items():
+        for name, (sizes, dtype) in shape.kept(cell, steps.N, gates).items():
             kept[name] = empty(like[dtype], *sizes)
-    with TEAM.members(shape.threads(cell)) as team:
+    first = _as_read(hidden, x.dtype)
+    with TEAM.members(shape.threads(cell, steps.N)) as team:
         layout, row_parts = forward_layout(cell, shape, keep, team.size)
         memory = scratch(hidden, layout.size)
-        bounds = steps.bounds(row_parts)
+        rows = steps.T, steps.bounds(row_parts), *steps.addresses, x.data_ptr()
         kept_at = _kept_at(cell, shape, kept, gates)
-        h0s, *c0s = (at_each(s, D) for s in first)
-        h_ns, *c_ns = (at_each(s, D) for s in finals)
+        h0s, h_ns = at_each(first, D), at_each(finals[0], D)
+        c0s, c_ns = (at_each(t[0] if t else None, D) for t in (extras, finals[1:]))
         given = []
         for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
-            c0, c_n = (c0s[0][d], c_ns[0][d]) if c0s else (0, 0)
-            out = at(y) + d * S * item
-            row = [bounds, *steps.addresses, *map(at, (x, ih, b_ih, hh, b_hh, hr))]
+            out = y.data_ptr() + d * S * item
+            given += rows
+            given += at(ih), at(b_ih), at(hh), at(b_hh), at(hr)
             if keep:
                 after, extra_after, m, kept_gates, kept_from = kept_at[d]
-                row += [after, S, h0s[d], h_ns[d], extra_after, c0, c_n]
-                row += [out, D * S, kept_gates, kept_from, m]
+                given += after, S, h0s[d], h_ns[d], extra_after, c0s[d], c_ns[d]
+                given += out, D * S, kept_gates, kept_from, m
             else:
-                row += [out, D * S, h0s[d], h_ns[d], c_n, c_n, c_n, out, D * S, 0, 0, 0]
-            given += row
+                c_n = c_ns[d]
+                given += out, D * S, h0s[d], h_ns[d], c_n, c_n, c_n, out, D * S, 0, 0, 0
         plan = layout.fill(memory.data_ptr(), given)
         team.run(compiled.forward(cell, x.dtype), plan)
     return y, finals, tuple(kept.values())
 
 
 def backward(
-    cell, shape, x, steps, directions, ordered, states, keep, kept, gates, grads, need_x,
-    need_weights,
+    cell, shape, x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
 ):  # fmt: skip
-    """The gradients of x (None if not needed), of the states, and of each direction's weights.
+    """The gradients of x (None if not needed), of the states, and of each direction's weights, of
+    which those are None that are not needed.
 
-    kept: {name: tensor}; gates: as from ``Shape.gates``. ``ordered`` are the weights with their
-    gates in the order of dgates, and so have their gradients, of which those are None that are not
-    needed. All tensors have passed the gate.
+    kept: {name: tensor}; gates: as from ``Shape.gates``. All tensors have passed the gate.
     """
     hidden, *extras = states
-    states = [hidden.to(x.dtype), *extras]
-    D, S, M, size, item = shape.D, shape.S, cell.gates * shape.H, hidden.itemsize, x.itemsize
+    first = _as_read(hidden, x.dtype)
+    D, S, M, item = shape.D, shape.S, cell.gates * shape.H, x.itemsize
     dy, *dfinals = grads
-    tile = compiled.tiles(cell.gates, x.dtype)
-    dh = pad(dfinals[0], (0, tile.padded(S) - S))
+    tile, orders = compiled.tiles(cell.gates, x.dtype), _orders(cell)
+    dh, spare = dfinals[0], tile.padded(S) - S
+    dh = torch.constant_pad_nd(dh, (0, spare)) if spare else dh.clone()
     dextra = [dfinal.clone() for dfinal in dfinals[1:]]
-    sums = hidden.new_zeros(D, 3, tile.padded(max(M, S)))
+    sums = hidden.new_zeros(3 * D, tile.padded(max(M, S)))
+    ordered = [_by_gates(w, orders.x, orders.h) for w in directions]
     dweights = [
         Weights(
             empty(hidden, M, shape.I) if need.ih else None,
             empty(hidden, M, S) if need.hh else None,
-            sums[d, 0, :M] if need.b_ih else None,
-            sums[d, 1, :M] if need.b_hh else None,
+            empty(hidden, M) if need.b_ih else None,
+            empty(hidden, M) if need.b_hh else None,
             empty(hidden, S, shape.H) if need.hr else None,
         )
-        for d, need in enumerate(need_weights)
+        for need in need_weights
     ]
-    with TEAM.members(shape.threads(cell)) as team:
+    with TEAM.members(shape.threads(cell, steps.N)) as team:
         layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, team.size)
         memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
         # Directions that take turns add to the same dx, unless that would round it twice: results
@@ -92,29 +94,75 @@ def backward(
         apart = groups if x.dtype == hidden.dtype else D
         dxs = [empty(x, *x.shape) for _ in range(apart)] if need_x else [None] * apart
         kept_at = _kept_at(cell, shape, kept, gates)
-        h0s, *c0s = (at_each(s, D) for s in states)
-        dhs, dcs, no = at_each(dh, D), at_each(dextra[0] if dextra else None, D), [0] * D
+        h0s, c0s = at_each(first, D), at_each(extras[0] if extras else None, D)
+        dhs, dcs = at_each(dh, D), at_each(dextra[0] if dextra else None, D)
+        sums_at = at_each(sums, 3 * D)
         given = []
         for d, (weights, turned, need, dw) in enumerate(
             zip(directions, ordered, need_weights, dweights, strict=True)
         ):
             after, extra_after, m, kept_gates, kept_from = kept_at[d]
-            total = [at(sums) + (3 * d + i) * sums.stride(1) * size for i in range(3)]
-            wanted = need.ih or need.b_ih, need.hh or need.b_hh, need.hr
+            sum_x, sum_h, sum_r = sums_at[3 * d : 3 * d + 3]
             given += [
-                bounds, *steps.addresses, at(x), at(weights.ih), at(weights.hh),
+                steps.T, bounds, *steps.addresses, at(x), at(weights.ih), at(weights.hh),
                 at(weights.hr), at(weights.b_ih), at(weights.b_hh), at(turned.ih), at(turned.hh),
                 at(dy) + d * S * item, D * S, at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
-                after, extra_after, m, h0s[d], (c0s[0] if c0s else no)[d],
-                at(dw.ih), at(dw.hh), at(dw.hr),
-                *[t if w else 0 for t, w in zip(total, wanted, strict=True)],
-                kept_gates, kept_from,
+                after, extra_after, m, h0s[d], c0s[d], at(dw.ih), at(dw.hh), at(dw.hr),
+                sum_x if need.ih or need.b_ih else 0, sum_h if need.hh or need.b_hh else 0,
+                sum_r if need.hr else 0, kept_gates, kept_from,
             ]  # fmt: skip
         plan = layout.fill(memory.data_ptr(), given)
         team.run(compiled.backward(cell, x.dtype), plan)
     if need_x and apart == 2:
         dxs[0].add_(dxs[1])
-    return dxs[0], [dh[..., :S], *dextra], dweights
+    for d, dw in enumerate(dweights):
+        sum_x, sum_h, _ = sums_at[3 * d : 3 * d + 3]
+        for bias, total, order in ((dw.b_ih, sum_x, orders.dx), (dw.b_hh, sum_h, orders.dh)):
+            if bias is not None:
+                reorder(bias.data_ptr(), total, bias.nbytes, order)
+        dweights[d] = _by_gates(dw, orders.dx, orders.dh)
+    return dxs[0], [dh.narrow(2, 0, S) if spare else dh, *dextra], dweights
+
+
+def _as_read(hidden, dtype):
+    """The hidden state in the dtype of the sequence: as each step reads it."""
+    return hidden if hidden.dtype == dtype else hidden.to(dtype)
+
+
+class Orders(NamedTuple):
+    """In which order the gates of x's and of h's side lie in ``dgates``; and where there each is.
+
+    (0,), one run of them all, where that is their own order.
+    """
+
+    x: tuple
+    h: tuple
+    dx: tuple
+    dh: tuple
+
+
+@cache
+def _orders(cell):
+    places = [sorted(range(cell.gates), key=side.__getitem__) for side in (cell.dx, cell.dh)]
+    back = [[place - min(side) for place in side] for side in (cell.dx, cell.dh)]
+    return Orders(*[(0,) if o == sorted(o) else tuple(o) for o in places + back])
+
+
+def _by_gates(weights, order_x, order_h):
+    """Weights (contiguous) with the gates of x's and of h's side in other orders.
+
+    But for the biases, which ``backward`` reads from, and ``reorder`` puts, elsewhere.
+    """
+
+    def ordered(tensor, order):
+        if tensor is None or order == (0,):
+            return tensor
+        found = empty(tensor, *tensor.shape)
+        reorder(found.data_ptr(), tensor.data_ptr(), tensor.nbytes, order)
+        return found
+
+    ih, hh, *rest = weights
+    return Weights(ordered(ih, order_x), ordered(hh, order_h), *rest)
 
 
 def _kept_at(cell, shape, kept, gates):

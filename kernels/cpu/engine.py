@@ -24,13 +24,14 @@ def dtypes(dtype):
 
 @untraced
 def layer(cell, x, steps, directions, states, keep):
-    """One layer, forward. x: (N, I); states: a (D, B, H or P) tensor for each of the cell's.
+    """One layer, forward. x: (N, I), or (T, B, I) of a dense batch; states: a (D, B, H or P) tensor
+    for each of the cell's.
 
-    Their dtypes are as ``dtypes`` says. Returns the output (N, D * H or P), the final states, and
-    what ``gradients`` wants to see again. ``keep``: how much of it, a Keep.
+    Their dtypes are as ``dtypes`` says. Returns the output (of x's form, D * H or P wide), the
+    final states, and what ``gradients`` wants to see again. ``keep``: how much of it, a Keep.
     """
     shape = Shape.of(cell, x, steps, directions, states)
-    x, directions, states = _taken(cell, shape, x, directions, states)
+    x, directions, states, _ = _taken(cell, shape, steps, x, directions, states)
     return calls.forward(cell, shape, x, steps, directions, states, keep)
 
 
@@ -42,61 +43,40 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     direction (None where nobody asked).
     """
     shape = Shape.of(cell, x, steps, directions, states)
-    x, directions, states = _taken(cell, shape, x, directions, states)
-    grads = _taken_gradients(shape, states, grads)
     gates = shape.gates(cell, keep, steps)
-    kept = _taken_kept(shape.kept(cell, gates), kept)
-    ordered = [_by_gates(w, shape.H, _places(cell.dx), _places(cell.dh)) for w in directions]
-    given = x, steps, directions, ordered, states, keep, kept, gates, grads, need_x, need_weights
-    dx, dstates, dweights = calls.backward(cell, shape, *given)
-    orders = _back(cell.dx), _back(cell.dh)
-    return dx, dstates, [_by_gates(dw, shape.H, *orders) for dw in dweights]
+    names = shape.kept(cell, steps.N, gates)
+    given = x, directions, states, (*grads, *kept), names.values()
+    x, directions, states, others = _taken(cell, shape, steps, *given)
+    grads, kept = others[: len(grads)], dict(zip(names, others[len(grads) :], strict=True))
+    given = x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
+    return calls.backward(cell, shape, *given)
 
 
-def _taken(cell, shape, x, directions, states):
-    """x, the weights and the states, through the gate."""
-    dtype, D, I, H, S = compiled.wide(shape.dtype), shape.D, shape.I, shape.H, shape.S
-    M = cell.gates * H
-    sizes = (M, I), (M, S), (M,), (M,), (S, H)
-    (x,) = take((x,), ((shape.N, I),), shape.dtype)
-    directions = [Weights(*take(weights, sizes, dtype)) for weights in directions]
-    widths = (S, H)[: cell.states]
-    return x, directions, take(states, [(D, shape.B, width) for width in widths], dtype)
+def _taken(cell, shape, steps, x, directions, states, others=(), kept=()):
+    """x, the weights, the states and ``others``, through the gate.
 
-
-def _taken_gradients(shape, states, grads):
-    """Those of the output and the final states, through the gate."""
-    dy, *dfinals = grads
-    (dy,) = take((dy,), ((shape.N, shape.D * shape.S),), shape.dtype)
-    return dy, *take(dfinals, [s.shape for s in states], states[0].dtype)
-
-
-def _taken_kept(expected, kept):
-    """{name: tensor} of what forward kept, through the gate; expected: as from ``Shape.kept``."""
-    found = {}
-    for (name, (size, dtype)), tensor in zip(expected.items(), kept, strict=True):
-        (found[name],) = take((tensor,), (size,), dtype)
-    return found
-
-
-def _places(side):
-    """The gates in the order in which their gradients lie in ``dgates``."""
-    return sorted(range(len(side)), key=side.__getitem__)
-
-
-def _back(side):
-    """Where in that order each gate is."""
-    return [place - min(side) for place in side]
-
-
-def _by_gates(weights, H, order_x, order_h):
-    """Weights (contiguous) with the gates of x's and of h's side in other orders."""
-
-    def ordered(tensor, order):
-        if tensor is None or order == sorted(order):
-            return tensor
-        return tensor.reshape(len(order), H, -1)[order].reshape(tensor.shape)
-
-    ih, hh, b_ih, b_hh, hr = weights
-    sides = ordered(ih, order_x), ordered(hh, order_h), ordered(b_ih, order_x)
-    return Weights(*sides, ordered(b_hh, order_h), hr)
+    others: the gradients of the output and the final states, and what is kept; kept: (shape, dtype)
+    of each of that.
+    """
+    dtype, wide, D = shape.dtype, compiled.wide(shape.dtype), shape.D
+    M, rows = cell.gates * shape.H, (steps.N,)
+    if steps.dense and x.dim() == 3:
+        rows = steps.T, steps.B
+    sizes = (M, shape.I), (M, shape.S), (M,), (M,), (shape.S, shape.H)
+    ends = [(D, shape.B, width) for width in (shape.S, shape.H)[: cell.states]]
+    tensors = sum(directions, (x, *states))
+    shapes, dtypes = [(*rows, shape.I), *ends, *sizes * D], [dtype] + [wide] * (len(tensors) - 1)
+    if others:
+        tensors += others
+        shapes += [(*rows, D * shape.S), *ends]
+        dtypes += [dtype] + [wide] * len(ends)
+        for size, kind in kept:
+            shapes.append(size)
+            dtypes.append(kind)
+    found = take(tensors, shapes, dtypes)
+    if found is tensors:
+        return x, directions, states, others
+    first = 1 + len(states)
+    end = first + D * len(sizes)
+    weights = [Weights(*found[i : i + len(sizes)]) for i in range(first, end, len(sizes))]
+    return found[0], weights, found[1:first], found[end:]
