@@ -18,7 +18,7 @@ from .kernels import steps as layouts
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
 from .kernels.refused import Refused
-from .kernels.weights import split
+from .kernels.weights import fit, split
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
@@ -52,8 +52,10 @@ def _layer(
     Of packed rows their batch_sizes are the last of it.
     """
     steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
+    run = _load(engine, x)
+    _check(engine, CELLS[cell], x, states, weights)
     given = CELLS[cell], x, steps, directions, states, Keep(keep)
-    y, finals, kept = profiling.layer(_load(engine, x).layer, "", *given)
+    y, finals, kept = profiling.layer(run.layer, "", *given)
     return [y, *finals, *kept, *_copied(batch_sizes)]
 
 
@@ -103,6 +105,20 @@ def _load(engine, x):
     if engine == "numba" and x.device.type != "cpu":
         raise Refused(engine, f"the program was made for CPU: make it on {x.device.type}")
     return backends.load(engine)
+
+
+def _check(engine, cell, x, states, weights):
+    """Raise RuntimeError unless all tensors fit together: a program is given what it was not made
+    with.
+    """
+    (D, B, _), I = states[0].shape, x.shape[1]
+    of_x, of_others = backends.dtypes(engine, x.dtype)
+    others = [*states, *weights]
+    kinds = {(t.dtype, t.device) for t in others} == {(of_others, x.device)}
+    shapes = [s.shape for s in states], _directions(states, [w.shape for w in weights])
+    if of_x != x.dtype or not kinds or shapes[1] is None or not fit(cell, D, I, B, *shapes):
+        found = ", ".join(f"{t.dtype} {tuple(t.shape)} on {t.device}" for t in (x, *others))
+        raise RuntimeError(f"fastrnn: {cell.name} was given what does not fit together: {found}")
 
 
 def _own(tensor):

@@ -39,18 +39,19 @@ def whole(tensors):
     That is ``tensors`` itself where all of them are so already. Raises RuntimeError where the
     memory of one is not there.
     """
-    for tensor in tensors:
+    found = tensors
+    for i, tensor in enumerate(tensors):
         if tensor is None:
             continue
         address = tensor.data_ptr()  # 0 for lazy zeros, and for tensors of a class of its own
-        if not address or tensor.is_neg() or not tensor.is_contiguous():
-            break
-        storage = tensor.untyped_storage()
-        if address + tensor.nbytes > storage.data_ptr() + storage.nbytes():
-            break
-    else:
-        return tensors
-    return [tensor if tensor is None else _made_whole(tensor) for tensor in tensors]
+        if address and tensor.is_contiguous() and not tensor.is_neg():
+            storage = tensor.untyped_storage()
+            if address + tensor.nbytes <= storage.data_ptr() + storage.nbytes():
+                continue
+        if found is tensors:
+            found = list(tensors)
+        found[i] = _made_whole(tensor)
+    return found
 
 
 def _made_whole(tensor):

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..gate import take
+from ..gate import take, whole
 from ..untraced import untraced
 from ..weights import Weights
 from . import calls, compiled
@@ -27,11 +27,15 @@ def layer(cell, x, steps, directions, states, keep):
     """One layer, forward. x: (N, I), or (T, B, I) of a dense batch; states: a (D, B, H or P) tensor
     for each of the cell's.
 
-    Their dtypes are as ``dtypes`` says. Returns the output (of x's form, D * H or P wide), the
-    final states, and what ``gradients`` wants to see again. ``keep``: how much of it, a Keep.
+    Their dtypes are as ``dtypes`` says, and all shapes fit together. Returns the output (of x's
+    form, D * H or P wide), the final states, and what ``gradients`` wants to see again. ``keep``:
+    how much of it, a Keep.
     """
     shape = Shape.of(cell, x, steps, directions, states)
-    x, directions, states, _ = _taken(cell, shape, steps, x, directions, states)
+    tensors = sum(directions, (x, *states))
+    found = whole(tensors)
+    if found is not tensors:
+        x, directions, states, _ = _apart(cell, shape, found)
     return calls.forward(cell, shape, x, steps, directions, states, keep)
 
 
@@ -44,39 +48,37 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     """
     shape = Shape.of(cell, x, steps, directions, states)
     gates = shape.gates(cell, keep, steps)
-    names = shape.kept(cell, steps.N, gates)
-    given = x, directions, states, (*grads, *kept), names.values()
-    x, directions, states, others = _taken(cell, shape, steps, *given)
-    grads, kept = others[: len(grads)], dict(zip(names, others[len(grads) :], strict=True))
+    expected = shape.kept(cell, steps.N, gates)
+    tensors = (*sum(directions, (x, *states)), *grads, *kept)
+    found = take(tensors, *_expected(cell, shape, steps, x, expected.values()))
+    if found is not tensors:
+        x, directions, states, others = _apart(cell, shape, found)
+        grads, kept = others[: len(grads)], others[len(grads) :]
+    kept = dict(zip(expected, kept, strict=True))
     given = x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
     return calls.backward(cell, shape, *given)
 
 
-def _taken(cell, shape, steps, x, directions, states, others=(), kept=()):
-    """x, the weights, the states and ``others``, through the gate.
-
-    others: the gradients of the output and the final states, and what is kept; kept: (shape, dtype)
-    of each of that.
+def _expected(cell, shape, steps, x, kept):
+    """The shapes and the dtypes of x, the states, the weights, the gradients of the output and of
+    the final states, and what is kept, of which ``kept`` are those.
     """
-    dtype, wide, D = shape.dtype, compiled.wide(shape.dtype), shape.D
-    M, rows = cell.gates * shape.H, (steps.N,)
-    if steps.dense and x.dim() == 3:
-        rows = steps.T, steps.B
-    sizes = (M, shape.I), (M, shape.S), (M,), (M,), (shape.S, shape.H)
+    dtype, wide, D, M = shape.dtype, compiled.wide(shape.dtype), shape.D, cell.gates * shape.H
+    rows = (steps.T, steps.B) if steps.dense and x.dim() == 3 else (steps.N,)
     ends = [(D, shape.B, width) for width in (shape.S, shape.H)[: cell.states]]
-    tensors = sum(directions, (x, *states))
-    shapes, dtypes = [(*rows, shape.I), *ends, *sizes * D], [dtype] + [wide] * (len(tensors) - 1)
-    if others:
-        tensors += others
-        shapes += [(*rows, D * shape.S), *ends]
-        dtypes += [dtype] + [wide] * len(ends)
-        for size, kind in kept:
-            shapes.append(size)
-            dtypes.append(kind)
-    found = take(tensors, shapes, dtypes)
-    if found is tensors:
-        return x, directions, states, others
-    first = 1 + len(states)
-    end = first + D * len(sizes)
-    weights = [Weights(*found[i : i + len(sizes)]) for i in range(first, end, len(sizes))]
-    return found[0], weights, found[1:first], found[end:]
+    weights = (M, shape.I), (M, shape.S), (M,), (M,), (shape.S, shape.H)
+    shapes = [(*rows, shape.I), *ends, *weights * D, (*rows, D * shape.S), *ends]
+    count = len(ends) + len(weights) * D
+    dtypes = [dtype, *[wide] * count, dtype, *[wide] * len(ends)]
+    for size, kind in kept:
+        shapes.append(size)
+        dtypes.append(kind)
+    return shapes, dtypes
+
+
+def _apart(cell, shape, tensors):
+    """(x, a Weights for each direction, the states, the rest) from what has passed the gate."""
+    first, each = 1 + cell.states, len(Weights._fields)
+    end = first + shape.D * each
+    directions = [Weights(*tensors[i : i + each]) for i in range(first, end, each)]
+    return tensors[0], directions, tensors[1:first], tensors[end:]
