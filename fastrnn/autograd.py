@@ -63,6 +63,7 @@ class Layer(torch.autograd.Function):
         y, finals, kept = profiling.layer(backends.load(engine).layer, "", *given)
         ctx.engine, ctx.cell, ctx.steps, ctx.keep = engine, cell, steps, keep
         ctx.count = len(tensors)
+        ctx.set_materialize_grads(False)
         save(ctx, *tensors, *kept)
         return y, *finals
 
@@ -73,9 +74,11 @@ class Layer(torch.autograd.Function):
         tensors = saved(ctx)
         inputs, kept = tensors[: ctx.count], tensors[ctx.count :]
         needed = ctx.needs_input_grad[LEADING:]
+        x, states, directions = _unflatten(cell, inputs)
         # create_graph asks for a backward that can be differentiated; other gradients, as vmap's
         # and subclasses', know only torch's operations
         if torch.is_grad_enabled() or not plain(grads):
+            grads = materialized(grads, x, states)
 
             def again(*tensors):
                 x, states, directions = _unflatten(cell, tensors)
@@ -83,8 +86,10 @@ class Layer(torch.autograd.Function):
 
             return *[None] * LEADING, *differentiable(again, inputs, needed, grads)
         if torch._C._len_torch_dispatch_stack():
+            grads = materialized(grads, x, states)
             return *[None] * LEADING, *_watched(ctx, inputs, kept, grads, needed)
-        x, states, directions = _unflatten(cell, inputs)
+        if ctx.engine != "numba":  # which makes its own zeros
+            grads = materialized(grads, x, states)
         _, _, need_weights = _unflatten(cell, needed)
         given = cell, x, ctx.steps, directions, states, ctx.keep, kept, grads
         dx, dstates, dweights = profiling.layer(
@@ -92,6 +97,18 @@ class Layer(torch.autograd.Function):
         )
         flat = (dx, *dstates, *(g for weights in dweights for g in weights))
         return *[None] * LEADING, *(g if n else None for g, n in zip(flat, needed, strict=True))
+
+
+def materialized(grads, x, states):
+    """The gradients of the output and of the final states, with zeros for None: x's dtype for the
+    first of them, and the states' for others.
+    """
+    D, _, S = states[0].shape
+    results = [(x, (*x.shape[:-1], D * S)), *((s, s.shape) for s in states)]
+    return [
+        like.new_zeros(shape) if g is None else g
+        for g, (like, shape) in zip(grads, results, strict=True)
+    ]
 
 
 def _watched(ctx, inputs, kept, grads, needed):

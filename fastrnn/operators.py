@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from . import backends, flops, onnx, profiling
-from .autograd import differentiable, layer_by_reference, save, saved
+from .autograd import differentiable, layer_by_reference, materialized, save, saved
 from .kernels import reference
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
+from .kernels.gate import misfit
 from .kernels.keep import Keep
 from .kernels.refused import Refused
-from .kernels.weights import fit, split
+from .kernels.weights import Weights, expected, split
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
@@ -53,7 +54,7 @@ def _layer(
     """
     steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
     run = _load(engine, x)
-    _check(engine, CELLS[cell], x, states, weights)
+    _check(engine, CELLS[cell], x, states, directions)
     given = CELLS[cell], x, steps, directions, states, Keep(keep)
     y, finals, kept = profiling.layer(run.layer, "", *given)
     return [y, *finals, *kept, *_copied(batch_sizes)]
@@ -107,18 +108,17 @@ def _load(engine, x):
     return backends.load(engine)
 
 
-def _check(engine, cell, x, states, weights):
-    """Raise RuntimeError unless all tensors fit together: a program is given what it was not made
-    with.
-    """
-    (D, B, _), I = states[0].shape, x.shape[1]
-    of_x, of_others = backends.dtypes(engine, x.dtype)
-    others = [*states, *weights]
-    kinds = {(t.dtype, t.device) for t in others} == {(of_others, x.device)}
-    shapes = [s.shape for s in states], _directions(states, [w.shape for w in weights])
-    if of_x != x.dtype or not kinds or shapes[1] is None or not fit(cell, D, I, B, *shapes):
-        found = ", ".join(f"{t.dtype} {tuple(t.shape)} on {t.device}" for t in (x, *others))
-        raise RuntimeError(f"fastrnn: {cell.name} was given what does not fit together: {found}")
+def _check(engine, cell, x, states, directions):
+    """Raise RuntimeError unless all fits together: a program may be given anything."""
+    (D, B, _), (of_x, of_others) = states[0].shape, backends.dtypes(engine, x.dtype)
+    shapes = [Weights(*(w if w is None else w.shape for w in each)) for each in directions]
+    ends, sizes = expected(cell, D, x.shape[1], B, shapes)
+    tensors = sum(directions, (x, *states))
+    shapes, dtypes = sum(sizes, (x.shape, *ends)), [of_x] + [of_others] * (len(tensors) - 1)
+    for tensor, shape, dtype in zip(tensors, shapes, dtypes, strict=True):
+        fits = tensor is None or (tensor.shape == shape and tensor.dtype == dtype)
+        if not (fits and (tensor is None or tensor.device == x.device)):
+            raise misfit(tensor, shape, dtype, x.device)
 
 
 def _own(tensor):
@@ -148,12 +148,7 @@ def _backward(gradients, ctx, grads):
     states, weights, kept = rest[:count], rest[count:][:weighing], rest[count + weighing :]
     _, _, _, need_x, _, need_states, need_weights = ctx.needs_input_grad
     needed = [need_x, *need_states, *need_weights]
-    D, _, S = states[0].shape
-    results = [(x, (x.shape[0], D * S)), *((s, s.shape) for s in states)]
-    grads = [
-        like.new_zeros(shape) if g is None else g
-        for g, (like, shape) in zip(grads[: 1 + count], results, strict=True)
-    ]
+    grads = materialized(grads[: 1 + count], x, states)
     tensors = [x, *states, *weights]
     if torch.is_grad_enabled():  # create_graph
         steps = _steps(x, batch_sizes, states)

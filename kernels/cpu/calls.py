@@ -70,10 +70,10 @@ def backward(
     first = _as_read(hidden, x.dtype)
     D, S, M, item = shape.D, shape.S, cell.gates * shape.H, x.itemsize
     dy, *dfinals = grads
+    dy = x.new_zeros(*x.shape[:-1], D * S) if dy is None else dy
     tile, orders = compiled.tiles(cell.gates, x.dtype), _orders(cell)
-    dh, spare = dfinals[0], tile.padded(S) - S
-    dh = torch.constant_pad_nd(dh, (0, spare)) if spare else dh.clone()
-    dextra = [dfinal.clone() for dfinal in dfinals[1:]]
+    spare = tile.padded(S) - S
+    dh, *dextra = map(_to_begin_with, dfinals, states, (spare, 0))
     sums = hidden.new_zeros(3 * D, tile.padded(max(M, S)))
     ordered = [_by_gates(w, orders.x, orders.h) for w in directions]
     dweights = [
@@ -124,6 +124,14 @@ def backward(
     return dxs[0], [dh.narrow(2, 0, S) if spare else dh, *dextra], dweights
 
 
+def _to_begin_with(dfinal, state, spare):
+    """The gradient of a final state, zeros for None: memory of its own, ``spare`` zeros a row."""
+    if dfinal is None:
+        D, B, width = state.shape
+        return state.new_zeros(D, B, width + spare)
+    return torch.constant_pad_nd(dfinal, (0, spare)) if spare else dfinal.clone()
+
+
 def _as_read(hidden, dtype):
     """The hidden state in the dtype of the sequence: as each step reads it."""
     return hidden if hidden.dtype == dtype else hidden.to(dtype)
@@ -171,9 +179,9 @@ def _kept_at(cell, shape, kept, gates):
     """
     if not kept:
         return None
-    others = (at_each(kept.get(name), shape.D) for name in ("after", "extra_after", "m"))
     each, start, found = cell.kept * shape.H * shape.dtype.itemsize, at(kept.get("gates")), []
-    for addresses, (step, row, rows) in zip(zip(*others, strict=True), gates, strict=True):
-        found.append((*addresses, start - row * each, step))
+    after, extra_after, m = [at_each(kept.get(n), shape.D) for n in ("after", "extra_after", "m")]
+    for d, (step, row, rows) in enumerate(gates):
+        found.append((after[d], extra_after[d], m[d], start - row * each, step))
         start += rows * each
     return found

@@ -41,7 +41,7 @@ def layer(cell, x, steps, directions, states, keep):
 
 @untraced
 def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):
-    """One layer, backward. grads: those of the output and the final states.
+    """One layer, backward. grads: those of the output and the final states, None for zeros.
 
     Returns the gradients of x (None unless asked for), of the states, and a Weights for each
     direction (None where nobody asked).
