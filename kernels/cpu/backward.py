@@ -25,10 +25,11 @@ gemm = multiply = pack = accumulate = lay_down = matmul = None
 pack_gates = recompute = cell_backward = None
 
 BACKWARD = record(
-    COMMON + "recompute recalled kept kept_from xgates v_ih v_hh loop_parts dy lddy dx add dh lddh "
-    "dextra after extra_after h_first extra_first m dgates hidden extra dp capacity w_ih_panels "
-    "w_hh_panels dw_ih dw_hh dw_hr sums_x sums_h sums_r strips_x strips_h strips_r left packed "
-    "strip"
+    COMMON
+    + "v_ih v_hh dy lddy dx add dh dextra after extra_after m h_first extra_first dw_ih dw_hh "
+    "dw_hr sums_x sums_h sums_r kept kept_from "
+    "recompute recalled xgates loop_parts lddh dgates hidden extra dp capacity w_ih_panels "
+    "w_hh_panels strips_x strips_h strips_r left packed strip"
 )
 
 

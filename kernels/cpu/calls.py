@@ -41,18 +41,20 @@ def forward(cell, shape, x, steps, directions, states, keep):
         kept_at = _kept_at(cell, shape, kept, gates)
         h0s, h_ns = at_each(first, D), at_each(finals[0], D)
         c0s, c_ns = (at_each(t[0] if t else None, D) for t in (extras, finals[1:]))
+        step = empty(x, D, shape.B, shape.H) if shape.projected and not keep else None
+        ms = at_each(step, D)  # the cell's values of one step, before their projection
         given = []
         for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
             out = y.data_ptr() + d * S * item
-            given += rows
-            given += at(ih), at(b_ih), at(hh), at(b_hh), at(hr)
+            row = [*rows, at(ih), at(b_ih), at(hh), at(b_hh), at(hr)]
             if keep:
                 after, extra_after, m, kept_gates, kept_from = kept_at[d]
-                given += after, S, h0s[d], h_ns[d], extra_after, c0s[d], c_ns[d]
-                given += out, D * S, kept_gates, kept_from, m
+                row += after, S, h0s[d], h_ns[d], extra_after, c0s[d], c_ns[d]
+                row += out, D * S, kept_gates, kept_from, m
             else:
                 c_n = c_ns[d]
-                given += out, D * S, h0s[d], h_ns[d], c_n, c_n, c_n, out, D * S, 0, 0, 0
+                row += out, D * S, h0s[d], h_ns[d], c_n, c_n, c_n, out, D * S, 0, 0, ms[d]
+            given.append(row)
         plan = layout.fill(memory.data_ptr(), given)
         team.run(compiled.forward(cell, x.dtype), plan)
     return y, finals, tuple(kept.values())
@@ -103,14 +105,15 @@ def backward(
         ):
             after, extra_after, m, kept_gates, kept_from = kept_at[d]
             sum_x, sum_h, sum_r = sums_at[3 * d : 3 * d + 3]
-            given += [
-                steps.T, bounds, *steps.addresses, at(x), at(weights.ih), at(weights.hh),
-                at(weights.hr), at(weights.b_ih), at(weights.b_hh), at(turned.ih), at(turned.hh),
+            row = [
+                steps.T, bounds, *steps.addresses, at(x), at(weights.ih), at(weights.b_ih),
+                at(weights.hh), at(weights.b_hh), at(weights.hr), at(turned.ih), at(turned.hh),
                 at(dy) + d * S * item, D * S, at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
                 after, extra_after, m, h0s[d], c0s[d], at(dw.ih), at(dw.hh), at(dw.hr),
                 sum_x if need.ih or need.b_ih else 0, sum_h if need.hh or need.b_hh else 0,
                 sum_r if need.hr else 0, kept_gates, kept_from,
             ]  # fmt: skip
+            given.append(row)
         plan = layout.fill(memory.data_ptr(), given)
         team.run(compiled.backward(cell, x.dtype), plan)
     if need_x and apart == 2:

@@ -26,8 +26,8 @@ load = store = load_each = store_each = item_load = item_store = item_store_each
 gemm = multiply = pack = spread = cell_forward = None
 
 FORWARD = record(
-    COMMON + "xgates trail ld_trail h_first h_last extra extra_first extra_last m y ldy keep kept "
-    "kept_from"
+    COMMON + "trail ld_trail h_first h_last extra extra_first extra_last y ldy kept kept_from m "
+    "xgates keep"
 )
 
 

@@ -93,12 +93,6 @@ class Shape(NamedTuple):
         return found
 
 
-FORWARD_GIVEN = (
-    "T bounds sizes offsets x w_ih b_ih w_hh b_hh w_hr trail ld_trail h_first h_last extra "
-    "extra_first extra_last y ldy kept kept_from m"
-)
-
-
 @lru_cache(maxsize=256)
 def forward_layout(cell, shape, keep, threads):
     dtype, T, B, D, I, H, S, projected = shape
@@ -120,15 +114,7 @@ def forward_layout(cell, shape, keep, threads):
     }
     if projected:
         scratch["w_hr_panels"] = (item, compiled.depth(H, dtype), tile.padded(S))
-    if projected and not keep:
-        scratch["m"] = (item, B, H)
-    return Layout(FORWARD, D, row_parts, numbers, scratch, FORWARD_GIVEN.split()), row_parts
-
-
-BACKWARD_GIVEN = (
-    "T bounds sizes offsets x w_ih w_hh w_hr b_ih b_hh v_ih v_hh dy lddy dx add dh dextra after "
-    "extra_after m h_first extra_first dw_ih dw_hh dw_hr sums_x sums_h sums_r kept kept_from"
-)
+    return Layout(FORWARD, D, row_parts, numbers, scratch, "m"), row_parts
 
 
 @lru_cache(maxsize=256)
@@ -170,7 +156,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
             "recalled": (item, capacity, cell.kept, H),
             **_gate_tiles(shape, tile, size, item, 1, capacity),
         }
-    layout = Layout(BACKWARD, D, row_parts, numbers, scratch, BACKWARD_GIVEN.split())
+    layout = Layout(BACKWARD, D, row_parts, numbers, scratch, "kept_from")
     return layout, row_parts, groups
 
 
