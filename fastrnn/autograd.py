@@ -13,17 +13,18 @@ LEADING = 4  # arguments of Layer that are no tensors
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
-    """One layer on the engine of that name, shapes as in kernels/reference.py: (output, final
-    states).
+    """One layer on the engine of that name, shapes as in its module: (output, final states).
 
     keep: how much of it to keep for backward, where there will be one.
     """
     if engine == "reference":
         return profiling.layer(reference.layer, "", cell, x, steps, directions, states)
-    tensors = (x, *states, *(w for weights in directions for w in weights))
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        y, *finals = Layer.apply(engine, cell, steps, keep, *tensors)
-        return y, tuple(finals)
+    if torch.is_grad_enabled():
+        tensors = sum(directions, (x, *states))
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                y, *finals = Layer.apply(engine, cell, steps, keep, *tensors)
+                return y, finals
     given = cell, x, steps, directions, states, Keep.NOTHING
     y, finals, _ = profiling.layer(backends.load(engine).layer, "", *given)
     return y, finals
@@ -62,6 +63,7 @@ class Layer(torch.autograd.Function):
         y, finals, kept = profiling.layer(backends.load(engine).layer, "", *given)
         ctx.engine, ctx.cell, ctx.steps, ctx.keep = engine, cell, steps, keep
         ctx.count = len(tensors)
+        ctx.set_materialize_grads(False)
         save(ctx, *tensors, *kept)
         return y, *finals
 
@@ -72,9 +74,11 @@ class Layer(torch.autograd.Function):
         tensors = saved(ctx)
         inputs, kept = tensors[: ctx.count], tensors[ctx.count :]
         needed = ctx.needs_input_grad[LEADING:]
+        x, states, directions = _unflatten(cell, inputs)
         # create_graph asks for a backward that can be differentiated; other gradients, as vmap's
         # and subclasses', know only torch's operations
         if torch.is_grad_enabled() or not plain(grads):
+            grads = materialized(grads, x, states)
 
             def again(*tensors):
                 x, states, directions = _unflatten(cell, tensors)
@@ -82,8 +86,10 @@ class Layer(torch.autograd.Function):
 
             return *[None] * LEADING, *differentiable(again, inputs, needed, grads)
         if torch._C._len_torch_dispatch_stack():
+            grads = materialized(grads, x, states)
             return *[None] * LEADING, *_watched(ctx, inputs, kept, grads, needed)
-        x, states, directions = _unflatten(cell, inputs)
+        if ctx.engine != "numba":  # which makes its own zeros
+            grads = materialized(grads, x, states)
         _, _, need_weights = _unflatten(cell, needed)
         given = cell, x, ctx.steps, directions, states, ctx.keep, kept, grads
         dx, dstates, dweights = profiling.layer(
@@ -91,6 +97,18 @@ class Layer(torch.autograd.Function):
         )
         flat = (dx, *dstates, *(g for weights in dweights for g in weights))
         return *[None] * LEADING, *(g if n else None for g, n in zip(flat, needed, strict=True))
+
+
+def materialized(grads, x, states):
+    """The gradients of the output and of the final states, with zeros for None: x's dtype for the
+    first of them, and the states' for others.
+    """
+    D, _, S = states[0].shape
+    results = [(x, (*x.shape[:-1], D * S)), *((s, s.shape) for s in states)]
+    return [
+        like.new_zeros(shape) if g is None else g
+        for g, (like, shape) in zip(grads, results, strict=True)
+    ]
 
 
 def _watched(ctx, inputs, kept, grads, needed):
@@ -101,15 +119,17 @@ def _watched(ctx, inputs, kept, grads, needed):
     there = [n for t, n in zip(inputs, needed, strict=True) if t is not None]
     operators, sizes = torch.ops.fastrnn, None if steps.dense else steps.batch_sizes
     run = operators.layer_gradients if steps.dense else operators.layer_packed_gradients
-    rest = sizes, states, weights, kept, list(grads), there
-    found = iter(run(ctx.engine, cell.name, int(ctx.keep), x, *rest))
-    return [next(found) if n else None for n in needed]
+    rest = sizes, states, weights, kept, [grads[0].flatten(0, -2), *grads[1:]], there
+    found = iter(run(ctx.engine, cell.name, int(ctx.keep), x.flatten(0, -2), *rest))
+    found = [next(found) if n else None for n in needed]
+    return [found[0].view_as(x) if needed[0] else None, *found[1:]]
 
 
 def layer_by_reference(cell, x, steps, directions, states):
     """(output, *final states), as an engine of ours computes them, in plain PyTorch."""
-    y, finals = reference.layer(cell, x.to(states[0].dtype), steps, directions, states)
-    return y.to(x.dtype), *finals
+    rows = x.reshape(-1, x.shape[-1]).to(states[0].dtype)
+    y, finals = reference.layer(cell, rows, steps, directions, states)
+    return y.to(x.dtype).view(*x.shape[:-1], -1), *finals
 
 
 def differentiable(function, inputs, needed, grads):

@@ -7,7 +7,7 @@ its error is then the user's, to the letter.
 
 import warnings
 from contextlib import nullcontext
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import torch
 from torch import _VF
@@ -21,7 +21,7 @@ from .kernels.cells import CELLS
 from .kernels.gate import whole
 from .kernels.keep import Keep
 from .kernels.refused import Refused
-from .kernels.weights import Weights, split
+from .kernels.weights import Weights, fit, split
 from .tracing import constant, tracing
 
 
@@ -32,6 +32,12 @@ def sequence(name, *arguments, keep=Keep.ALL):
     (data, batch_sizes, hx, weights, bias, layers, p, training, bidirectional). ``keep``: what to
     keep for backward.
     """
+    found = _ours(name, arguments, keep)
+    return getattr(_VF, name)(*arguments) if found is None else found
+
+
+def _ours(name, arguments, keep):
+    """What an engine of ours makes of the call; None where it is for torch's function."""
     packed = isinstance(arguments[3], (list, tuple))
     if packed:
         x, batch_sizes, hx, weights, bias, layers, p, training, bidirectional = arguments
@@ -41,32 +47,28 @@ def sequence(name, *arguments, keep=Keep.ALL):
     cell = CELLS[name]
     states = (hx,) if cell.states == 1 else hx
     flags = type(bias) is type(training) is type(bidirectional) is type(batch_first) is bool
-    if not (flags and _typed(layers, p, states, x, weights)):
-        return getattr(_VF, name)(*arguments)
-    D = 2 if bidirectional else 1
-    traced = tracing(x)
-    T = batch_sizes.shape[0] if packed else x.shape[1 if batch_first else 0]
+    if not (flags and _typed(layers, p, states, x, weights)) or x.dim() != (2 if packed else 3):
+        return None
+    D, traced = 2 if bidirectional else 1, tracing(x)
+    T, I = batch_sizes.shape[0] if packed else x.shape[1 if batch_first else 0], x.shape[-1]
     engine = backends.choose((x, *states, *weights), False, (cell, T, D), traced).name
-    directions = split(weights, layers * D)
-    complete = directions is not None and (directions[0].b_ih is not None) == bias
-    torch_serves = engine == "torch" or not complete or not x.numel()
+    torch_serves = engine == "torch" or not x.numel()
     if torch_serves or len(states) != cell.states or (packed and not _counts(batch_sizes, traced)):
-        return getattr(_VF, name)(*arguments)
-    if packed:
-        rows = x
-    else:
-        x = x.transpose(0, 1) if batch_first else x
-        rows = x.reshape(-1, x.shape[-1])
-    if traced:
-        B = states[0].shape[1] if packed else x.shape[1]
-        for state in states:  # of packed rows, a trace does not know how many sequences they are
-            torch._check(state.shape[1] == B)
-        steps = layouts.Traced(T, B, rows.shape[0], batch_sizes if packed else None)
-    else:
-        steps = layouts.packed(batch_sizes) if packed else layouts.dense(*x.shape[:2])
-    if not _agree(cell, rows, steps, directions, states, layers, D):
-        return getattr(_VF, name)(*arguments)
-    dtype, dtypes = _dtypes(engine, name, steps, packed, rows, states, directions[0])
+        return None
+    if batch_first:
+        x = x.transpose(0, 1)
+    steps = _steps(T, x, batch_sizes if packed else None, states, traced)
+    if packed and (x.shape[0] != steps.N or not steps.falling):
+        return None
+    shapes = tuple([s.shape for s in states]), tuple([w.shape for w in weights])
+    ask = _fit if traced else _known_to_fit
+    if not ask(cell, layers, D, bias, I, steps.B, *shapes):
+        return None
+    directions = split(weights, layers * D)
+    dtype, dtypes = _dtypes(engine, name, steps, packed, x, states, directions[0])
+    # the CPU engine takes a dense batch as it is; the others, and traces, its rows
+    whole_batch = packed or (engine == "numba" and not traced)
+    rows = x.contiguous() if whole_batch else x.reshape(-1, I)
     p = p if training else 0.0
     try:
         with _cast_no_more(engine, x):
@@ -74,11 +76,23 @@ def sequence(name, *arguments, keep=Keep.ALL):
     except Refused:
         if backends.asked():
             raise
-        return getattr(_VF, name)(*arguments)
+        return None
     if not packed:
-        y = y.view(steps.T, steps.B, -1)
+        y = y if y.dim() == 3 else y.view(T, steps.B, -1)
         y = y.transpose(0, 1) if batch_first else y
-    return tuple(t.to(d) for t, d in zip((y, *finals), dtypes, strict=True))
+    dtypes = dtypes or (x.dtype,) * (1 + len(states))
+    found = zip((y, *finals), dtypes, strict=True)
+    return tuple([t if t.dtype == d else t.to(d) for t, d in found])
+
+
+def _steps(T, x, batch_sizes, states, traced):
+    """The Steps of a dense batch x, or of packed rows."""
+    if not traced:
+        return layouts.dense(T, x.shape[1]) if batch_sizes is None else layouts.packed(batch_sizes)
+    B = x.shape[1] if batch_sizes is None else states[0].shape[1]
+    for state in states:  # of packed rows, a trace does not know how many sequences they are
+        torch._check(state.shape[1] == B)
+    return layouts.Traced(T, B, T * B if batch_sizes is None else x.shape[0], batch_sizes)
 
 
 def _typed(layers, p, states, x, weights):
@@ -105,12 +119,16 @@ _mkldnn_enabled = constant(torch._C._get_mkldnn_enabled)
 
 
 def _dtypes(engine, name, steps, packed, x, states, weights):
-    """In what dtype to compute, and the dtypes of the output and of the final states."""
+    """In what dtype to compute, and the dtypes of the output and of the final states.
+
+    None for both without autocast: all are of x's.
+    """
     if engine == "triton":  # cuDNN's, whatever dtype autocast has
-        dtype = torch.float16 if torch.is_autocast_enabled("cuda") else x.dtype
-        return dtype, (dtype,) * (1 + len(states))
+        if not torch.is_autocast_enabled("cuda"):
+            return None, None
+        return torch.float16, (torch.float16,) * (1 + len(states))
     if not torch.is_autocast_enabled("cpu"):
-        return x.dtype, (x.dtype,) * (1 + len(states))
+        return None, None
     to, mkldnn = torch.get_autocast_dtype("cpu"), _mkldnn_enabled()
     given = tuple(t.dtype for t in (x, *states, weights.ih))
     sizes = (2, 1) if steps.N < steps.T * steps.B else (2,) if packed else ()
@@ -160,28 +178,18 @@ def _counts(batch_sizes, traced):
     )
 
 
-def _agree(cell, x, steps, directions, states, layers, D):
-    """Whether all shapes fit together; where they do not, torch has the words for it."""
-    H = directions[0].hh.shape[0] // cell.gates
-    S = H if directions[0].hr is None else directions[0].hr.shape[0]
-    if x.dim() != 2 or x.shape[0] != steps.N or not steps.falling:
-        return False
-    widths = (S, H)[: cell.states]
-    for state, width in zip(states, widths, strict=True):
-        if state.shape != (layers * D, steps.B, width):
-            return False
-    for i, w in enumerate(directions):
-        I = x.shape[1] if i < D else S * D
-        expected = Weights(
-            (cell.gates * H, I), (cell.gates * H, S), (cell.gates * H,), (cell.gates * H,), (S, H)
-        )
-        if any(t is not None and t.shape != s for t, s in zip(w, expected, strict=True)):
-            return False
-    return True
+def _fit(cell, layers, D, bias, I, B, states, weights):
+    """Whether all is there and all shapes fit together; where not, torch has the words for it."""
+    directions = split(weights, layers * D)
+    complete = directions is not None and (directions[0].b_ih is not None) == bias
+    return complete and fit(cell, D, I, B, states, directions)
+
+
+_known_to_fit = lru_cache(maxsize=256)(_fit)
 
 
 def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
-    """Layer after layer, computed in ``dtype``, or in what ``engine`` computes that in.
+    """Layer after layer, computed in ``dtype`` (None: x's), or in what ``engine`` computes that in.
 
     x: (N, I); states: a (layers * D, B, H or P) tensor for each state.
     """
@@ -190,21 +198,19 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
     if engine == "triton" and directions[0].hr is not None:
         run = partial(projection.layer, run)
     if engine != "reference":
-        of_x, of_others = backends.dtypes(engine, dtype)
-        x, states = _cast(x, of_x, traced), [_cast(s, of_others, traced) for s in states]
-        directions = [Weights(*(_cast(w, of_others, traced) for w in ws)) for ws in directions]
+        of_x, of_others = backends.dtypes(engine, dtype or x.dtype)
+        if dtype or not of_x == of_others == x.dtype:
+            x, states = _cast(x, of_x, traced), [_cast(s, of_others, traced) for s in states]
+            directions = [Weights(*(_cast(w, of_others, traced) for w in ws)) for ws in directions]
+    if len(directions) == D:
+        return run(engine, cell, x, steps, directions, states, keep)
     finals = []
-    for first in range(0, len(directions), D):
-        if first and p:
+    for i, initial in enumerate(zip(*[s.split(D) for s in states], strict=True)):
+        if i and p:
             x = dropout(x, p)
-        mine = slice(first, first + D)
-        x, final = run(
-            engine, cell, x, steps, directions[mine], tuple(s[mine] for s in states), keep
-        )
+        x, final = run(engine, cell, x, steps, directions[i * D : (i + 1) * D], initial, keep)
         finals.append(final)
-    if len(finals) > 1:
-        finals = [tuple(torch.cat(final) for final in zip(*finals, strict=True))]
-    return x, finals[0]
+    return x, tuple([torch.cat(final) for final in zip(*finals, strict=True)])
 
 
 def _cast(tensor, dtype, traced):

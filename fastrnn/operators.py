@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from . import backends, flops, onnx, profiling
-from .autograd import differentiable, layer_by_reference, save, saved
+from .autograd import differentiable, layer_by_reference, materialized, save, saved
 from .kernels import reference
 from .kernels import steps as layouts
 from .kernels.cells import CELLS
+from .kernels.gate import misfit
 from .kernels.keep import Keep
 from .kernels.refused import Refused
-from .kernels.weights import split
+from .kernels.weights import Weights, expected, split
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
@@ -52,8 +53,10 @@ def _layer(
     Of packed rows their batch_sizes are the last of it.
     """
     steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
+    run = _load(engine, x)
+    _check(engine, CELLS[cell], x, states, directions)
     given = CELLS[cell], x, steps, directions, states, Keep(keep)
-    y, finals, kept = profiling.layer(_load(engine, x).layer, "", *given)
+    y, finals, kept = profiling.layer(run.layer, "", *given)
     return [y, *finals, *kept, *_copied(batch_sizes)]
 
 
@@ -105,6 +108,19 @@ def _load(engine, x):
     return backends.load(engine)
 
 
+def _check(engine, cell, x, states, directions):
+    """Raise RuntimeError unless all fits together: a program may be given anything."""
+    (D, B, _), (of_x, of_others) = states[0].shape, backends.dtypes(engine, x.dtype)
+    shapes = [Weights(*(w if w is None else w.shape for w in each)) for each in directions]
+    ends, sizes = expected(cell, D, x.shape[1], B, shapes)
+    tensors = sum(directions, (x, *states))
+    shapes, dtypes = sum(sizes, (x.shape, *ends)), [of_x] + [of_others] * (len(tensors) - 1)
+    for tensor, shape, dtype in zip(tensors, shapes, dtypes, strict=True):
+        fits = tensor is None or (tensor.shape == shape and tensor.dtype == dtype)
+        if not (fits and (tensor is None or tensor.device == x.device)):
+            raise misfit(tensor, shape, dtype, x.device)
+
+
 def _own(tensor):
     """A copy: a result of an operator shares no memory with another."""
     return tensor.clone(memory_format=torch.contiguous_format)
@@ -132,12 +148,7 @@ def _backward(gradients, ctx, grads):
     states, weights, kept = rest[:count], rest[count:][:weighing], rest[count + weighing :]
     _, _, _, need_x, _, need_states, need_weights = ctx.needs_input_grad
     needed = [need_x, *need_states, *need_weights]
-    D, _, S = states[0].shape
-    results = [(x, (x.shape[0], D * S)), *((s, s.shape) for s in states)]
-    grads = [
-        like.new_zeros(shape) if g is None else g
-        for g, (like, shape) in zip(grads[: 1 + count], results, strict=True)
-    ]
+    grads = materialized(grads[: 1 + count], x, states)
     tensors = [x, *states, *weights]
     if torch.is_grad_enabled():  # create_graph
         steps = _steps(x, batch_sizes, states)
@@ -208,7 +219,7 @@ def _kept_by_numba(cell, x, directions, states):
 
     steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
     shape = Shape.of(cell, x, steps, directions, states)
-    return [x.new_empty(sizes, dtype=dtype) for sizes, dtype in shape.kept(cell).values()]
+    return [x.new_empty(size, dtype=dtype) for size, dtype in shape.kept(cell, steps.N).values()]
 
 
 def _kept_by_triton(cell, x, directions, states):

@@ -9,13 +9,13 @@ numbers: so whatever a compiled function reads passes here before its address is
 import torch
 
 
-def take(tensors, shapes, dtype):
-    """CPU tensors, as ``whole`` gives them, if they are of these shapes and of ``dtype``.
+def take(tensors, shapes, dtypes):
+    """CPU tensors, as ``whole`` gives them, if they are of these shapes and dtypes.
 
     For what autograd, a user's hook of saved tensors or a program hands over, which need not be
     what forward saw. Raises RuntimeError.
     """
-    for tensor, shape in zip(tensors, shapes, strict=True):
+    for tensor, shape, dtype in zip(tensors, shapes, dtypes, strict=True):
         if tensor is not None and (
             tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu
         ):
@@ -36,20 +36,22 @@ def misfit(tensor, shape, dtype, device):
 def whole(tensors):
     """Strided CPU tensors (or None): contiguous, their numbers in memory as they are meant.
 
-    Raises RuntimeError where the memory of one is not there.
+    That is ``tensors`` itself where all of them are so already. Raises RuntimeError where the
+    memory of one is not there.
     """
-    for tensor in tensors:
+    found = tensors
+    for i, tensor in enumerate(tensors):
         if tensor is None:
             continue
         address = tensor.data_ptr()  # 0 for lazy zeros, and for tensors of a class of its own
-        if not address or tensor.is_neg() or not tensor.is_contiguous():
-            break
-        storage = tensor.untyped_storage()
-        if address + tensor.nbytes > storage.data_ptr() + storage.nbytes():
-            break
-    else:
-        return tensors
-    return [tensor if tensor is None else _made_whole(tensor) for tensor in tensors]
+        if address and tensor.is_contiguous() and not tensor.is_neg():
+            storage = tensor.untyped_storage()
+            if address + tensor.nbytes <= storage.data_ptr() + storage.nbytes():
+                continue
+        if found is tensors:
+            found = list(tensors)
+        found[i] = _made_whole(tensor)
+    return found
 
 
 def _made_whole(tensor):

@@ -1,5 +1,6 @@
 """How a sequence's rows lie in memory: what every engine's time loop takes besides the numbers."""
 
+from array import array
 from functools import lru_cache
 from itertools import accumulate
 
@@ -21,7 +22,10 @@ class Steps:
         # anything else is no packed sequence, and no engine may look at its rows
         self.falling = self.T > 0 and self.sizes[-1] >= 1 and (np.diff(self.sizes) <= 0).all()
         self.dense = self.N == self.T * self.B
-        self.addresses = [_address(self.sizes), _address(self.offsets)]
+        self._remember()
+
+    def _remember(self):
+        self.addresses = self.sizes.ctypes.data, self.offsets.ctypes.data
         self._bounds = {}
 
     @property
@@ -45,22 +49,36 @@ class Steps:
         Each part has as many rows in all.
         """
         if parts not in self._bounds:
-            lengths = np.searchsorted(-self.sizes, -np.arange(self.B))  # steps with size > b
-            before = np.concatenate([[0], np.cumsum(lengths)])
-            goal = np.arange(parts + 1) * self.N / parts
-            bounds = np.searchsorted(before, goal).astype(np.int64)
-            self._bounds[parts] = bounds, _address(bounds)
+            bounds = array("q", self._begins(parts))
+            self._bounds[parts] = bounds, bounds.buffer_info()[0]
         return self._bounds[parts][1]
 
+    def _begins(self, parts):
+        lengths = np.searchsorted(-self.sizes, -np.arange(self.B))  # steps with size > b
+        before = np.concatenate([[0], np.cumsum(lengths)])
+        goal = np.arange(parts + 1) * self.N / parts
+        return np.searchsorted(before, goal).tolist()
 
-def _address(array):
-    return array.__array_interface__["data"][0]
+
+class Dense(Steps):
+    """B sequences of T steps each. They may differ in T at every call: no question is asked."""
+
+    falling = dense = True
+
+    def __init__(self, T, B):
+        self.T, self.B, self.N = T, B, T * B
+        self.sizes = np.full(T, B, np.int64)
+        self.offsets = np.arange(0, self.N, B, np.int64)
+        self._remember()
+
+    def _begins(self, parts):
+        return [-(-i * self.B // parts) for i in range(parts + 1)]
 
 
 @lru_cache(maxsize=256)
 def dense(T, B):
     """The Steps of a batch of B sequences of T steps each."""
-    return Steps(np.full(T, B))
+    return Dense(T, B)
 
 
 def packed(batch_sizes):

@@ -13,6 +13,33 @@ class Weights(NamedTuple):
     hr: Tensor | None  # (P, H)
 
 
+def expected(cell, D, I, B, directions):
+    """The shapes that fit together: of each state, and a Weights for each direction of a stack.
+
+    I, B: columns and sequences of the input; D: directions of a layer; directions: a Weights of
+    shapes for each, of which the first says how many units there are.
+    """
+    hh, hr = directions[0].hh, directions[0].hr
+    H = hh[0] // cell.gates
+    S, M = H if hr is None else hr[0], cell.gates * H
+    states = [(len(directions), B, width) for width in (S, H)[: cell.states]]
+    columns = [I] * D + [S * D] * (len(directions) - D)
+    return states, [Weights((M, i), (M, S), (M,), (M,), (S, H)) for i in columns]
+
+
+def fit(cell, D, I, B, states, directions):
+    """Whether the shapes are as ``expected``."""
+    first = directions[0]
+    if not first.hh or (first.hr is not None and not first.hr):
+        return False  # scalars
+    ends, weights = expected(cell, D, I, B, directions)
+    for given, sizes in zip((states, *directions), (ends, *weights), strict=True):
+        for shape, size in zip(given, sizes, strict=True):
+            if shape is not None and shape != size:
+                return False
+    return True
+
+
 def split(flat, count):
     """``count`` Weights from torch's flat list, which leaves out what is absent; None if it is
     incomplete.
@@ -20,9 +47,9 @@ def split(flat, count):
     each = len(flat) // count
     if each * count != len(flat) or each not in (2, 3, 4, 5):
         return None
-    found = []
+    found, last = [], each - 1
     for i in range(0, len(flat), each):
-        ih, hh, *rest = flat[i : i + each]
-        biases = rest[:2] if each >= 4 else (None, None)
-        found.append(Weights(ih, hh, *biases, rest[-1] if each in (3, 5) else None))
+        b_ih, b_hh = flat[i + 2 : i + 4] if each >= 4 else (None, None)
+        hr = flat[i + last] if each in (3, 5) else None
+        found.append(Weights(flat[i], flat[i + 1], b_ih, b_hh, hr))
     return found

@@ -3,8 +3,9 @@
 What a plan holds the address of, a variable here refers to until the call has come back.
 """
 
+from ctypes import memmove
+
 import torch
-from torch.nn.functional import pad
 
 from ..weights import Weights
 from . import compiled, machine
@@ -21,8 +22,7 @@ def forward(cell, shape, x, steps, directions, states, keep):
     """
     D, S, item = shape.D, shape.S, x.itemsize
     hidden, *extras = states
-    first = [hidden.to(x.dtype), *extras]
-    y = empty(x, shape.N, D * S)
+    y = empty(x, *x.shape[:-1], D * S)
     finals = [torch.empty_like(hidden)]
     for extra in extras:  # updated in place where no step's is kept
         finals.append(torch.empty_like(extra) if keep else extra.clone())
@@ -30,27 +30,30 @@ def forward(cell, shape, x, steps, directions, states, keep):
     if keep:
         gates = shape.gates(cell, keep, steps)
         like = {x.dtype: x, hidden.dtype: hidden}
-        for name, (sizes, dtype) in shape.kept(cell, gates).items():
+        for name, (sizes, dtype) in shape.kept(cell, steps.N, gates).items():
             kept[name] = empty(like[dtype], *sizes)
-    with TEAM.members(shape.threads(cell)) as team:
+    first = _as_read(hidden, x.dtype)
+    with TEAM.members(shape.threads(cell, steps.N)) as team:
         layout, row_parts = forward_layout(cell, shape, keep, team.size)
         memory = scratch(hidden, layout.size)
-        bounds = steps.bounds(row_parts)
+        rows = steps.T, steps.bounds(row_parts), *steps.addresses, x.data_ptr()
         kept_at = _kept_at(cell, shape, kept, gates)
-        h0s, *c0s = (at_each(s, D) for s in first)
-        h_ns, *c_ns = (at_each(s, D) for s in finals)
+        h0s, h_ns = at_each(first, D), at_each(finals[0], D)
+        c0s, c_ns = (at_each(t[0] if t else None, D) for t in (extras, finals[1:]))
+        step = empty(x, D, shape.B, shape.H) if shape.projected and not keep else None
+        ms = at_each(step, D)  # the cell's values of one step, before their projection
         given = []
         for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
-            c0, c_n = (c0s[0][d], c_ns[0][d]) if c0s else (0, 0)
-            out = at(y) + d * S * item
-            row = [bounds, *steps.addresses, *map(at, (x, ih, b_ih, hh, b_hh, hr))]
+            out = y.data_ptr() + d * S * item
+            row = [*rows, at(ih), at(b_ih), at(hh), at(b_hh), at(hr)]
             if keep:
                 after, extra_after, m, kept_gates, kept_from = kept_at[d]
-                row += [after, S, h0s[d], h_ns[d], extra_after, c0, c_n]
-                row += [out, D * S, kept_gates, kept_from, m]
+                row += after, S, h0s[d], h_ns[d], extra_after, c0s[d], c_ns[d]
+                row += out, D * S, kept_gates, kept_from, m
             else:
-                row += [out, D * S, h0s[d], h_ns[d], c_n, c_n, c_n, out, D * S, 0, 0, 0]
-            given += row
+                c_n = c_ns[d]
+                row += out, D * S, h0s[d], h_ns[d], c_n, c_n, c_n, out, D * S, 0, 0, ms[d]
+            given.append(row)
         plan = layout.fill(memory.data_ptr(), given)
         team.run(compiled.forward(), plan)
     return y, finals, tuple(kept.values())
@@ -58,30 +61,32 @@ def forward(cell, shape, x, steps, directions, states, keep):
 
 def backward(
     cell, shape, x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
-):
-    """The gradients of x (None if not needed), of the states, and of each direction's weights.
+):  # fmt: skip
+    """The gradients of x (None if not needed), of the states, and of each direction's weights, of
+    which those are None that are not needed.
 
     kept: {name: tensor}; gates: as from ``Shape.gates``. All tensors have passed the gate.
     """
     hidden, *extras = states
-    states = [hidden.to(x.dtype), *extras]
-    D, S, M, size, item = shape.D, shape.S, cell.gates * shape.H, hidden.itemsize, x.itemsize
+    first = _as_read(hidden, x.dtype)
+    D, S, M, item = shape.D, shape.S, cell.gates * shape.H, x.itemsize
     dy, *dfinals = grads
+    dy = x.new_zeros(*x.shape[:-1], D * S) if dy is None else dy
     tile = machine.tiles(cell.gates, x.dtype)
-    dh = pad(dfinals[0], (0, tile.padded(S) - S))
-    dextra = [dfinal.clone() for dfinal in dfinals[1:]]
-    sums = hidden.new_zeros(D, 3, tile.padded(max(M, S)))
+    spare = tile.padded(S) - S
+    dh, *dextra = map(_to_begin_with, dfinals, states, (spare, 0))
+    sums = hidden.new_zeros(3 * D, tile.padded(max(M, S)))
     dweights = [
         Weights(
             empty(hidden, M, shape.I) if need.ih else None,
             empty(hidden, M, S) if need.hh else None,
-            sums[d, 0, :M] if need.b_ih else None,
-            sums[d, 1, :M] if need.b_hh else None,
+            empty(hidden, M) if need.b_ih else None,
+            empty(hidden, M) if need.b_hh else None,
             empty(hidden, S, shape.H) if need.hr else None,
         )
-        for d, need in enumerate(need_weights)
+        for need in need_weights
     ]
-    with TEAM.members(shape.threads(cell)) as team:
+    with TEAM.members(shape.threads(cell, steps.N)) as team:
         layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, team.size)
         memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
         # Directions that take turns add to the same dx, unless that would round it twice: results
@@ -89,29 +94,46 @@ def backward(
         apart = groups if x.dtype == hidden.dtype else D
         dxs = [empty(x, *x.shape) for _ in range(apart)] if need_x else [None] * apart
         kept_at = _kept_at(cell, shape, kept, gates)
-        h0s, *c0s = (at_each(s, D) for s in states)
-        dhs, dcs, no = at_each(dh, D), at_each(dextra[0] if dextra else None, D), [0] * D
+        h0s, c0s = at_each(first, D), at_each(extras[0] if extras else None, D)
+        dhs, dcs = at_each(dh, D), at_each(dextra[0] if dextra else None, D)
+        sums_at = at_each(sums, 3 * D)
         given = []
         for d, (weights, need, dw) in enumerate(
             zip(directions, need_weights, dweights, strict=True)
         ):
             after, extra_after, m, kept_gates, kept_from = kept_at[d]
-            total = [at(sums) + (3 * d + i) * sums.stride(1) * size for i in range(3)]
-            wanted = need.ih or need.b_ih, need.hh or need.b_hh, need.hr
-            given += [
-                bounds, *steps.addresses, at(x), at(weights.ih), at(weights.hh),
-                at(weights.hr), at(weights.b_ih), at(weights.b_hh),
+            sum_x, sum_h, sum_r = sums_at[3 * d : 3 * d + 3]
+            row = [
+                steps.T, bounds, *steps.addresses, at(x), at(weights.ih), at(weights.b_ih),
+                at(weights.hh), at(weights.b_hh), at(weights.hr),
                 at(dy) + d * S * item, D * S, at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
-                after, extra_after, m, h0s[d], (c0s[0] if c0s else no)[d],
-                at(dw.ih), at(dw.hh), at(dw.hr),
-                *[t if w else 0 for t, w in zip(total, wanted, strict=True)],
-                kept_gates, kept_from,
+                after, extra_after, m, h0s[d], c0s[d], at(dw.ih), at(dw.hh), at(dw.hr),
+                sum_x if need.ih or need.b_ih else 0, sum_h if need.hh or need.b_hh else 0,
+                sum_r if need.hr else 0, kept_gates, kept_from,
             ]  # fmt: skip
+            given.append(row)
         plan = layout.fill(memory.data_ptr(), given)
         team.run(compiled.backward(), plan)
     if need_x and apart == 2:
         dxs[0].add_(dxs[1])
-    return dxs[0], [dh[..., :S], *dextra], dweights
+    for d, dw in enumerate(dweights):
+        for bias, total in zip((dw.b_ih, dw.b_hh), sums_at[3 * d :], strict=False):
+            if bias is not None:
+                memmove(bias.data_ptr(), total, bias.nbytes)
+    return dxs[0], [dh.narrow(2, 0, S) if spare else dh, *dextra], dweights
+
+
+def _to_begin_with(dfinal, state, spare):
+    """The gradient of a final state, zeros for None: memory of its own, ``spare`` zeros a row."""
+    if dfinal is None:
+        D, B, width = state.shape
+        return state.new_zeros(D, B, width + spare)
+    return torch.constant_pad_nd(dfinal, (0, spare)) if spare else dfinal.clone()
+
+
+def _as_read(hidden, dtype):
+    """The hidden state in the dtype of the sequence: as each step reads it."""
+    return hidden if hidden.dtype == dtype else hidden.to(dtype)
 
 
 def _kept_at(cell, shape, kept, gates):
@@ -120,9 +142,9 @@ def _kept_at(cell, shape, kept, gates):
     """
     if not kept:
         return None
-    others = (at_each(kept.get(name), shape.D) for name in ("after", "extra_after", "m"))
     each, start, found = cell.kept * shape.H * shape.dtype.itemsize, at(kept.get("gates")), []
-    for addresses, (step, row, rows) in zip(zip(*others, strict=True), gates, strict=True):
-        found.append((*addresses, start - row * each, step))
+    after, extra_after, m = [at_each(kept.get(n), shape.D) for n in ("after", "extra_after", "m")]
+    for d, (step, row, rows) in enumerate(gates):
+        found.append((after[d], extra_after[d], m[d], start - row * each, step))
         start += rows * each
     return found

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..gate import take
+from ..gate import take, whole
 from ..untraced import untraced
 from ..weights import Weights
 from . import calls, machine
@@ -24,53 +24,61 @@ def dtypes(dtype):
 
 @untraced
 def layer(cell, x, steps, directions, states, keep):
-    """One layer, forward. x: (N, I); states: a (D, B, H or P) tensor for each of the cell's.
+    """One layer, forward. x: (N, I), or (T, B, I) of a dense batch; states: a (D, B, H or P) tensor
+    for each of the cell's.
 
-    Their dtypes are as ``dtypes`` says. Returns the output (N, D * H or P), the final states, and
-    what ``gradients`` wants to see again. ``keep``: how much of it, a Keep.
+    Their dtypes are as ``dtypes`` says, and all shapes fit together. Returns the output (of x's
+    form, D * H or P wide), the final states, and what ``gradients`` wants to see again. ``keep``:
+    how much of it, a Keep.
     """
     shape = Shape.of(cell, x, steps, directions, states)
-    x, directions, states = _taken(cell, shape, x, directions, states)
+    tensors = sum(directions, (x, *states))
+    found = whole(tensors)
+    if found is not tensors:
+        x, directions, states, _ = _apart(cell, shape, found)
     return calls.forward(cell, shape, x, steps, directions, states, keep)
 
 
 @untraced
 def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):
-    """One layer, backward. grads: those of the output and the final states.
+    """One layer, backward. grads: those of the output and the final states, None for zeros.
 
     Returns the gradients of x (None unless asked for), of the states, and a Weights for each
     direction (None where nobody asked).
     """
     shape = Shape.of(cell, x, steps, directions, states)
-    x, directions, states = _taken(cell, shape, x, directions, states)
-    grads = _taken_gradients(shape, states, grads)
     gates = shape.gates(cell, keep, steps)
-    kept = _taken_kept(shape.kept(cell, gates), kept)
+    expected = shape.kept(cell, steps.N, gates)
+    tensors = (*sum(directions, (x, *states)), *grads, *kept)
+    found = take(tensors, *_expected(cell, shape, steps, x, expected.values()))
+    if found is not tensors:
+        x, directions, states, others = _apart(cell, shape, found)
+        grads, kept = others[: len(grads)], others[len(grads) :]
+    kept = dict(zip(expected, kept, strict=True))
     given = x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
     return calls.backward(cell, shape, *given)
 
 
-def _taken(cell, shape, x, directions, states):
-    """x, the weights and the states, through the gate."""
-    dtype, D, I, H, S = machine.wide(shape.dtype), shape.D, shape.I, shape.H, shape.S
-    M = cell.gates * H
-    sizes = (M, I), (M, S), (M,), (M,), (S, H)
-    (x,) = take((x,), ((shape.N, I),), shape.dtype)
-    directions = [Weights(*take(weights, sizes, dtype)) for weights in directions]
-    widths = (S, H)[: cell.states]
-    return x, directions, take(states, [(D, shape.B, width) for width in widths], dtype)
+def _expected(cell, shape, steps, x, kept):
+    """The shapes and the dtypes of x, the states, the weights, the gradients of the output and of
+    the final states, and what is kept, of which ``kept`` are those.
+    """
+    dtype, wide, D, M = shape.dtype, machine.wide(shape.dtype), shape.D, cell.gates * shape.H
+    rows = (steps.T, steps.B) if steps.dense and x.dim() == 3 else (steps.N,)
+    ends = [(D, shape.B, width) for width in (shape.S, shape.H)[: cell.states]]
+    weights = (M, shape.I), (M, shape.S), (M,), (M,), (shape.S, shape.H)
+    shapes = [(*rows, shape.I), *ends, *weights * D, (*rows, D * shape.S), *ends]
+    count = len(ends) + len(weights) * D
+    dtypes = [dtype, *[wide] * count, dtype, *[wide] * len(ends)]
+    for size, kind in kept:
+        shapes.append(size)
+        dtypes.append(kind)
+    return shapes, dtypes
 
 
-def _taken_gradients(shape, states, grads):
-    """Those of the output and the final states, through the gate."""
-    dy, *dfinals = grads
-    (dy,) = take((dy,), ((shape.N, shape.D * shape.S),), shape.dtype)
-    return dy, *take(dfinals, [s.shape for s in states], states[0].dtype)
-
-
-def _taken_kept(expected, kept):
-    """{name: tensor} of what forward kept, through the gate; expected: as from ``Shape.kept``."""
-    found = {}
-    for (name, (size, dtype)), tensor in zip(expected.items(), kept, strict=True):
-        (found[name],) = take((tensor,), (size,), dtype)
-    return found
+def _apart(cell, shape, tensors):
+    """(x, a Weights for each direction, the states, the rest) from what has passed the gate."""
+    first, each = 1 + cell.states, len(Weights._fields)
+    end = first + shape.D * each
+    directions = [Weights(*tensors[i : i + each]) for i in range(first, end, each)]
+    return tensors[0], directions, tensors[1:first], tensors[end:]

@@ -31,9 +31,8 @@ class Shape(NamedTuple):
     """All that the layout of a call depends on: x's dtype, steps, directions, and sizes."""
 
     dtype: torch.dtype
-    T: int
+    T: int  # steps, rounded up to a power of two: calls of many lengths share few layouts
     B: int
-    N: int  # rows, T * B if dense
     D: int
     I: int
     H: int
@@ -45,29 +44,29 @@ class Shape(NamedTuple):
         first = directions[0]
         projected, H = first.hr is not None, first.hh.shape[0] // cell.gates
         S = first.hr.shape[0] if projected else H
-        sizes = steps.T, steps.B, steps.N, len(directions), x.shape[-1], H, S
-        return cls(x.dtype, *sizes, projected)
+        T = steps.T and 1 << (steps.T - 1).bit_length()
+        return cls(x.dtype, T, steps.B, len(directions), x.shape[-1], H, S, projected)
 
-    def threads(self, cell):
-        """How many threads the work, in multiply-adds, is worth."""
-        work = self.N * self.D * cell.gates * self.H * (self.I + self.S)
+    def threads(self, cell, N):
+        """How many threads the work on N rows, in multiply-adds, is worth."""
+        work = N * self.D * cell.gates * self.H * (self.I + self.S)
         return torch.get_num_threads() if work >= MIN_WORK else 1
 
-    def kept(self, cell, gates=None):
-        """What forward keeps for backward: {name: (shape, dtype)}, of what there is.
+    def kept(self, cell, N, gates=None):
+        """What forward keeps of N rows for backward: {name: (shape, dtype)}, of what there is.
 
         The states after each row, the cell's values before its projection, and its gates;
         gates: of which rows, as ``gates`` says (None: of all).
         """
-        D, N, H = self.D, self.N, self.H
-        gate_rows = None if gates is None else sum(rows for _, _, rows in gates)
+        D, H = self.D, self.H
+        gate_rows = D * N if gates is None else sum(rows for _, _, rows in gates)
         found = {"after": ((D, N, self.S), self.dtype)}
         if cell.states > 1:
             found["extra_after"] = (D, N, cell.states - 1, H), machine.wide(self.dtype)
         if self.projected:
             found["m"] = (D, N, H), self.dtype
-        if cell.kept and gate_rows != 0:
-            found["gates"] = (D * N if gate_rows is None else gate_rows, cell.kept, H), self.dtype
+        if cell.kept and gate_rows:
+            found["gates"] = (gate_rows, cell.kept, H), self.dtype
         return found
 
     def gates(self, cell, keep, steps):
@@ -77,36 +76,30 @@ class Shape(NamedTuple):
         That is all of them (Keep.ALL), or so many that all that is kept is half of that: to compute
         more of them anew would cost over a quarter of the time.
         """
-        rows, each = self.N, self.dtype.itemsize * cell.kept * self.H
-        if keep == Keep.STATES:
-            states = sum(prod(shape) * t.itemsize for shape, t in self.kept(cell, ()).values())
-            half = (each - states / (self.D * self.N)) / 2
-            # within one block of backward's all or nothing is computed anew
-            rows = int(rows * half / each) if half > 0 and rows > CHUNK else 0
-        if rows == self.N:
-            return [(0, 0, rows)] * self.D
+        N = steps.N
+        if keep == Keep.ALL:
+            return [(0, 0, N)] * self.D
+        each = self.dtype.itemsize * cell.kept * self.H
+        states = sum(prod(shape) * t.itemsize for shape, t in self.kept(cell, N, ()).values())
+        half = (each - states / (self.D * N)) / 2
+        # within one block of backward's all or nothing is computed anew
+        rows = int(N * half / each) if half > 0 and N > CHUNK else 0
         found = []
         for reverse in range(self.D):
             step = steps.last(rows, reverse)
-            if step == self.T:
+            if step == steps.T:
                 found.append((step, 0, 0))
             elif reverse:
-                t = self.T - 1 - step
+                t = steps.T - 1 - step
                 found.append((step, 0, int(steps.offsets[t] + steps.sizes[t])))
             else:
-                found.append((step, int(steps.offsets[step]), self.N - int(steps.offsets[step])))
+                found.append((step, int(steps.offsets[step]), N - int(steps.offsets[step])))
         return found
-
-
-FORWARD_GIVEN = (
-    "bounds sizes offsets x w_ih b_ih w_hh b_hh w_hr trail ld_trail h_first h_last extra "
-    "extra_first extra_last y ldy kept kept_from m"
-)
 
 
 @lru_cache(maxsize=256)
 def forward_layout(cell, shape, keep, threads):
-    dtype, T, B, _, D, I, H, S, projected = shape
+    dtype, T, B, D, I, H, S, projected = shape
     tile = machine.tiles(cell.gates, dtype)
     size, item = machine.wide(dtype).itemsize, dtype.itemsize
     width = tile.tiles(H) * tile.width
@@ -116,7 +109,7 @@ def forward_layout(cell, shape, keep, threads):
         B, tile.tiles(H), threads // groups, S * width * item, CACHE_BYTES
     )
     numbers = {
-        "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
+        "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
         **_team(row_parts * unit_parts, unit_parts, groups, D),
         **_tiled(cell, tile, H), **compiled.forward_fields(cell, dtype, projected),
     }  # fmt: skip
@@ -130,20 +123,12 @@ def forward_layout(cell, shape, keep, threads):
         scratch |= _gate_tiles(shape, tile, size, item)
     if projected:
         scratch["w_hr_panels"] = (item, machine.depth(H, dtype), tile.padded(S))
-    if projected and not keep:
-        scratch["m"] = (item, B, H)
-    return Layout(FORWARD, D, row_parts, numbers, scratch, FORWARD_GIVEN.split()), row_parts
-
-
-BACKWARD_GIVEN = (
-    "bounds sizes offsets x w_ih w_hh w_hr b_ih b_hh dy lddy dx add dh dextra after "
-    "extra_after m h_first extra_first dw_ih dw_hh dw_hr sums_x sums_h sums_r kept kept_from"
-)
+    return Layout(FORWARD, D, row_parts, numbers, scratch), row_parts
 
 
 @lru_cache(maxsize=256)
 def backward_layout(cell, shape, keep, need_x, threads):
-    dtype, T, B, _, D, I, H, S, projected = shape
+    dtype, T, B, D, I, H, S, projected = shape
     M, tile = cell.gates * H, machine.tiles(cell.gates, dtype)
     size, item = machine.wide(dtype).itemsize, dtype.itemsize
     columns, wide = tile.padded(S), tile.padded(M)
@@ -151,13 +136,14 @@ def backward_layout(cell, shape, keep, need_x, threads):
     capacity, groups = block * B, _groups(D, threads)
     parts = threads // groups
     row_parts, unit_parts = team_grid(B, tile.panels(S), parts, M * S * item, CACHE_BYTES)
-    few = shape.N <= CHUNK and size == item  # so few rows that their products are made at once
+    N = T * B  # rows, at most
+    few = N <= CHUNK and size == item  # so few that their products are made at once
     left, packed = (max(I, H) + 2 * tile.lanes) * CHUNK, CHUNK * tile.panel
     if few:
-        left = (M + 2 * tile.lanes) * (shape.N + tile.lanes)
-        packed = max(shape.N * tile.padded(max(I, H)), packed)
+        left = (M + 2 * tile.lanes) * (N + tile.lanes)
+        packed = max(N * tile.padded(max(I, H)), packed)
     numbers = {
-        "T": T, "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
+        "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
         "few": few, "left_each": left, "packed_each": packed,
         "lddh": columns, "loop_parts": row_parts * unit_parts,
         **_team(parts, unit_parts, groups, D),
@@ -174,7 +160,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
         "packed": (item, parts, packed),
         "strip": (size, parts, max(GROUP * tile.panel, numbers["band"])),
     }
-    if few and shape.N <= BACKWARD_ROWS:
+    if few and N <= BACKWARD_ROWS:
         numbers |= machine.lying(dtype)
     if not few:
         scratch["strips_x"], scratch["strips_h"] = (size, wide, I), (size, wide, S)
@@ -191,7 +177,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
             "xgates": (size, capacity, tile.tiles(H) * tile.width),
             **_gate_tiles(shape, tile, size, item),
         }
-    layout = Layout(BACKWARD, D, row_parts, numbers, scratch, BACKWARD_GIVEN.split())
+    layout = Layout(BACKWARD, D, row_parts, numbers, scratch)
     return layout, row_parts, groups
 
 

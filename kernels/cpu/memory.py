@@ -8,7 +8,6 @@ pages of 2 MB).
 import ctypes
 import threading
 from functools import cache
-from math import prod
 
 import numpy as np
 import torch
@@ -50,10 +49,9 @@ def _madvise():
 def empty(like, *shape):
     """An uninitialised tensor of ``like``'s dtype and device."""
     tensor = like.new_empty(shape)
-    size = prod(shape) * like.itemsize
-    if size >= 2 * PAGE and (madvise := _madvise()):
+    if tensor.nbytes >= 2 * PAGE and (madvise := _madvise()):
         start = -(-tensor.data_ptr() // PAGE) * PAGE
-        end = (tensor.data_ptr() + size) // PAGE * PAGE
+        end = (tensor.data_ptr() + tensor.nbytes) // PAGE * PAGE
         madvise(start, end - start, MADV_HUGEPAGE)  # advice: where it is not taken, nothing is lost
     return tensor
 

@@ -49,7 +49,7 @@ def gradients(cell, x, h, c, w_ih, w_hh, values, after, dh_new, dc_new, needed):
         (x, h, c, w_ih, w_hh, values, after, dh_new, None if c is None else dc_new),
         (rows, state, state, (M, I), (M, H), (B, cell.kept, H), (B, len(cell.after), H), state,
          state),
-        dtype,
+        (dtype,) * 9,
     )  # fmt: skip
     need_x, need_h, need_c, need_ih, need_hh, need_b_ih, need_b_hh = needed
     dx = empty_like(x) if need_x else None

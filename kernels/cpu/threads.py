@@ -45,6 +45,12 @@ class Team:
     def __init__(self, size):
         self.size = size
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
     def run(self, compiled, plan):
         """Run a compiled function on a plan, an array, ``size`` times at once, to the end.
 
@@ -68,18 +74,21 @@ class Team:
             raise RuntimeError(f"fastrnn: the system gave {job[CAME]} of {self.size} threads")
 
 
+ALONE = Team(1)  # the caller: nobody has to be waited for
+
+
 class Teams:
     """Gives out teams. One call at a time has several threads; others meanwhile work alone."""
 
     def __init__(self):
         self.busy = threading.Lock()
 
-    @contextmanager
     def members(self, wanted):
-        """A team of ``wanted`` threads, or of one where they are taken."""
-        if wanted <= 1 or self.busy.locked():
-            yield Team(1)
-            return
+        """A context: a team of ``wanted`` threads, or of one where they are taken."""
+        return ALONE if wanted <= 1 or self.busy.locked() else self._several(wanted)
+
+    @contextmanager
+    def _several(self, wanted):
         # Of two who find it free at once, one waits. To try and then to release would leave it
         # locked for good when a signal handler raises between the two.
         with self.busy:
