@@ -95,8 +95,9 @@ class Layer(torch.autograd.Function):
         dx, dstates, dweights = profiling.layer(
             backends.load(ctx.engine).gradients, " backward", *given, needed[0], need_weights
         )
-        flat = (dx, *dstates, *(g for weights in dweights for g in weights))
-        return *[None] * LEADING, *(g if n else None for g, n in zip(flat, needed, strict=True))
+        flat = sum(dweights, (dx, *dstates))
+        found = [g if n else None for g, n in zip(flat, needed, strict=True)]
+        return *[None] * LEADING, *found
 
 
 def materialized(grads, x, states):

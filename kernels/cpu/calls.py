@@ -40,9 +40,12 @@ def forward(cell, shape, x, steps, directions, states, keep):
         rows = steps.T, steps.bounds(row_parts), *steps.addresses, x.data_ptr()
         kept_at = _kept_at(cell, shape, kept, gates)
         h0s, h_ns = at_each(first, D), at_each(finals[0], D)
-        c0s, c_ns = (at_each(t[0] if t else None, D) for t in (extras, finals[1:]))
-        step = empty(x, D, shape.B, shape.H) if shape.projected and not keep else None
-        ms = at_each(step, D)  # the cell's values of one step, before their projection
+        c0s = c_ns = ms = [0] * D
+        if extras:
+            c0s, c_ns = at_each(extras[0], D), at_each(finals[1], D)
+        if shape.projected and not keep:
+            step = empty(x, D, shape.B, shape.H)  # the cell's values, before their projection
+            ms = at_each(step, D)
         given = []
         for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
             out = y.data_ptr() + d * S * item
@@ -96,8 +99,9 @@ def backward(
         apart = groups if x.dtype == hidden.dtype else D
         dxs = [empty(x, *x.shape) for _ in range(apart)] if need_x else [None] * apart
         kept_at = _kept_at(cell, shape, kept, gates)
-        h0s, c0s = at_each(first, D), at_each(extras[0] if extras else None, D)
-        dhs, dcs = at_each(dh, D), at_each(dextra[0] if dextra else None, D)
+        h0s, dhs, c0s, dcs = at_each(first, D), at_each(dh, D), [0] * D, [0] * D
+        if extras:
+            c0s, dcs = at_each(extras[0], D), at_each(dextra[0], D)
         sums_at = at_each(sums, 3 * D)
         given = []
         for d, (weights, turned, need, dw) in enumerate(

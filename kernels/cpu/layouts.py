@@ -40,8 +40,8 @@ class Shape(NamedTuple):
         first = directions[0]
         projected, H = first.hr is not None, first.hh.shape[0] // cell.gates
         S = first.hr.shape[0] if projected else H
-        T = steps.T and 1 << (steps.T - 1).bit_length()
-        return cls(x.dtype, T, steps.B, len(directions), x.shape[-1], H, S, projected)
+        D, I = len(directions), x.shape[-1]
+        return cls(x.dtype, steps.rounded, steps.B, D, I, H, S, projected)
 
     def threads(self, cell, N):
         """How many threads the work on N rows, in multiply-adds, is worth."""

@@ -31,7 +31,10 @@ def at_each(tensor, count):
     """The addresses of ``tensor[0]`` .. ``tensor[count - 1]``; of zeros for None."""
     if tensor is None:
         return [0] * count
-    first, each = tensor.data_ptr(), tensor.stride(0) * tensor.itemsize
+    first = tensor.data_ptr()
+    if count == 1:
+        return (first,)
+    each = tensor.stride(0) * tensor.itemsize
     return [first + i * each for i in range(count)]
 
 
