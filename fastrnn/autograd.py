@@ -41,7 +41,7 @@ def _unflatten(cell, tensors):
 def save(ctx, *tensors):
     """ctx.save_for_backward, but for None: who looks at what is saved expects tensors."""
     ctx.absent = [i for i, t in enumerate(tensors) if t is None]
-    ctx.save_for_backward(*(t for t in tensors if t is not None) if ctx.absent else tensors)
+    ctx.save_for_backward(*[t for t in tensors if t is not None] if ctx.absent else tensors)
 
 
 def saved(ctx):

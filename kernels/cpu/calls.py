@@ -49,7 +49,7 @@ def forward(cell, shape, x, steps, directions, states, keep):
         given = []
         for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
             out = y.data_ptr() + d * S * item
-            row = [*rows, at(ih), at(b_ih), at(hh), at(b_hh), at(hr)]
+            row = [*rows, *at(ih, b_ih, hh, b_hh, hr)]
             if keep:
                 after, extra_after, m, kept_gates, kept_from = kept_at[d]
                 row += after, S, h0s[d], h_ns[d], extra_after, c0s[d], c_ns[d]
@@ -76,10 +76,7 @@ def backward(
     D, S, M, item = shape.D, shape.S, cell.gates * shape.H, x.itemsize
     dy, *dfinals = grads
     dy = x.new_zeros(*x.shape[:-1], D * S) if dy is None else dy
-    tile, orders = compiled.tiles(cell.gates, x.dtype), _orders(cell)
-    spare = tile.padded(S) - S
-    dh, *dextra = map(_to_begin_with, dfinals, states, (spare, 0))
-    sums = hidden.new_zeros(3 * D, tile.padded(max(M, S)))
+    orders = _orders(cell)
     ordered = [_by_gates(w, orders.x, orders.h) for w in directions]
     dweights = [
         Weights(
@@ -92,7 +89,10 @@ def backward(
         for need in need_weights
     ]
     with TEAM.members(shape.threads(cell, steps.N)) as team:
-        layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, team.size)
+        found = backward_layout(cell, shape, keep, need_x, team.size)
+        layout, row_parts, groups, spare, width = found
+        dh, *dextra = map(_to_begin_with, dfinals, states, (spare, 0))
+        sums = hidden.new_zeros(3 * D, width)
         memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
         # Directions that take turns add to the same dx, unless that would round it twice: results
         # are the same for any number of threads.
@@ -110,10 +110,11 @@ def backward(
             after, extra_after, m, kept_gates, kept_from = kept_at[d]
             sum_x, sum_h, sum_r = sums_at[3 * d : 3 * d + 3]
             row = [
-                steps.T, bounds, *steps.addresses, at(x), at(weights.ih), at(weights.b_ih),
-                at(weights.hh), at(weights.b_hh), at(weights.hr), at(turned.ih), at(turned.hh),
-                at(dy) + d * S * item, D * S, at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
-                after, extra_after, m, h0s[d], c0s[d], at(dw.ih), at(dw.hh), at(dw.hr),
+                steps.T, bounds, *steps.addresses,
+                *at(x, weights.ih, weights.b_ih, weights.hh, weights.b_hh, weights.hr),
+                *at(turned.ih, turned.hh), dy.data_ptr() + d * S * item, D * S,
+                *at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
+                after, extra_after, m, h0s[d], c0s[d], *at(dw.ih, dw.hh, dw.hr),
                 sum_x if need.ih or need.b_ih else 0, sum_h if need.hh or need.b_hh else 0,
                 sum_r if need.hr else 0, kept_gates, kept_from,
             ]  # fmt: skip
@@ -186,7 +187,7 @@ def _kept_at(cell, shape, kept, gates):
     """
     if not kept:
         return None
-    each, start, found = cell.kept * shape.H * shape.dtype.itemsize, at(kept.get("gates")), []
+    each, start, found = cell.kept * shape.H * shape.dtype.itemsize, at(kept.get("gates"))[0], []
     after, extra_after, m = [at_each(kept.get(n), shape.D) for n in ("after", "extra_after", "m")]
     for d, (step, row, rows) in enumerate(gates):
         found.append((after[d], extra_after[d], m[d], start - row * each, step))

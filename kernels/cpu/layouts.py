@@ -74,7 +74,7 @@ class Shape(NamedTuple):
         """
         N = steps.N
         if keep == Keep.ALL:
-            return [(0, 0, N)] * self.D
+            return ((0, 0, N),) * self.D
         each = self.dtype.itemsize * cell.kept * self.H
         states = sum(prod(shape) * t.itemsize for shape, t in self.kept(cell, N, ()).values())
         half = (each - states / (self.D * N)) / 2
@@ -90,7 +90,7 @@ class Shape(NamedTuple):
                 found.append((step, 0, int(steps.offsets[t] + steps.sizes[t])))
             else:
                 found.append((step, int(steps.offsets[step]), N - int(steps.offsets[step])))
-        return found
+        return tuple(found)
 
 
 @lru_cache(maxsize=256)
@@ -119,6 +119,9 @@ def forward_layout(cell, shape, keep, threads):
 
 @lru_cache(maxsize=256)
 def backward_layout(cell, shape, keep, need_x, threads):
+    """(layout, row parts, groups, numbers behind each gradient of a hidden state, width of the
+    sums of a direction).
+    """
     dtype, T, B, D, I, H, S, projected = shape
     M, tile = cell.gates * H, compiled.tiles(cell.gates, dtype)
     size, item = compiled.wide(dtype).itemsize, dtype.itemsize
@@ -157,7 +160,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
             **_gate_tiles(shape, tile, size, item, 1, capacity),
         }
     layout = Layout(BACKWARD, D, row_parts, numbers, scratch, "kept_from")
-    return layout, row_parts, groups
+    return layout, row_parts, groups, columns - S, tile.padded(max(M, S))
 
 
 def _gate_tiles(shape, tile, size, item, row_parts, rows):

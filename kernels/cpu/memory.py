@@ -22,9 +22,9 @@ _zeros = np.zeros(1024)
 ZEROS = _zeros.__array_interface__["data"][0]
 
 
-def at(tensor):
-    """The address of a tensor that is ours, or that passed the gate; 0 for None."""
-    return 0 if tensor is None else tensor.data_ptr()
+def at(*tensors):
+    """The addresses of tensors that are ours, or that passed the gate; 0 for None."""
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 def at_each(tensor, count):
