@@ -41,7 +41,7 @@ def _unflatten(cell, tensors):
 def save(ctx, *tensors):
     """ctx.save_for_backward, but for None: who looks at what is saved expects tensors."""
     ctx.absent = [i for i, t in enumerate(tensors) if t is None]
-    ctx.save_for_backward(*(t for t in tensors if t is not None) if ctx.absent else tensors)
+    ctx.save_for_backward(*[t for t in tensors if t is not None] if ctx.absent else tensors)
 
 
 def saved(ctx):
@@ -95,8 +95,9 @@ class Layer(torch.autograd.Function):
         dx, dstates, dweights = profiling.layer(
             backends.load(ctx.engine).gradients, " backward", *given, needed[0], need_weights
         )
-        flat = (dx, *dstates, *(g for weights in dweights for g in weights))
-        return *[None] * LEADING, *(g if n else None for g, n in zip(flat, needed, strict=True))
+        flat = sum(dweights, (dx, *dstates))
+        found = [g if n else None for g, n in zip(flat, needed, strict=True)]
+        return *[None] * LEADING, *found
 
 
 def materialized(grads, x, states):

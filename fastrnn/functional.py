@@ -71,8 +71,8 @@ def _ours(name, arguments, keep):
     rows = x.contiguous() if whole_batch else x.reshape(-1, I)
     p = p if training else 0.0
     try:
-        with _cast_no_more(engine, x):
-            y, finals = _stack(engine, cell, rows, steps, directions, states, D, p, dtype, keep)
+        run = _stack_on_gpu if engine == "triton" else _stack
+        y, finals = run(engine, cell, rows, steps, directions, states, D, p, dtype, keep)
     except Refused:
         if backends.asked():
             raise
@@ -106,13 +106,6 @@ def _typed(layers, p, states, x, weights):
         if t is None or t.is_nested:
             return False
     return not isinstance(layers, bool)
-
-
-def _cast_no_more(engine, x):
-    """On GPU what is cast is computed without autocast, as torch does it for cuDNN."""
-    if engine == "triton" and torch.is_autocast_enabled("cuda"):
-        return autocast.off(x)
-    return nullcontext()
 
 
 _mkldnn_enabled = constant(torch._C._get_mkldnn_enabled)
@@ -211,6 +204,12 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
         x, final = run(engine, cell, x, steps, directions[i * D : (i + 1) * D], initial, keep)
         finals.append(final)
     return x, tuple([torch.cat(final) for final in zip(*finals, strict=True)])
+
+
+def _stack_on_gpu(engine, cell, x, *rest):
+    """What is cast is computed without autocast, as torch does it for cuDNN."""
+    with autocast.off(x) if torch.is_autocast_enabled("cuda") else nullcontext():
+        return _stack(engine, cell, x, *rest)
 
 
 def _cast(tensor, dtype, traced):

@@ -59,7 +59,7 @@ def _made_whole(tensor):
         return torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
     if not tensor.numel():
         return tensor.contiguous()
-    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    last = sum([(n - 1) * by for n, by in zip(tensor.shape, tensor.stride(), strict=True)])
     end = (tensor.storage_offset() + last + 1) * tensor.itemsize
     storage = tensor.untyped_storage()
     if storage.nbytes() < end or not tensor.data_ptr():

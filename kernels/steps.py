@@ -25,6 +25,7 @@ class Steps:
         self._remember()
 
     def _remember(self):
+        self.rounded = 1 << (self.T - 1).bit_length()  # T, up to a power of two
         self.addresses = self.sizes.ctypes.data, self.offsets.ctypes.data
         self._bounds = {}
 
@@ -92,7 +93,7 @@ class Traced:
     batch_sizes: (T,), of values unknown; None if dense.
     """
 
-    falling = True
+    falling, rounded = True, None
 
     def __init__(self, T, B, N, batch_sizes=None):
         self.T, self.B, self.N, self.batch_sizes = T, B, N, batch_sizes

@@ -8,7 +8,7 @@ from ctypes import memmove
 import torch
 
 from ..weights import Weights
-from . import compiled, machine
+from . import compiled
 from .layouts import backward_layout, forward_layout
 from .memory import at, at_each, empty, scratch
 from .threads import TEAM
@@ -39,13 +39,16 @@ def forward(cell, shape, x, steps, directions, states, keep):
         rows = steps.T, steps.bounds(row_parts), *steps.addresses, x.data_ptr()
         kept_at = _kept_at(cell, shape, kept, gates)
         h0s, h_ns = at_each(first, D), at_each(finals[0], D)
-        c0s, c_ns = (at_each(t[0] if t else None, D) for t in (extras, finals[1:]))
-        step = empty(x, D, shape.B, shape.H) if shape.projected and not keep else None
-        ms = at_each(step, D)  # the cell's values of one step, before their projection
+        c0s = c_ns = ms = [0] * D
+        if extras:
+            c0s, c_ns = at_each(extras[0], D), at_each(finals[1], D)
+        if shape.projected and not keep:
+            step = empty(x, D, shape.B, shape.H)  # the cell's values, before their projection
+            ms = at_each(step, D)
         given = []
         for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
             out = y.data_ptr() + d * S * item
-            row = [*rows, at(ih), at(b_ih), at(hh), at(b_hh), at(hr)]
+            row = [*rows, *at(ih, b_ih, hh, b_hh, hr)]
             if keep:
                 after, extra_after, m, kept_gates, kept_from = kept_at[d]
                 row += after, S, h0s[d], h_ns[d], extra_after, c0s[d], c_ns[d]
@@ -72,10 +75,6 @@ def backward(
     D, S, M, item = shape.D, shape.S, cell.gates * shape.H, x.itemsize
     dy, *dfinals = grads
     dy = x.new_zeros(*x.shape[:-1], D * S) if dy is None else dy
-    tile = machine.tiles(cell.gates, x.dtype)
-    spare = tile.padded(S) - S
-    dh, *dextra = map(_to_begin_with, dfinals, states, (spare, 0))
-    sums = hidden.new_zeros(3 * D, tile.padded(max(M, S)))
     dweights = [
         Weights(
             empty(hidden, M, shape.I) if need.ih else None,
@@ -87,15 +86,19 @@ def backward(
         for need in need_weights
     ]
     with TEAM.members(shape.threads(cell, steps.N)) as team:
-        layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, team.size)
+        found = backward_layout(cell, shape, keep, need_x, team.size)
+        layout, row_parts, groups, spare, width = found
+        dh, *dextra = map(_to_begin_with, dfinals, states, (spare, 0))
+        sums = hidden.new_zeros(3 * D, width)
         memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
         # Directions that take turns add to the same dx, unless that would round it twice: results
         # are the same for any number of threads.
         apart = groups if x.dtype == hidden.dtype else D
         dxs = [empty(x, *x.shape) for _ in range(apart)] if need_x else [None] * apart
         kept_at = _kept_at(cell, shape, kept, gates)
-        h0s, c0s = at_each(first, D), at_each(extras[0] if extras else None, D)
-        dhs, dcs = at_each(dh, D), at_each(dextra[0] if dextra else None, D)
+        h0s, dhs, c0s, dcs = at_each(first, D), at_each(dh, D), [0] * D, [0] * D
+        if extras:
+            c0s, dcs = at_each(extras[0], D), at_each(dextra[0], D)
         sums_at = at_each(sums, 3 * D)
         given = []
         for d, (weights, need, dw) in enumerate(
@@ -104,10 +107,11 @@ def backward(
             after, extra_after, m, kept_gates, kept_from = kept_at[d]
             sum_x, sum_h, sum_r = sums_at[3 * d : 3 * d + 3]
             row = [
-                steps.T, bounds, *steps.addresses, at(x), at(weights.ih), at(weights.b_ih),
-                at(weights.hh), at(weights.b_hh), at(weights.hr),
-                at(dy) + d * S * item, D * S, at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
-                after, extra_after, m, h0s[d], c0s[d], at(dw.ih), at(dw.hh), at(dw.hr),
+                steps.T, bounds, *steps.addresses,
+                *at(x, weights.ih, weights.b_ih, weights.hh, weights.b_hh, weights.hr),
+                dy.data_ptr() + d * S * item, D * S,
+                *at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
+                after, extra_after, m, h0s[d], c0s[d], *at(dw.ih, dw.hh, dw.hr),
                 sum_x if need.ih or need.b_ih else 0, sum_h if need.hh or need.b_hh else 0,
                 sum_r if need.hr else 0, kept_gates, kept_from,
             ]  # fmt: skip
@@ -142,7 +146,7 @@ def _kept_at(cell, shape, kept, gates):
     """
     if not kept:
         return None
-    each, start, found = cell.kept * shape.H * shape.dtype.itemsize, at(kept.get("gates")), []
+    each, start, found = cell.kept * shape.H * shape.dtype.itemsize, at(kept.get("gates"))[0], []
     after, extra_after, m = [at_each(kept.get(n), shape.D) for n in ("after", "extra_after", "m")]
     for d, (step, row, rows) in enumerate(gates):
         found.append((after[d], extra_after[d], m[d], start - row * each, step))

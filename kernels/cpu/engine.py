@@ -1,5 +1,7 @@
 """The CPU engine: a layer forward, and its gradients, as a few calls of compiled functions."""
 
+from functools import lru_cache
+
 import torch
 
 from ..gate import take, whole
@@ -48,32 +50,33 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     """
     shape = Shape.of(cell, x, steps, directions, states)
     gates = shape.gates(cell, keep, steps)
-    expected = shape.kept(cell, steps.N, gates)
+    rows = (steps.T, steps.B) if steps.dense and x.dim() == 3 else (steps.N,)
+    names, *expected = _expected(cell, shape, steps.N, rows, gates)
     tensors = (*sum(directions, (x, *states)), *grads, *kept)
-    found = take(tensors, *_expected(cell, shape, steps, x, expected.values()))
+    found = take(tensors, *expected)
     if found is not tensors:
         x, directions, states, others = _apart(cell, shape, found)
         grads, kept = others[: len(grads)], others[len(grads) :]
-    kept = dict(zip(expected, kept, strict=True))
+    kept = dict(zip(names, kept, strict=True))
     given = x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
     return calls.backward(cell, shape, *given)
 
 
-def _expected(cell, shape, steps, x, kept):
-    """The shapes and the dtypes of x, the states, the weights, the gradients of the output and of
-    the final states, and what is kept, of which ``kept`` are those.
+@lru_cache(maxsize=256)
+def _expected(cell, shape, N, rows, gates):
+    """(names of what is kept, shapes, dtypes), the latter two of x, the states, the weights, the
+    gradients of the output and of the final states, and what is kept.
+
+    rows: the shape of x without its columns; gates: as from ``Shape.gates``.
     """
     dtype, wide, D, M = shape.dtype, machine.wide(shape.dtype), shape.D, cell.gates * shape.H
-    rows = (steps.T, steps.B) if steps.dense and x.dim() == 3 else (steps.N,)
     ends = [(D, shape.B, width) for width in (shape.S, shape.H)[: cell.states]]
     weights = (M, shape.I), (M, shape.S), (M,), (M,), (shape.S, shape.H)
-    shapes = [(*rows, shape.I), *ends, *weights * D, (*rows, D * shape.S), *ends]
+    kept = shape.kept(cell, N, gates)
+    sizes, kinds = zip(*kept.values(), strict=True)
+    shapes = [(*rows, shape.I), *ends, *weights * D, (*rows, D * shape.S), *ends, *sizes]
     count = len(ends) + len(weights) * D
-    dtypes = [dtype, *[wide] * count, dtype, *[wide] * len(ends)]
-    for size, kind in kept:
-        shapes.append(size)
-        dtypes.append(kind)
-    return shapes, dtypes
+    return tuple(kept), shapes, [dtype, *[wide] * count, dtype, *[wide] * len(ends), *kinds]
 
 
 def _apart(cell, shape, tensors):

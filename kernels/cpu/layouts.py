@@ -44,8 +44,8 @@ class Shape(NamedTuple):
         first = directions[0]
         projected, H = first.hr is not None, first.hh.shape[0] // cell.gates
         S = first.hr.shape[0] if projected else H
-        T = steps.T and 1 << (steps.T - 1).bit_length()
-        return cls(x.dtype, T, steps.B, len(directions), x.shape[-1], H, S, projected)
+        D, I = len(directions), x.shape[-1]
+        return cls(x.dtype, steps.rounded, steps.B, D, I, H, S, projected)
 
     def threads(self, cell, N):
         """How many threads the work on N rows, in multiply-adds, is worth."""
@@ -78,7 +78,7 @@ class Shape(NamedTuple):
         """
         N = steps.N
         if keep == Keep.ALL:
-            return [(0, 0, N)] * self.D
+            return ((0, 0, N),) * self.D
         each = self.dtype.itemsize * cell.kept * self.H
         states = sum(prod(shape) * t.itemsize for shape, t in self.kept(cell, N, ()).values())
         half = (each - states / (self.D * N)) / 2
@@ -94,7 +94,7 @@ class Shape(NamedTuple):
                 found.append((step, 0, int(steps.offsets[t] + steps.sizes[t])))
             else:
                 found.append((step, int(steps.offsets[step]), N - int(steps.offsets[step])))
-        return found
+        return tuple(found)
 
 
 @lru_cache(maxsize=256)
@@ -128,10 +128,14 @@ def forward_layout(cell, shape, keep, threads):
 
 @lru_cache(maxsize=256)
 def backward_layout(cell, shape, keep, need_x, threads):
+    """(layout, row parts, groups, numbers behind each gradient of a hidden state, width of the
+    sums of a direction).
+    """
     dtype, T, B, D, I, H, S, projected = shape
     M, tile = cell.gates * H, machine.tiles(cell.gates, dtype)
     size, item = machine.wide(dtype).itemsize, dtype.itemsize
     columns, wide = tile.padded(S), tile.padded(M)
+    whole = -(-S // tile.lanes) * tile.lanes  # columns of S in whole registers
     block = max(1, min(T, CHUNK // B))
     capacity, groups = block * B, _groups(D, threads)
     parts = threads // groups
@@ -145,7 +149,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
     numbers = {
         "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
         "few": few, "left_each": left, "packed_each": packed,
-        "lddh": columns, "loop_parts": row_parts * unit_parts,
+        "lddh": whole, "loop_parts": row_parts * unit_parts,
         **_team(parts, unit_parts, groups, D),
         **_tiled(cell, tile, H),
         **compiled.backward_fields(cell, dtype, projected, keep == Keep.STATES),
@@ -178,7 +182,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
             **_gate_tiles(shape, tile, size, item),
         }
     layout = Layout(BACKWARD, D, row_parts, numbers, scratch)
-    return layout, row_parts, groups
+    return layout, row_parts, groups, whole - S, tile.padded(max(M, S))
 
 
 def _tiled(cell, tile, H):

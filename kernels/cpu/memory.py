@@ -22,16 +22,19 @@ _zeros = np.zeros(1024)
 ZEROS = _zeros.__array_interface__["data"][0]
 
 
-def at(tensor):
-    """The address of a tensor that is ours, or that passed the gate; 0 for None."""
-    return 0 if tensor is None else tensor.data_ptr()
+def at(*tensors):
+    """The addresses of tensors that are ours, or that passed the gate; 0 for None."""
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 def at_each(tensor, count):
     """The addresses of ``tensor[0]`` .. ``tensor[count - 1]``; of zeros for None."""
     if tensor is None:
         return [0] * count
-    first, each = tensor.data_ptr(), tensor.stride(0) * tensor.itemsize
+    first = tensor.data_ptr()
+    if count == 1:
+        return (first,)
+    each = tensor.stride(0) * tensor.itemsize
     return [first + i * each for i in range(count)]
 
 
