@@ -47,10 +47,12 @@ def _ours(name, arguments, keep):
     cell = CELLS[name]
     states = (hx,) if cell.states == 1 else hx
     flags = type(bias) is type(training) is type(bidirectional) is type(batch_first) is bool
-    if not (flags and _typed(layers, p, states, x, weights)) or x.dim() != (2 if packed else 3):
+    if not (flags and _typed(layers, p, states, x, weights)):
         return None
-    D, traced = 2 if bidirectional else 1, tracing(x)
-    T, I = batch_sizes.shape[0] if packed else x.shape[1 if batch_first else 0], x.shape[-1]
+    sizes, D, traced = x.shape, 2 if bidirectional else 1, tracing(x)
+    if len(sizes) != (2 if packed else 3):
+        return None
+    T, I = batch_sizes.shape[0] if packed else sizes[1 if batch_first else 0], sizes[-1]
     engine = backends.choose((x, *states, *weights), False, (cell, T, D), traced).name
     torch_serves = engine == "torch" or not x.numel()
     if torch_serves or len(states) != cell.states or (packed and not _counts(batch_sizes, traced)):
@@ -80,9 +82,10 @@ def _ours(name, arguments, keep):
     if not packed:
         y = y if y.dim() == 3 else y.view(T, steps.B, -1)
         y = y.transpose(0, 1) if batch_first else y
-    dtypes = dtypes or (x.dtype,) * (1 + len(states))
-    found = zip((y, *finals), dtypes, strict=True)
-    return tuple([t if t.dtype == d else t.to(d) for t, d in found])
+    if dtypes is None:
+        dtype = x.dtype
+        return tuple([t if t.dtype == dtype else t.to(dtype) for t in (y, *finals)])
+    return tuple([t.to(d) for t, d in zip((y, *finals), dtypes, strict=True)])
 
 
 def _steps(T, x, batch_sizes, states, traced):

@@ -14,6 +14,7 @@ import torch
 from torch.utils import deterministic
 
 PAGE = 2 * 2**20
+LARGE = 2 * PAGE  # bytes from which on large pages are asked for
 SCRATCH = 256 * 2**20  # bytes that a thread holds on to at most
 MADV_HUGEPAGE = 14  # Linux, <asm-generic/mman-common.h>
 # The address of more zeros, of any dtype, than any tile is wide, to start sums from. They are not
@@ -51,8 +52,8 @@ def _madvise():
 
 def empty(like, *shape):
     """An uninitialised tensor of ``like``'s dtype and device."""
-    tensor = like.new_empty(shape)
-    if tensor.nbytes >= 2 * PAGE and (madvise := _madvise()):
+    tensor = like.new_empty(*shape)
+    if tensor.nbytes >= LARGE and (madvise := _madvise()):
         start = -(-tensor.data_ptr() // PAGE) * PAGE
         end = (tensor.data_ptr() + tensor.nbytes) // PAGE * PAGE
         madvise(start, end - start, MADV_HUGEPAGE)  # advice: where it is not taken, nothing is lost

@@ -72,12 +72,11 @@ class Layout:
 
     def fill(self, memory, given):
         """A new plan; memory: the address of the scratch; given: a list for each direction."""
-        memory = _aligned(memory)
         seen, template = self.placed  # mostly the scratch is where it was
         if seen != memory:
-            template = self.template[:]
+            start, template = _aligned(memory), self.template[:]
             for field, offset in self.scratch:
-                template[field] = memory + offset
+                template[field] = start + offset
             self.placed = memory, template
         plan = template[:]
         start = plan.buffer_info()[0]
