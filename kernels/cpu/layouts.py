@@ -134,21 +134,14 @@ def backward_layout(cell, shape, keep, need_x, threads):
     dtype, T, B, D, I, H, S, projected = shape
     M, tile = cell.gates * H, machine.tiles(cell.gates, dtype)
     size, item = machine.wide(dtype).itemsize, dtype.itemsize
-    columns, wide = tile.padded(S), tile.padded(M)
+    columns = tile.padded(S)
     whole = -(-S // tile.lanes) * tile.lanes  # columns of S in whole registers
     block = max(1, min(T, CHUNK // B))
     capacity, groups = block * B, _groups(D, threads)
     parts = threads // groups
     row_parts, unit_parts = team_grid(B, tile.panels(S), parts, M * S * item, CACHE_BYTES)
-    N = T * B  # rows, at most
-    few = N <= CHUNK and size == item  # so few that their products are made at once
-    left, packed = (max(I, H) + 2 * tile.lanes) * CHUNK, CHUNK * tile.panel
-    if few:
-        left = (M + 2 * tile.lanes) * (N + tile.lanes)
-        packed = max(N * tile.padded(max(I, H)), packed)
     numbers = {
         "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
-        "few": few, "left_each": left, "packed_each": packed,
         "lddh": whole, "loop_parts": row_parts * unit_parts,
         **_team(parts, unit_parts, groups, D),
         **_tiled(cell, tile, H),
@@ -160,20 +153,13 @@ def backward_layout(cell, shape, keep, need_x, threads):
         "hidden": (item, 2, capacity, S),
         "extra": (size, 2, capacity, cell.states - 1, H),
         "w_hh_panels": (item, machine.depth(M, dtype), columns),
-        "left": (item, parts, left),
-        "packed": (item, parts, packed),
         "strip": (size, parts, max(GROUP * tile.panel, numbers["band"])),
     }
-    if few and N <= BACKWARD_ROWS:
-        numbers |= machine.lying(dtype)
-    if not few:
-        scratch["strips_x"], scratch["strips_h"] = (size, wide, I), (size, wide, S)
     if need_x:
         scratch["w_ih_panels"] = (item, machine.depth(M, dtype), tile.padded(I))
     if projected:
         scratch["dp"] = (item, 2, capacity, S)
         scratch["w_hr_panels"] = (item, machine.depth(S, dtype), tile.padded(H))
-        scratch["strips_r"] = (size, columns, H)
     if keep == Keep.STATES:
         numbers["recompute"] = 1
         scratch |= {
@@ -181,8 +167,32 @@ def backward_layout(cell, shape, keep, need_x, threads):
             "xgates": (size, capacity, tile.tiles(H) * tile.width),
             **_gate_tiles(shape, tile, size, item),
         }
+    for more, field in zip(_for_weights(cell, shape, tile, parts), (numbers, scratch), strict=True):
+        field |= more
     layout = Layout(BACKWARD, D, row_parts, numbers, scratch)
     return layout, row_parts, groups, whole - S, tile.padded(max(M, S))
+
+
+def _for_weights(cell, shape, tile, parts):
+    """The fields, and the scratch, that the gradients of the weights are made with."""
+    dtype, T, B, _, I, H, S, projected = shape
+    size, item, M, N = machine.wide(dtype).itemsize, dtype.itemsize, cell.gates * H, T * B
+    few = N <= CHUNK and size == item
+    if few:  # all at once: N is at least the number of rows
+        left = (M + 2 * tile.lanes) * (N + tile.lanes)
+        packed = max(N * tile.padded(max(I, H)), CHUNK * tile.panel)
+    else:
+        left, packed = (max(I, H) + 2 * tile.lanes) * CHUNK, CHUNK * tile.panel
+    numbers = {"few": few, "left_each": left, "packed_each": packed}
+    scratch = {"left": (item, parts, left), "packed": (item, parts, packed)}
+    if few and N <= BACKWARD_ROWS:
+        numbers |= machine.lying(dtype)
+    if not few:
+        wide = tile.padded(M)
+        scratch |= {"strips_x": (size, wide, I), "strips_h": (size, wide, S)}
+        if projected:
+            scratch["strips_r"] = (size, tile.padded(S), H)
+    return numbers, scratch
 
 
 def _tiled(cell, tile, H):
