@@ -49,10 +49,10 @@ class Steps:
 
         Each part has as many rows in all.
         """
-        if parts not in self._bounds:
-            bounds = array("q", self._begins(parts))
-            self._bounds[parts] = bounds, bounds.buffer_info()[0]
-        return self._bounds[parts][1]
+        found = self._bounds.get(parts)
+        if found is None:  # of threads that come at once all take what the first has put there
+            found = self._bounds.setdefault(parts, array("q", self._begins(parts)))
+        return found.buffer_info()[0]
 
     def _begins(self, parts):
         lengths = np.searchsorted(-self.sizes, -np.arange(self.B))  # steps with size > b

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from against_torch import EVERY_KIND, KINDS, build
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import fastrnn
+from fastrnn.kernels import steps as layouts_of_rows
 from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.cpu import layouts
 
@@ -48,6 +50,48 @@ def test_lying_or_packed(kind, size, dtype, lie, threads):
         assert ours.equal(packed)
 
 
+MANY_UNITS = [
+    {"T": 8, "B": 1, "H": 256},
+    {"T": 40, "B": 1, "H": 64},
+    {"T": 3, "B": 1, "H": 128, "num_layers": 2},
+    {"T": 9, "B": 2, "H": 256, "lengths": [9, 1]},  # a step with one row left
+]
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("sizes", MANY_UNITS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_threads_that_share_the_units(kind, sizes, dtype, monkeypatch):
+    """Each makes of the gradient of the state what it reads itself: no other would wait for it."""
+    monkeypatch.setattr(layouts, "MIN_WORK", 0)
+    options = dict(sizes)
+    T, B, H, lengths = (options.pop(name, None) for name in ("T", "B", "H", "lengths"))
+    layer = build(fastrnn, kind, H, H, dtype=dtype, **options)
+    one_thread_or_two(layer, torch.randn(T, B, H, dtype=dtype, requires_grad=True), lengths)
+
+
+def one_thread_or_two(layer, x, lengths=None):
+    """The gradients of both are the same, again and again."""
+    results = []
+    for threads in 1, *[2] * 5:
+        torch.set_num_threads(threads)
+        results.append(gradients_of_output(layer, x, lengths))
+    for result in results[1:]:
+        assert all(a.equal(b) for a, b in zip(result, results[0], strict=True))
+
+
+def gradients_of_output(layer, x, lengths):
+    y, _ = layer(x if lengths is None else pack_padded_sequence(x, lengths))
+    y = y if lengths is None else y.data
+    return torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])
+
+
+def test_projected_units_that_threads_share(monkeypatch):
+    monkeypatch.setattr(layouts, "MIN_WORK", 0)
+    layer = fastrnn.LSTM(64, 256, proj_size=128)
+    one_thread_or_two(layer, torch.randn(8, 1, 64, requires_grad=True))
+
+
 @EVERY_KIND
 @pytest.mark.parametrize("options", [{"bias": False}, {"num_layers": 2}], ids=str)
 def test_options(kind, options, lie):
@@ -83,3 +127,18 @@ def test_a_stream_in_chunks(kind, dtype, chunks):
 
 def states(hx):
     return hx if isinstance(hx, tuple) else (hx,)
+
+
+def test_where_rows_are_shared_stays_where_it_is(monkeypatch):
+    """A plan holds the address: a thread that comes at the same time must not replace it."""
+    steps, begins, met = layouts_of_rows.packed(torch.tensor([3, 2])), [], []
+    compute = steps._begins
+
+    def as_another_does(parts):
+        if not met:
+            met.append(True)
+            begins.append(steps.bounds(parts))
+        return compute(parts)
+
+    monkeypatch.setattr(steps, "_begins", as_another_does)
+    assert [steps.bounds(2)] == begins

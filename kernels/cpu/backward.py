@@ -115,11 +115,11 @@ def step(p, rank, turn, first, last, offset, kept, slot, scratch):
     turn = rendezvous(p, rank, turn)
     depth, ld = p.gates * p.H, p.dgates_each * p.H
     dgates = p.dgates + ((slot + first) * ld + p.first_h * p.H) * p.item
-    panel = panel_for(p, last - first, p.S)
-    low, high = share(up(p.S, panel), unit_part, p.unit_parts)
-    for i in range(low, high):
-        dh, wide = p.dh + (first * p.lddh + i * panel) * p.size, filled(p, p.S, i, panel)
-        b, ldb = panel_at(p, p.w_hh_panels, p.w_hh, p.S, depth, i, panel)
+    # its own units and no others: nobody waits before the next step reads them
+    end, panel = min(state_high * p.panel, p.S), panel_for(p, last - first, p.S)
+    for column in range(state_low * p.panel, end, panel):
+        dh, wide = p.dh + (first * p.lddh + column) * p.size, up(min(panel, end - column), p.lanes)
+        b, ldb = panel_at(p, p.w_hh_panels, p.w_hh, p.S, depth, column)
         multiply(p, last - first, wide, depth, dgates, ld, b, ldb, dh, p.lddh, dh, p.lddh)
     return turn
 

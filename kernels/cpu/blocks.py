@@ -78,13 +78,14 @@ def line_bytes(p):
 
 
 @inline
-def panel_at(p, panels, weights, columns, depth, i, panel):
-    """(address, bytes from one step of K to the next) of columns i * panel and those behind it of
-    a (depth, columns) matrix: in ``panels``, or, where it is not packed, as ``weights`` lie.
+def panel_at(p, panels, weights, columns, depth, column):
+    """(address, bytes from one step of K to the next) of a column, where a panel begins, and those
+    behind it of a (depth, columns) matrix: in ``panels``, or, where it is not packed, as
+    ``weights`` lie.
     """
     if p.lying and not ragged(p, columns):
-        return weights + i * panel * p.size, columns * p.size
-    return panels + i * panel_bytes(p, depth), line_bytes(p)
+        return weights + column * p.size, columns * p.size
+    return panels + quotient(column, p.panel) * panel_bytes(p, depth), line_bytes(p)
 
 
 @inline

@@ -8,12 +8,11 @@ pickles.
 """
 
 import ctypes
-import gc
 import hashlib
 import os
 import threading
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial, wraps
 from types import FunctionType
 
@@ -111,25 +110,12 @@ def _compile(emit, root, key, announced):
         raise Refused("numba", f"{why} since an earlier call")
     if announced:
         cache.say(f"compiling {announced} for this CPU, once")
-    with _uncollected():
-        modules, names = emit()
-        outside, object_code = _translate(modules, names)
+    modules, names = emit()
+    outside, object_code = _translate(modules, names)
     if root is not None:
         head = "\1".join("\0".join(each) for each in (names, outside))
         cache.write(root, key, head.encode() + b"\n" + object_code)
     return Linked(names).with_code(object_code)
-
-
-@contextmanager
-def _uncollected():
-    """Without Python's garbage collector, which takes a fifth of the time to find nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _translate(modules, names):

@@ -16,7 +16,7 @@ def matmul(p, rows, depth, d, ldd, panels, matrix, columns, c, add, strip):
     panel = panel_for(p, rows, columns)
     for i in range(up(columns, panel)):
         wide, at = min(panel, columns - i * panel), c + i * panel * p.item
-        b, ldb = panel_at(p, panels, matrix, columns, depth, i, panel)
+        b, ldb = panel_at(p, panels, matrix, columns, depth, i * panel)
         for first in range(0, rows, GROUP):
             count, here = min(GROUP, rows - first), d + first * ldd * p.item
             multiply(
