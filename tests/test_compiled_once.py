@@ -10,7 +10,7 @@ import pytest
 from conftest import run_python
 
 from fastrnn.kernels import cpu
-from fastrnn.kernels.cpu import pieces, tiles
+from fastrnn.kernels.cpu import blocks, pieces, recompute, tiles
 
 SCRIPT = """
 import json, torch, fastrnn
@@ -77,10 +77,10 @@ def test_a_further_dtype_compiles_no_loop(found):
 
 def test_what_only_some_layers_need(found):
     recomputing, projected, again = found[4:]
-    assert names(recomputing) == {"recall"}
+    assert names(recomputing) == {"recall", "pack_again", "compute_again"}
     assert names(projected) == {"put_projected", "take_projected"}
     assert not again
-    assert not names(found[0]) & {"recall", "put_projected", "take_projected"}
+    assert not names(found[0]) & (names(recomputing) | names(projected))
 
 
 def test_how_much_is_compiled(found):
@@ -92,6 +92,8 @@ def test_how_much_is_compiled(found):
 
 LOOPS = ["forward", "backward", "products", "recompute", "blocks"]
 CALLED = {"cell": (tiles.apply, tiles.differentiate), "recall": (tiles.recall,)}
+CALLED |= {"product": (blocks.product,), "pack_again": (recompute.pack_again,)}
+CALLED |= {"compute_again": (recompute.compute_again,)}
 
 
 @pytest.mark.parametrize("module", LOOPS)

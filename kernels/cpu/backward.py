@@ -13,6 +13,7 @@ from .blocks import (
     gemm,
     line_bytes,
     meet_all,
+    multiply,
     panel_at,
     panel_bytes,
     panel_for,
@@ -25,13 +26,13 @@ from .integers import call, copy, integer
 from .products import GROUP
 
 # specialised
-multiply = accumulate = at_once = lay_down = matmul = pack_gates = recompute = None
+accumulate = at_once = lay_down = matmul = None
 
 
 def pack_weights(p, rank):
     """This thread's share of all the panels."""
     if p.recompute:
-        pack_gates(p, rank)
+        call(p.pack_again, p.self, rank)
     panel, depth = p.panel, p.gates * p.H
     pack_where_wanted(p, rank, p.w_hh, depth, p.S, p.w_hh_panels)
     if p.dx:
@@ -170,7 +171,7 @@ def direction(p, rank):
         if p.recompute and begin < p.kept_from:
             kept = p.recalled - base * p.keeps * p.H * p.item  # that row 0 would have
             meet_all(p, meetings + 1)  # the states before the block's rows are there
-            recompute(p, rank, base, block_rows, slot, scratch)
+            call(p.compute_again, p.self, rank, base, block_rows, slot, scratch)
             meet_all(p, meetings + 2)
             meetings += 2
         for s in range(last, begin - 1 if stepping else last, -1):

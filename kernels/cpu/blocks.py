@@ -10,7 +10,8 @@ y and hidden states, what is kept, gradients of these, and panels. The two diffe
 """
 
 from .front import inline
-from .integers import call, integer, quotient, smaller
+from .integers import call, integer, quotient, smaller, viewed
+from .plan import FORWARD
 from .sync import barrier, ticket
 
 # Where counters lie (plan.py): tickets first, then one for all threads, then one a row part.
@@ -18,6 +19,7 @@ MEETING, GROUPS, LINE = 64, 128, 64
 # Rows of a panel at a time: the next rows of A find these 64 KB near, and sums are not so long that
 # they gather more rounding errors than torch's.
 DEEP = 256
+view_shared = viewed(FORWARD)  # what it shares with backward's plan lies at the same places
 WIDTHS = 32  # places in the table of kernels for one number of rows: one for each width of a tile
 # Specialised: the plan's record.
 view = direction = None
@@ -95,11 +97,19 @@ def gemm(p, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc):
     call(kernel, depth, a, lda, b, ldb, init, ldi, c, ldc)
 
 
+@inline
 def multiply(p, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc):
+    """c[:rows] = init + a @ b; see ``product``."""
+    call(p.product, p.self, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc)
+
+
+def product(plan, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc):
     """c[:rows] = init + a @ b, in even blocks of rows and even pieces of K.
 
-    ``width``: registers of b that are wanted; ``ldb``: bytes from one step of K to the next.
+    ``width``: registers of b that are wanted; ``ldb``: bytes from one step of K to the next. Called
+    through its address: so it is compiled once, and not wherever there is a product.
     """
+    p = view_shared(plan)
     size, item, k_step = p.size, p.item, p.k_step
     blocks, pieces = up(rows, p.tall), up(depth, DEEP)
     for piece in range(pieces):

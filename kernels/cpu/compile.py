@@ -112,10 +112,13 @@ def _compile(emit, root, key, announced):
         cache.say(f"compiling {announced} for this CPU, once")
     modules, names = emit()
     outside, object_code = _translate(modules, names)
+    linked = Linked(names)
+    if unknown := [name for name in outside if not binding.address_of_symbol(name)]:
+        raise RuntimeError(f"compiled code needs what is nowhere: {', '.join(unknown)}")
     if root is not None:
         head = "\1".join("\0".join(each) for each in (names, outside))
         cache.write(root, key, head.encode() + b"\n" + object_code)
-    return Linked(names).with_code(object_code)
+    return linked.with_code(object_code)
 
 
 def _translate(modules, names):
@@ -178,12 +181,13 @@ def specialise(functions, names, label, depends, facts, entries=1, aloud=False):
 
 def _emit(functions, names, entries):
     names, found, last = {"min": smaller, "max": larger, **names}, [], len(functions) - entries
+    seen = set()
     for i, function in enumerate(functions):
         bound = rebind(function, names)
         if i < last:
             names[function.__name__] = front.njit(bound, getattr(function, "inlined", False))
         else:
-            found += front.modules(bound, function.__name__)
+            found += front.modules(bound, function.__name__, seen)
     return found, [function.__name__ for function in functions[last:]]
 
 

@@ -88,6 +88,7 @@ def _facts(cell, dtype):
         "first_h": _dgates(cell) - cell.gates,
         "band": registers().count // 2 * tile.lanes,
         "kernels": kernels(tile.vectors, dtype),
+        **_product(),
     }
 
 
@@ -105,7 +106,7 @@ def forward_fields(cell, dtype, projected):
 
 
 @cache
-def backward_fields(cell, dtype, projected, recompute):
+def backward_fields(cell, dtype, projected, again):
     """As ``forward_fields``, for a backward plan."""
     found = {
         **_facts(cell, dtype),
@@ -114,8 +115,9 @@ def backward_fields(cell, dtype, projected, recompute):
         **(moving(dtype, "take_projected") if projected else {}),
         "cell": _tile((cell_tiles.differentiate_at, cell_tiles.differentiate), cell, dtype),
     }
-    if recompute:
+    if again:
         found["recall"] = _tile((cell_tiles.recall_of, cell_tiles.recall), cell, dtype)
+        found |= _again()
     return found
 
 
@@ -123,8 +125,7 @@ def backward_fields(cell, dtype, projected, recompute):
 def forward():
     """The forward time loop, of every cell and dtype."""
     loop = forward_loop
-    functions = [loop.pack_gates, loop.as_they_lie, loop.project_inputs, loop.project_block]
-    functions += [loop.project_hidden, loop.recurrent_gates, loop.step, loop.direction]
+    functions = [*FORWARD_GATES, loop.project_block, loop.project_hidden, loop.step, loop.direction]
     return _loop("forward", functions, FORWARD)
 
 
@@ -132,18 +133,33 @@ def forward():
 def backward():
     """The backward time loop, with its products, of every cell and dtype."""
     loop = backward_loop
-    functions = [forward_loop.pack_gates, forward_loop.as_they_lie, forward_loop.project_inputs]
-    functions += [forward_loop.recurrent_gates, recompute.recompute]
-    functions += [products.matmul, products.accumulate, products.at_once, products.lay_down]
+    functions = [products.matmul, products.accumulate, products.at_once, products.lay_down]
     functions += [loop.pack_where_wanted, loop.pack_weights, loop.copy_rows, loop.gather]
     functions += [loop.project_back, loop.step, loop.products, loop.direction]
     return _loop("backward", functions, BACKWARD)
 
 
+FORWARD_GATES = [forward_loop.pack_gates, forward_loop.as_they_lie, forward_loop.project_inputs]
+FORWARD_GATES += [forward_loop.recurrent_gates]
+
+
 def _loop(name, functions, record):
     names = {"view": viewed(record), "PLAN": record.itemsize}
-    functions = [blocks.multiply, *functions, blocks.every_direction]
+    functions = [*functions, blocks.every_direction]
     return Compiled(specialise(functions, names, f"the {name} loop", [SOURCES], None))
+
+
+@cache
+def _product():
+    """{name: address} of the product that the loops share."""
+    return specialise([blocks.product], {}, "the loops' product", [SOURCES], None).addresses
+
+
+@cache
+def _again():
+    """{name: address} of what computes anew what forward did not keep."""
+    functions = [*FORWARD_GATES, recompute.pack_again, recompute.compute_again]
+    return specialise(functions, {}, "forward's gates again", [SOURCES], None, 2).addresses
 
 
 @cache

@@ -10,12 +10,22 @@ Threads form a grid of row parts x unit parts. Those with the same rows (``bound
 at a barrier in every step; those with different rows never meet.
 """
 
-from .blocks import DEEP, GROUPS, LINE, filled, gemm, line_bytes, meet_all, panel_bytes, share, up
+from .blocks import (
+    DEEP,
+    GROUPS,
+    LINE,
+    filled,
+    gemm,
+    line_bytes,
+    meet_all,
+    multiply,
+    panel_bytes,
+    share,
+    up,
+)
 from .front import inline
 from .integers import call, integer, quotient
 from .sync import barrier
-
-multiply = None  # specialised, as all functions here that are not inlined
 
 
 @inline

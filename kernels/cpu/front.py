@@ -86,17 +86,20 @@ def inline(function):
     return njit(function, inline=True)
 
 
-def modules(function, name):
-    """The LLVM modules of a function of int64s, as the C function ``name``, and all it calls."""
+def modules(function, name, seen):
+    """The LLVM modules of a function of int64s, as the C function ``name``, and all it calls.
+
+    Without the libraries in ``seen``, to which it adds its own.
+    """
     dispatcher = njit(function)
     arguments = (numba.int64,) * function.__code__.co_argcount
     dispatcher.compile(arguments)
     result = dispatcher.overloads[arguments]
-    found, seen, waiting = [_entry(result.fndesc, name)], set(), [result.library]
+    found, waiting = [_entry(result.fndesc, name)], [result.library]
     while waiting:
         library = waiting.pop()
-        if isinstance(library, Gathered) and id(library) not in seen:
-            seen.add(id(library))
+        if isinstance(library, Gathered) and library not in seen:
+            seen.add(library)
             found += library.modules
             waiting += library.called
     return found

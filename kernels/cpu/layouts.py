@@ -207,7 +207,7 @@ def _lies_forward(cell, shape):
     """Whether forward multiplies with the weights as they lie."""
     if machine.wide(shape.dtype) != shape.dtype:
         return False
-    passes = shape.T * -(-shape.B // machine.lying(shape.dtype)["lying_rows"])
+    passes = shape.T * -(-shape.B // machine.lying_rows(shape.dtype))
     weights = cell.gates * shape.H * (shape.I + shape.S) * shape.dtype.itemsize
     return passes <= PASSES * (2 if weights >= FAR_BYTES else 1)
 

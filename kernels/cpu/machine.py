@@ -60,11 +60,15 @@ def kernels(vectors, dtype):
     return _held(table(found.addresses.values(), shapes), found)
 
 
+def lying_rows(dtype):
+    """How many rows of a batch a reading of weights as they lie serves."""
+    return lying_kernels.max_rows(registers().count, factors_of(dtype).vec.lanes)
+
+
 @cache
 def lying(dtype):
     """The fields of a plan whose weights are multiplied as they lie."""
-    vec, host = factors_of(dtype).vec, registers()
-    rows = lying_kernels.max_rows(host.count, vec.lanes)
+    vec, rows = factors_of(dtype).vec, lying_rows(dtype)
     label = f"products of {name_of(dtype)} with weights as they lie"
     found = code(label, [SOURCES], None, partial(lying_kernels.emit_lying, vec, rows))
     address = _held(lying_kernels.table(found.addresses.values()), found)

@@ -26,7 +26,7 @@ SHARED = (
     "b_ih_tiles w_hh_tiles b_hh_tiles w_hr_panels xgates "
     "size item lanes tall vectors panel k_step "
     "gates units width padded gates_last extras keeps dgates_each first_h "
-    "kernels cell pack spread lying lying_rows band self "
+    "kernels product cell pack spread lying lying_rows band self "
 )
 # Then, first of those that differ from call to call, steps and where the sequence's rows are; the
 # input and the weights.
@@ -38,6 +38,7 @@ FORWARD = record(
 BACKWARD = record(
     SHARED + "recompute recalled loop_parts lddh dgates hidden extra dp capacity w_ih_panels "
     "w_hh_panels strips_x strips_h strips_r left packed strip left_each packed_each few recall "
+    "pack_again compute_again "
     "take_projected put_rows stand_up pack_and_sum lay_down "
     + GIVEN + "dy lddy dx add dh dextra after extra_after m h_first extra_first dw_ih dw_hh dw_hr "
     "sums_x sums_h sums_r kept kept_from"

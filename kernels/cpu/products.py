@@ -3,12 +3,11 @@
 d is (rows, M), one gradient a row; every product is one with d.
 """
 
-from .blocks import filled, line_bytes, panel_at, panel_for, ragged, share, up
+from .blocks import filled, line_bytes, multiply, panel_at, panel_for, ragged, share, up
 from .integers import call
 from .pieces import CHUNK
 
 GROUP = 96  # rows of a product at a time
-multiply = None  # specialised
 
 
 def matmul(p, rows, depth, d, ldd, panels, matrix, columns, c, add, strip):

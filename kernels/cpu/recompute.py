@@ -1,16 +1,24 @@
 """What forward did not keep for backward, computed anew for a block of steps."""
 
 from .blocks import share, up
-from .integers import call
+from .integers import call, viewed
+from .plan import BACKWARD
 
-project_inputs = recurrent_gates = None  # specialised
+pack_gates = project_inputs = recurrent_gates = None  # specialised
+view_backward = viewed(BACKWARD)
 
 
-def recompute(p, rank, first, rows, slot, scratch):
+def pack_again(plan, rank):
+    """This thread's share of forward's panels."""
+    pack_gates(view_backward(plan), rank)
+
+
+def compute_again(plan, rank, first, rows, slot, scratch):
     """What forward would have kept of the ``rows`` rows of a block, from the states before them.
 
     No row waits for another, so a block is one large product.
     """
+    p = view_backward(plan)
     low, high = share(p.padded // p.width, rank, p.parts)
     project_inputs(p, p.xgates, first, first + rows, first, low, high)
     blocks, wide = up(rows, p.tall), p.width * p.size
