@@ -72,19 +72,10 @@ def backward(
     """
     hidden, *extras = states
     first = _as_read(hidden, x.dtype)
-    D, S, M, item = shape.D, shape.S, cell.gates * shape.H, x.itemsize
+    D, S, item = shape.D, shape.S, x.itemsize
     dy, *dfinals = grads
     dy = x.new_zeros(*x.shape[:-1], D * S) if dy is None else dy
-    dweights = [
-        Weights(
-            empty(hidden, M, shape.I) if need.ih else None,
-            empty(hidden, M, S) if need.hh else None,
-            empty(hidden, M) if need.b_ih else None,
-            empty(hidden, M) if need.b_hh else None,
-            empty(hidden, S, shape.H) if need.hr else None,
-        )
-        for need in need_weights
-    ]
+    dweights = [_empty_gradients(cell, shape, hidden, need) for need in need_weights]
     with TEAM.members(shape.threads(cell, steps.N)) as team:
         found = backward_layout(cell, shape, keep, need_x, team.size)
         layout, row_parts, groups, spare, width = found
@@ -125,6 +116,18 @@ def backward(
             if bias is not None:
                 memmove(bias.data_ptr(), total, bias.nbytes)
     return dxs[0], [dh.narrow(2, 0, S) if spare else dh, *dextra], dweights
+
+
+def _empty_gradients(cell, shape, like, need):
+    """Tensors for the gradients of a direction's weights that are needed."""
+    M, S = cell.gates * shape.H, shape.S
+    return Weights(
+        empty(like, M, shape.I) if need.ih else None,
+        empty(like, M, S) if need.hh else None,
+        empty(like, M) if need.b_ih else None,
+        empty(like, M) if need.b_hh else None,
+        empty(like, S, shape.H) if need.hr else None,
+    )
 
 
 def _to_begin_with(dfinal, state, spare):

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .emit import choose, joined, k_loop, k_step, kernel_function, load, store
+from .emit import choose, joined, k_loop, k_step, kernel_function, load, rows_of, store
 from .panels import Singles
 from .simd import I64, VecType, mask, shuffle
 
@@ -56,11 +56,7 @@ def _kernel(module, vec, rows, count):
     sums = [vec.constant(0.0)] * (rows * count)  # those of a row of w side by side
     for depth, a, lda, w, ldw in (products[:5], products[5:]):
         a_rows = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
-        w_rows = []
-        for i in range(count):  # behind the last row the last one again
-            there = builder.icmp_signed("<", I64(i), left)
-            row = builder.select(there, I64(i), builder.sub(left, I64(1)))
-            w_rows.append(builder.add(w, builder.mul(ldw, row)))
+        w_rows = rows_of(builder, w, ldw, count, left)
         sums = _accumulate(builder, vec, a_rows, w_rows, sums, depth)
     narrow = VecType(vec.dtype, count)
     there = mask(builder, count, left)

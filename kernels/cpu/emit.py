@@ -1,5 +1,6 @@
-"""Pieces that microkernel.py, dot.py and product.py emit their kernels from: LLVM functions of
-int64s, a loop over K with its sums in registers, masked access; and what a single step needs.
+"""Pieces that microkernel.py, lying.py, dot.py and product.py emit their kernels from: LLVM
+functions of int64s, a loop over K with its sums in registers, masked access; and what a single step
+needs.
 """
 
 from llvmlite import ir
@@ -81,6 +82,26 @@ def k_step(builder, factors, left, right):
         return sums
 
     return step
+
+
+def broadcasts(builder, factors, a_rows, element):
+    """The function (row, k) that loads what ``factors`` broadcast of A, as an ``element``."""
+
+    def load(r, k):
+        offset = builder.mul(k, I64(factors.depth * factors.itemsize))
+        at = pointer(builder, builder.add(a_rows[r], offset), element)
+        return factors.broadcast(builder, builder.load(at, align=factors.itemsize))
+
+    return load
+
+
+def rows_of(builder, matrix, ld, count, left):
+    """The addresses of ``count`` rows, of which ``left`` are there; then the last one again."""
+    last, rows = builder.sub(left, I64(1)), []
+    for i in range(count):
+        row = builder.select(builder.icmp_signed("<", I64(i), left), I64(i), last)
+        rows.append(builder.add(matrix, builder.mul(ld, row)))
+    return rows
 
 
 def joined(builder, *ways):

@@ -10,9 +10,9 @@ from array import array
 from llvmlite import ir
 
 from .elements import transposed
-from .emit import k_loop, kernel_function, load, store
+from .emit import broadcasts, k_loop, k_step, kernel_function, load, rows_of, store
 from .panels import Singles
-from .simd import I64, mask, pointer
+from .simd import I64, mask
 
 
 def max_rows(registers, lanes):
@@ -39,11 +39,9 @@ def _kernel(module, vec, rows):
     function, builder = kernel_function(module, f"fastrnn_lying_{rows}", 10)
     depth, a, lda, w, ldw, left, init, ldi, c, ldc = function.args
     lanes, factors, size = vec.lanes, Singles(vec), vec.itemsize
-    last = builder.sub(left, I64(1))
-    w_rows, a_rows = [], [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
-    for i in range(lanes):
-        row = builder.select(builder.icmp_signed("<", I64(i), left), I64(i), last)
-        w_rows.append(builder.add(w, builder.mul(ldw, row)))
+    w_rows = rows_of(builder, w, ldw, lanes, left)
+    a_rows = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
+    of_a = rows, broadcasts(builder, factors, a_rows, factors.element)
 
     def square(k, there=None):
         """A register for each of the next elements of K, a lane for each row of W."""
@@ -52,16 +50,12 @@ def _kernel(module, vec, rows):
         return transposed(builder, lines)
 
     def multiplied(sums, column, k):
-        place = builder.mul(k, I64(size))
-        for r in range(rows):
-            at = pointer(builder, builder.add(a_rows[r], place), factors.element)
-            value = factors.broadcast(builder, builder.load(at, align=size))
-            sums[r] = factors.multiply_add(builder, value, column, sums[r])
+        return k_step(builder, factors, of_a, (1, lambda v, k: column))(sums, k)
 
     def by_squares(sums, turn):
-        sums, k = list(sums), builder.mul(turn, I64(lanes))
+        k = builder.mul(turn, I64(lanes))
         for i, column in enumerate(square(k)):
-            multiplied(sums, column, builder.add(k, I64(i)))
+            sums = multiplied(sums, column, builder.add(k, I64(i)))
         return sums
 
     turns, rest = builder.sdiv(depth, I64(lanes)), builder.srem(depth, I64(lanes))
@@ -74,9 +68,8 @@ def _kernel(module, vec, rows):
             builder.store(column, builder.gep(memory, [I64(i)]))
 
     def by_ones(sums, i):
-        sums = list(sums)
-        multiplied(sums, builder.load(builder.gep(memory, [i])), builder.add(begin, i))
-        return sums
+        column = builder.load(builder.gep(memory, [i]))
+        return multiplied(sums, column, builder.add(begin, i))
 
     sums = k_loop(builder, by_ones, sums, (I64(0), rest, 1))
     there = mask(builder, lanes, left)

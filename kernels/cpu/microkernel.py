@@ -13,7 +13,7 @@ from array import array
 from llvmlite import ir
 
 from .blocks import WIDTHS
-from .emit import k_loop, k_step, kernel_function, prefetch
+from .emit import broadcasts, k_loop, k_step, kernel_function, prefetch
 from .simd import I64, pointer
 
 UNROLL = 4  # steps of K per turn of the loop
@@ -76,7 +76,7 @@ def _kernel(module, factors, rows, vectors):
         end = builder.add(steps, builder.srem(depth, I64(factors.depth)))
         loops.append((factors.lone, steps, end, 1))
     for element, *k_range in loops:
-        left = rows, _broadcasts(builder, factors, a_rows, element)
+        left = rows, broadcasts(builder, factors, a_rows, element)
         step = k_step(builder, factors, left, (vectors, column))
         sums = k_loop(builder, step, sums, k_range)
     for (r, v), value in zip(tile, sums, strict=True):
@@ -84,14 +84,3 @@ def _kernel(module, factors, rows, vectors):
         builder.store(builder.fadd(first, value), at(c, ldc, r, v), align=vec.itemsize)
     builder.ret_void()
     return function
-
-
-def _broadcasts(builder, factors, a_rows, element):
-    """The function (row, k) that loads what ``factors`` broadcast of A, as an ``element``."""
-
-    def load(r, k):
-        offset = builder.mul(k, I64(factors.depth * factors.itemsize))
-        at = pointer(builder, builder.add(a_rows[r], offset), element)
-        return factors.broadcast(builder, builder.load(at, align=factors.itemsize))
-
-    return load
