@@ -177,6 +177,8 @@ def test_a_path_that_is_too_long(tmp_path, capsys):
     cache.write(deep, "key", b"code")
     assert cache.read(deep, "key") is None
     assert "is not kept" in capsys.readouterr().err
+    # a thousand folders in each other would be left, which pytest itself cannot remove
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_code_is_kept(monkeypatch, tmp_path, capsys):

@@ -101,12 +101,21 @@ def _opened(root):
 
 
 def _make(folder):
-    """Make a folder and its parents, 0700 whatever the umask; those that exist stay as they are."""
-    for each in reversed((folder, *folder.parents)):
-        if not os.path.exists(each):
-            with suppress(FileExistsError):  # another process was faster
-                each.mkdir(0o700)
-                each.chmod(0o700)
+    """Make a folder and its parents, 0700 whatever the umask; those that exist stay as they are.
+
+    The whole path is asked for first: one that no system call takes leaves no parents behind.
+    """
+    missing = []
+    for each in (folder, *folder.parents):
+        try:
+            os.stat(each)
+            break
+        except FileNotFoundError:
+            missing.append(each)
+    for each in reversed(missing):
+        with suppress(FileExistsError):  # another process was faster
+            each.mkdir(0o700)
+            each.chmod(0o700)
 
 
 def _content(folder, key):
