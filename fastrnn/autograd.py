@@ -92,7 +92,7 @@ class Layer(torch.autograd.Function):
             grads = materialized(grads, x, states)
         _, _, need_weights = _unflatten(cell, needed)
         given = cell, x, ctx.steps, directions, states, ctx.keep, kept, grads
-        dx, dstates, dweights = profiling.layer(
+        dx, dstates, dweights, _ = profiling.layer(
             backends.load(ctx.engine).gradients, " backward", *given, needed[0], need_weights
         )
         flat = sum(dweights, (dx, *dstates))

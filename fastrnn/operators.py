@@ -93,7 +93,7 @@ def _gradients(
         _, _, kept = profiling.layer(run.layer, " again", *given)
     need_weights = _directions(states, needed[1 + len(states) :])
     given = rule, x, steps, directions, states, Keep(keep), kept, grads, needed[0], need_weights
-    dx, dstates, dweights = profiling.layer(run.gradients, " backward", *given)
+    dx, dstates, dweights, _ = profiling.layer(run.gradients, " backward", *given)
     found = [dx if needed[0] else None, *map(_own, dstates)]
     for each, theirs in zip(need_weights, dweights, strict=True):
         present = [g for g, need in zip(theirs, each, strict=True) if need is not None]

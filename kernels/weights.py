@@ -7,10 +7,11 @@ from torch import Tensor
 
 class Weights(NamedTuple):
     ih: Tensor  # (G*H, I)
-    hh: Tensor  # (G*H, H or P)
+    hh: Tensor | None  # (G*H, H or P)
     b_ih: Tensor | None  # (G*H,)
     b_hh: Tensor | None  # (G*H,)
     hr: Tensor | None  # (P, H)
+    own: Tensor | None = None  # (number, H): the cell's own parameters
 
 
 def expected(cell, D, I, B, directions):
@@ -19,18 +20,18 @@ def expected(cell, D, I, B, directions):
     I, B: columns and sequences of the input; D: directions of a layer; directions: a Weights of
     shapes for each, of which the first says how many units there are.
     """
-    hh, hr = directions[0].hh, directions[0].hr
-    H = hh[0] // cell.gates
+    ih, hr = directions[0].ih, directions[0].hr
+    H = ih[0] // cell.gates
     S, M = H if hr is None else hr[0], cell.gates * H
-    states = [(len(directions), B, width) for width in (S, H)[: cell.states]]
+    states = [(len(directions), B, width) for width in (S, *[H] * (cell.states - 1))]
     columns = [I] * D + [S * D] * (len(directions) - D)
-    return states, [Weights((M, i), (M, S), (M,), (M,), (S, H)) for i in columns]
+    return states, [Weights((M, i), (M, S), (M,), (M,), (S, H), (cell.own, H)) for i in columns]
 
 
 def fit(cell, D, I, B, states, directions):
     """Whether the shapes are as ``expected``."""
     first = directions[0]
-    if not first.hh or (first.hr is not None and not first.hr):
+    if not first.ih or (first.hr is not None and not first.hr):
         return False  # scalars
     ends, weights = expected(cell, D, I, B, directions)
     for given, sizes in zip((states, *directions), (ends, *weights), strict=True):

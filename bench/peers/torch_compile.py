@@ -57,7 +57,8 @@ def _loop(case):
 
     def step(xgates, states, hh, b_hh):
         hgates = linear(states[0], hh, b_hh)
-        return cell.forward(xgates.chunk(cell.gates, 1), hgates.chunk(cell.gates, 1), states)[0]
+        gates = xgates.chunk(cell.gates, 1), hgates.chunk(cell.gates, 1)
+        return cell.forward(*gates, states, (), ())[1]
 
     def loop(x, states, ih, hh, b_ih, b_hh, stack=False):
         outputs = []

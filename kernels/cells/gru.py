@@ -5,39 +5,16 @@ after the recurrent product, the "v3" that cuDNN made common):
     h' = (1 - z) * n + z * h
 """
 
-from .cell import Cell, sigmoid, tanh
+from torch import sigmoid, tanh
+
+from ..symbolic.cell import Cell
 
 
-def forward(x, h, states):
-    xr, xz, xn = x
-    hr, hz, hn = h
-    (state,) = states
-    r, z = sigmoid(xr + hr), sigmoid(xz + hz)
-    n = tanh(xn + r * hn)
-    return (n + z * (state - n),), (r, z, n, hn)
+def step(wx, uh, states, own, inputs):
+    (h,) = states
+    r, z = map(sigmoid, wx[:2] + uh[:2])
+    n = tanh(wx[2] + r * uh[2])
+    return (n + z * (h - n),)
 
 
-def backward(dstates, kept, before, after):
-    (d,) = dstates
-    r, z, n, hn = kept
-    (state,) = before
-    dn = d - d * z
-    dxn = dn - dn * n * n
-    dhn = dxn * r
-    dr, dz = dxn * hn * (r - r * r), d * (state - n) * (z - z * z)
-    # the two gradients of n stand apart, so that x's gates and h's gates are each one run
-    return (dxn, dr, dz, dhn), (d * z,)
-
-
-CELL = Cell(
-    "gru",
-    forward,
-    backward,
-    states=1,
-    gates=3,
-    kept=4,
-    dgates=4,
-    dx=(1, 2, 0),
-    dh=(1, 2, 3),
-    after=(),
-)
+CELL = Cell("gru", step, gates=3, states=1)

@@ -3,31 +3,18 @@
 h' = tanh(x + h)    or    h' = relu(x + h)
 """
 
-from .cell import Cell, relu, tanh, zero_unless_positive, zeros_like
+from torch import relu, tanh
+
+from ..symbolic.cell import Cell
 
 
-def forward_tanh(x, h, states):
-    new = tanh(x[0] + h[0])
-    return (new,), ()
+def with_tanh(wx, uh, states, own, inputs):
+    return (tanh(wx[0] + uh[0]),)
 
 
-def backward_tanh(dstates, kept, before, after):
-    (d,) = dstates
-    (new,) = after
-    return (d - d * new * new,), (zeros_like(d),)
+def with_relu(wx, uh, states, own, inputs):
+    return (relu(wx[0] + uh[0]),)
 
 
-def forward_relu(x, h, states):
-    new = relu(x[0] + h[0])
-    return (new,), ()
-
-
-def backward_relu(dstates, kept, before, after):
-    (d,) = dstates
-    (new,) = after
-    return (zero_unless_positive(d, new),), (zeros_like(d),)
-
-
-_SHAPE = {"states": 1, "gates": 1, "kept": 0, "dgates": 1, "dx": (0,), "dh": (0,), "after": (0,)}
-TANH = Cell("rnn_tanh", forward_tanh, backward_tanh, **_SHAPE)
-RELU = Cell("rnn_relu", forward_relu, backward_relu, **_SHAPE)
+TANH = Cell("rnn_tanh", with_tanh, gates=1, states=1)
+RELU = Cell("rnn_relu", with_relu, gates=1, states=1)

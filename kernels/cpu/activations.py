@@ -21,7 +21,6 @@ from .simd import (
     scale_and_add,
     with_sign,
     zero_below,
-    zero_unless_positive,
     zeros_like,
 )
 
@@ -121,6 +120,5 @@ def make_activations(dtype, roughly=None):
         "sigmoid": sigmoid,
         "tanh": tanh,
         "relu": relu,
-        "zero_unless_positive": zero_unless_positive,
         "zeros_like": zeros_like,
     }

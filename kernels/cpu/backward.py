@@ -34,7 +34,8 @@ def pack_weights(p, rank):
     if p.recompute:
         call(p.pack_again, p.self, rank)
     panel, depth = p.panel, p.gates * p.H
-    pack_where_wanted(p, rank, p.w_hh, depth, p.S, p.w_hh_panels)
+    if p.w_hh:
+        pack_where_wanted(p, rank, p.w_hh, depth, p.S, p.w_hh_panels)
     if p.dx:
         pack_where_wanted(p, rank, p.w_ih, depth, p.I, p.w_ih_panels)
     if p.w_hr:
@@ -118,6 +119,7 @@ def step(p, rank, turn, first, last, offset, kept, slot, scratch):
     dgates = p.dgates + ((slot + first) * ld + p.first_h * p.H) * p.item
     # its own units and no others: nobody waits before the next step reads them
     end, panel = min(state_high * p.panel, p.S), panel_for(p, last - first, p.S)
+    end = end if p.w_hh else 0
     for column in range(state_low * p.panel, end, panel):
         dh, wide = p.dh + (first * p.lddh + column) * p.size, up(min(panel, end - column), p.lanes)
         b, ldb = panel_at(p, p.w_hh_panels, p.w_hh, p.S, depth, column)
@@ -130,6 +132,7 @@ def products(p, rank, fresh, first, rows, slot):
     M, ld, item, size = p.gates * p.H, p.dgates_each * p.H, p.item, p.size
     d_x = p.dgates + slot * ld * item
     d_h = p.dgates + (slot * ld + p.first_h * p.H) * item
+    d_own = p.dgates + (slot * ld + p.first_own * p.H) * item
     left, packed = p.left + rank * p.left_each * item, p.packed + rank * p.packed_each * item
     strip = p.strip + rank * GROUP * p.panel * size
     if p.dx:
@@ -141,6 +144,7 @@ def products(p, rank, fresh, first, rows, slot):
         (d_x, ld, M, x, p.I, p.strips_x, p.sums_x, p.dw_ih),
         (d_h, ld, M, h, p.S, p.strips_h, p.sums_h, p.dw_hh),
         (p.dp + slot * p.S * item, p.S, p.S, m, p.H, p.strips_r, p.sums_r, p.dw_hr),
+        (d_own, ld, p.owns * p.H, x, 0, p.strips_x, p.sums_own, 0),
     ):
         columns = columns if dw else 0
         if sums and p.few:

@@ -14,7 +14,7 @@ from .memory import at, at_each, empty, scratch
 from .threads import TEAM
 
 
-def forward(cell, shape, x, steps, directions, states, keep):
+def forward(cell, shape, x, steps, directions, states, keep, inputs=None):
     """One layer. All tensors have passed the gate (engine.py).
 
     Returns the output in x's dtype, the final states in theirs, and what backward wants: a tensor
@@ -22,10 +22,10 @@ def forward(cell, shape, x, steps, directions, states, keep):
     """
     D, S, item = shape.D, shape.S, x.itemsize
     hidden, *extras = states
-    y = empty(x, *x.shape[:-1], D * S)
-    finals = [torch.empty_like(hidden)]
-    for extra in extras:  # updated in place where no step's is kept
-        finals.append(torch.empty_like(extra) if keep else extra.clone())
+    y, h_n = empty(x, *x.shape[:-1], D * S), torch.empty_like(hidden)
+    c0, trail = _together(extras), None
+    # updated in place where no step's is kept
+    c_n = c0 if c0 is None else torch.empty_like(c0) if keep else c0.clone()
     kept, gates = {}, None
     if keep:
         gates = shape.gates(cell, keep, steps)
@@ -38,35 +38,51 @@ def forward(cell, shape, x, steps, directions, states, keep):
         memory = scratch(hidden, layout.size)
         rows = steps.T, steps.bounds(row_parts), *steps.addresses, x.data_ptr()
         kept_at = _kept_at(cell, shape, kept, gates)
-        h0s, h_ns = at_each(first, D), at_each(finals[0], D)
-        c0s = c_ns = ms = [0] * D
+        h0s, h_ns = at_each(first, D), at_each(h_n, D)
+        c0s = c_ns = ms = trails = [0] * D
         if extras:
-            c0s, c_ns = at_each(extras[0], D), at_each(finals[1], D)
+            c0s, c_ns = at_each(c0, D), at_each(c_n, D)
+        if cell.apart and not keep:
+            trail = empty(x, D, steps.N, S)
+            trails = at_each(trail, D)
         if shape.projected and not keep:
             step = empty(x, D, shape.B, shape.H)  # the cell's values, before their projection
             ms = at_each(step, D)
         given = []
-        for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
+        for d, (ih, hh, b_ih, b_hh, hr, own) in enumerate(directions):
             out = y.data_ptr() + d * S * item
-            row = [*rows, *at(ih, b_ih, hh, b_hh, hr)]
+            row = [*rows, *at(ih, b_ih, hh, b_hh, hr, own, inputs)]
             if keep:
                 after, extra_after, m, kept_gates, kept_from = kept_at[d]
                 row += after, S, h0s[d], h_ns[d], extra_after, c0s[d], c_ns[d]
                 row += out, D * S, kept_gates, kept_from, m
             else:
-                c_n = c_ns[d]
-                row += out, D * S, h0s[d], h_ns[d], c_n, c_n, c_n, out, D * S, 0, 0, ms[d]
+                to = (trails[d], S, out) if trails[d] else (out, D * S, 0)
+                row += (
+                    *to[:2],
+                    h0s[d],
+                    h_ns[d],
+                    c_ns[d],
+                    c_ns[d],
+                    c_ns[d],
+                    to[2],
+                    D * S,
+                    0,
+                    0,
+                    ms[d],
+                )
             given.append(row)
         plan = layout.fill(memory.data_ptr(), given)
         team.run(compiled.forward(), plan)
-    return y, finals, tuple(kept.values())
+    return y, [h_n, *_apart(extras, c_n)], tuple(kept.values())
 
 
 def backward(
-    cell, shape, x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
+    cell, shape, x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights,
+    inputs=None, need_inputs=False,
 ):  # fmt: skip
-    """The gradients of x (None if not needed), of the states, and of each direction's weights, of
-    which those are None that are not needed.
+    """The gradients of x (None if not needed), of the states, of each direction's weights, of which
+    those are None that are not needed, and of the inputs (None if not needed).
 
     kept: {name: tensor}; gates: as from ``Shape.gates``. All tensors have passed the gate.
     """
@@ -79,8 +95,11 @@ def backward(
     with TEAM.members(shape.threads(cell, steps.N)) as team:
         found = backward_layout(cell, shape, keep, need_x, team.size)
         layout, row_parts, groups, spare, width = found
-        dh, *dextra = map(_to_begin_with, dfinals, states, (spare, 0))
-        sums = hidden.new_zeros(3 * D, width)
+        dh = _to_begin_with(dfinals[0], hidden, spare)
+        dc = _together(
+            [_to_begin_with(d, extra, 0) for d, extra in zip(dfinals[1:], extras, strict=True)]
+        )
+        sums = hidden.new_zeros(4 * D, width)
         memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
         # Directions that take turns add to the same dx, unless that would round it twice: results
         # are the same for any number of threads.
@@ -89,22 +108,26 @@ def backward(
         kept_at = _kept_at(cell, shape, kept, gates)
         h0s, dhs, c0s, dcs = at_each(first, D), at_each(dh, D), [0] * D, [0] * D
         if extras:
-            c0s, dcs = at_each(extras[0], D), at_each(dextra[0], D)
-        sums_at = at_each(sums, 3 * D)
+            c0 = _together(extras)
+            c0s, dcs = at_each(c0, D), at_each(dc, D)
+        dinputs = empty(x, D, *inputs.shape) if need_inputs else None
+        sums_at, dinputs_at = at_each(sums, 4 * D), at_each(dinputs, D)
         given = []
         for d, (weights, need, dw) in enumerate(
             zip(directions, need_weights, dweights, strict=True)
         ):
             after, extra_after, m, kept_gates, kept_from = kept_at[d]
-            sum_x, sum_h, sum_r = sums_at[3 * d : 3 * d + 3]
+            sum_x, sum_h, sum_r, sum_own = sums_at[4 * d : 4 * d + 4]
             row = [
                 steps.T, bounds, *steps.addresses,
                 *at(x, weights.ih, weights.b_ih, weights.hh, weights.b_hh, weights.hr),
+                *at(weights.own, inputs),
                 dy.data_ptr() + d * S * item, D * S,
                 *at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
                 after, extra_after, m, h0s[d], c0s[d], *at(dw.ih, dw.hh, dw.hr),
                 sum_x if need.ih or need.b_ih else 0, sum_h if need.hh or need.b_hh else 0,
                 sum_r if need.hr else 0, kept_gates, kept_from,
+                sum_own if need.own else 0, dinputs_at[d],
             ]  # fmt: skip
             given.append(row)
         plan = layout.fill(memory.data_ptr(), given)
@@ -112,10 +135,14 @@ def backward(
     if need_x and apart == 2:
         dxs[0].add_(dxs[1])
     for d, dw in enumerate(dweights):
-        for bias, total in zip((dw.b_ih, dw.b_hh), sums_at[3 * d :], strict=False):
-            if bias is not None:
-                memmove(bias.data_ptr(), total, bias.nbytes)
-    return dxs[0], [dh.narrow(2, 0, S) if spare else dh, *dextra], dweights
+        sum_x, sum_h, _, sum_own = sums_at[4 * d : 4 * d + 4]
+        for found, total in ((dw.b_ih, sum_x), (dw.b_hh, sum_h), (dw.own, sum_own)):
+            if found is not None:
+                memmove(found.data_ptr(), total, found.nbytes)
+    if need_inputs:
+        dinputs = dinputs[0] if D == 1 else dinputs.sum(0)
+    dstates = [dh.narrow(2, 0, S) if spare else dh, *_apart(extras, dc)]
+    return dxs[0], dstates, dweights, dinputs
 
 
 def _empty_gradients(cell, shape, like, need):
@@ -127,6 +154,25 @@ def _empty_gradients(cell, shape, like, need):
         empty(like, M) if need.b_ih else None,
         empty(like, M) if need.b_hh else None,
         empty(like, S, shape.H) if need.hr else None,
+        empty(like, cell.own, shape.H) if need.own else None,
+    )
+
+
+def _together(extras):
+    """The states beside the hidden one, as the loops have them: (D, B, number, H); None if none."""
+    if len(extras) < 2:
+        return extras[0] if extras else None
+    return torch.stack(extras, 2)
+
+
+def _apart(extras, together):
+    """``_together`` undone; a tensor each, of which none is a view of another."""
+    return (
+        [together]
+        if len(extras) == 1
+        else [t.clone() for t in together.unbind(2)]
+        if extras
+        else []
     )
 
 

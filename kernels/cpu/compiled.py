@@ -5,7 +5,7 @@ from functools import cache
 import torch
 
 from . import backward as backward_loop
-from . import blocks, pieces, products, recompute, sources, step_loops
+from . import blocks, pieces, products, recompute, step_loops
 from . import forward as forward_loop
 from . import tiles as cell_tiles
 from .activations import make_activations
@@ -14,6 +14,7 @@ from .compile import Compiled, rebind, specialise
 from .dot import ROWS, make_dot, weight_rows
 from .elements import Same, memory
 from .emit import on_stack, pick
+from .exponentials import make_exponentials
 from .front import inline
 from .integers import viewed
 from .machine import ELEMENTS, SOURCES, factors_of, kernels, moving, name_of, names_of, tiles
@@ -26,14 +27,18 @@ from .target import registers
 def _cell(cell, dtype):
     """Globals that say what the cell is."""
     roughly = divide_roughly if dtype == torch.bfloat16 else None
-    operations = make_activations(ELEMENTS[dtype], roughly)
+    operations = make_activations(ELEMENTS[dtype], roughly) | make_exponentials(ELEMENTS[dtype])
     return {
         "cell_forward": inline(rebind(cell.forward, operations)),
         "cell_backward": inline(rebind(cell.backward, operations)),
         "GATES": cell.gates,
+        "HGATES": cell.hgates,
         "EXTRA": cell.states - 1,
+        "OWN": cell.own,
+        "INPUTS": cell.inputs,
         "KEPT": cell.kept,
         "DGATES": _dgates(cell),
+        "PLANES": _dgates(cell) + cell.own,
         "pick_x": pick(cell.dx),
         "pick_h": pick(cell.dh),
     }
@@ -41,17 +46,15 @@ def _cell(cell, dtype):
 
 def _dgates(cell):
     """Gradients of gates that backward's loop has of each unit: x's, and h's if these differ."""
-    return cell.gates * (1 if cell.dx == cell.dh else 2)
+    return cell.gates * (1 if cell.dh in (cell.dx, ()) else 2)
 
 
 def _depends_on(cell):
     """The bytes that what is compiled for a cell depends on; None among them if not all is known.
 
-    Of the cell that is the code of its two functions, and all that it says in numbers.
+    Of the cell that is the text of its two functions, and in which order they have gradients.
     """
-    numbers = [value for value in vars(cell).values() if not callable(value)]
-    codes = [sources.of_code(f.__code__) for f in (cell.forward, cell.backward)]
-    return [SOURCES, repr(numbers).encode(), *codes]
+    return [SOURCES, repr((cell.dx, cell.dh)).encode(), cell.text.encode()]
 
 
 @cache
@@ -59,7 +62,8 @@ def _tile(function, cell, dtype):
     """The address of a function of tiles.py for a cell."""
     tile = tiles(cell.gates, dtype)
     names = names_of(dtype) | _cell(cell, dtype) | {"UNITS": tile.units, "WIDTH": tile.width}
-    functions = [pieces.put_hidden, cell_tiles.place_of, *function]
+    functions = [pieces.put_hidden, pieces.put_output, cell_tiles.place_of]
+    functions += [cell_tiles.given_to, *function]
     label = f"{cell.name} {WORDS[function[-1].__name__]} in {name_of(dtype)}"
     made = specialise(functions, names, label, _depends_on(cell), tile, aloud=True)
     return made.addresses[function[-1].__name__]
@@ -84,8 +88,10 @@ def _facts(cell, dtype):
         "width": tile.width,
         "extras": cell.states - 1,
         "keeps": cell.kept,
-        "dgates_each": _dgates(cell),
+        "dgates_each": _dgates(cell) + cell.own,
         "first_h": _dgates(cell) - cell.gates,
+        "owns": cell.own,
+        "first_own": _dgates(cell),
         "band": registers().count // 2 * tile.lanes,
         "kernels": kernels(tile.vectors, dtype),
         **_product(),

@@ -25,58 +25,63 @@ def dtypes(dtype):
 
 
 @untraced
-def layer(cell, x, steps, directions, states, keep):
+def layer(cell, x, steps, directions, states, keep, inputs=None):
     """One layer, forward. x: (N, I), or (T, B, I) of a dense batch; states: a (D, B, H or P) tensor
-    for each of the cell's.
+    for each of the cell's; inputs: (N, number, H), in x's dtype, what its steps are given beside x.
 
     Their dtypes are as ``dtypes`` says, and all shapes fit together. Returns the output (of x's
     form, D * H or P wide), the final states, and what ``gradients`` wants to see again. ``keep``:
     how much of it, a Keep.
     """
     shape = Shape.of(cell, x, steps, directions, states)
-    tensors = sum(directions, (x, *states))
+    tensors = sum(directions, (x, *states)) + (inputs,)
     found = whole(tensors)
     if found is not tensors:
-        x, directions, states, _ = _apart(cell, shape, found)
-    return calls.forward(cell, shape, x, steps, directions, states, keep)
+        x, directions, states, (inputs,) = _apart(cell, shape, found)
+    return calls.forward(cell, shape, x, steps, directions, states, keep, inputs)
 
 
 @untraced
-def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):
+def gradients(
+    cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights,
+    inputs=None, need_inputs=False,
+):  # fmt: skip
     """One layer, backward. grads: those of the output and the final states, None for zeros.
 
-    Returns the gradients of x (None unless asked for), of the states, and a Weights for each
-    direction (None where nobody asked).
+    Returns the gradients of x (None unless asked for), of the states, a Weights for each direction
+    (None where nobody asked), and the gradient of the inputs (None unless asked for).
     """
     shape = Shape.of(cell, x, steps, directions, states)
     gates = shape.gates(cell, keep, steps)
     rows = (steps.T, steps.B) if steps.dense and x.dim() == 3 else (steps.N,)
     names, *expected = _expected(cell, shape, steps.N, rows, gates)
-    tensors = (*sum(directions, (x, *states)), *grads, *kept)
+    tensors = (*sum(directions, (x, *states)), inputs, *grads, *kept)
     found = take(tensors, *expected)
     if found is not tensors:
         x, directions, states, others = _apart(cell, shape, found)
+        inputs, *others = others
         grads, kept = others[: len(grads)], others[len(grads) :]
     kept = dict(zip(names, kept, strict=True))
     given = x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
-    return calls.backward(cell, shape, *given)
+    return calls.backward(cell, shape, *given, inputs, need_inputs)
 
 
 @lru_cache(maxsize=256)
 def _expected(cell, shape, N, rows, gates):
     """(names of what is kept, shapes, dtypes), the latter two of x, the states, the weights, the
-    gradients of the output and of the final states, and what is kept.
+    inputs, the gradients of the output and of the final states, and what is kept.
 
     rows: the shape of x without its columns; gates: as from ``Shape.gates``.
     """
     dtype, wide, D, M = shape.dtype, machine.wide(shape.dtype), shape.D, cell.gates * shape.H
-    ends = [(D, shape.B, width) for width in (shape.S, shape.H)[: cell.states]]
-    weights = (M, shape.I), (M, shape.S), (M,), (M,), (shape.S, shape.H)
+    ends = [(D, shape.B, width) for width in (shape.S, *[shape.H] * (cell.states - 1))]
+    weights = (M, shape.I), (M, shape.S), (M,), (M,), (shape.S, shape.H), (cell.own, shape.H)
     kept = shape.kept(cell, N, gates)
     sizes, kinds = zip(*kept.values(), strict=True)
-    shapes = [(*rows, shape.I), *ends, *weights * D, (*rows, D * shape.S), *ends, *sizes]
+    shapes = [(*rows, shape.I), *ends, *weights * D, (N, cell.inputs, shape.H)]
+    shapes += [(*rows, D * shape.S), *ends, *sizes]
     count = len(ends) + len(weights) * D
-    return tuple(kept), shapes, [dtype, *[wide] * count, dtype, *[wide] * len(ends), *kinds]
+    return tuple(kept), shapes, [dtype, *[wide] * count, dtype, dtype, *[wide] * len(ends), *kinds]
 
 
 def _apart(cell, shape, tensors):

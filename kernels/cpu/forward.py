@@ -30,8 +30,8 @@ from .sync import barrier
 
 @inline
 def rendezvous(p, rank, turn):
-    """Meet the threads that have the same rows."""
-    if p.unit_parts > 1:
+    """Meet the threads that have the same rows; where no unit reads another's, nobody waits."""
+    if p.unit_parts > 1 and p.w_hh:
         barrier(p.counters + GROUPS + rank // p.unit_parts * LINE, p.unit_parts, turn)
     return turn + 1
 
@@ -58,11 +58,12 @@ def pack_gates(p, rank):
     first, last = share(p.padded // p.panel, rank, p.parts)
     H, units, width = p.H, p.units, p.width
     call(p.pack, p.w_ih, p.I, 1, p.I, H, units, width, p.panel, p.w_ih_tiles, first, last)
-    call(p.pack, p.w_hh, p.S, 1, p.S, H, units, width, p.panel, p.w_hh_tiles, first, last)
     b_ih, b_hh = (p.b_ih, p.b_hh) if p.b_ih else (p.zeros, p.zeros)
     columns = H if p.b_ih else 0  # without biases: all of it lies behind the last column
     call(p.spread, b_ih, columns, units, width, p.panel, p.b_ih_tiles, first, last)
-    call(p.spread, b_hh, columns, units, width, p.panel, p.b_hh_tiles, first, last)
+    if p.w_hh:
+        call(p.pack, p.w_hh, p.S, 1, p.S, H, units, width, p.panel, p.w_hh_tiles, first, last)
+        call(p.spread, b_hh, columns, units, width, p.panel, p.b_hh_tiles, first, last)
 
 
 def as_they_lie(p, rows, depth, pieces, a, lda, weights, bias, out, ldo, zero, low, high):
@@ -177,7 +178,8 @@ def step(
         for i in range(blocks):
             r, end = share(last - first, i, blocks)
             r, end = r + first, end + first
-            recurrent_gates(p, h + r * ldh * p.item, ldh, hgates, low, high, end - r)
+            if p.w_hh:
+                recurrent_gates(p, h + r * ldh * p.item, ldh, hgates, low, high, end - r)
             call(
                 p.cell, p.self, h, ldh, extra, xgates, hgates - r * line - low * wide, line,
                 low, high, r, end, offset, lasting, keeping,

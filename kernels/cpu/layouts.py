@@ -42,14 +42,14 @@ class Shape(NamedTuple):
     @classmethod
     def of(cls, cell, x, steps, directions, states):
         first = directions[0]
-        projected, H = first.hr is not None, first.hh.shape[0] // cell.gates
+        projected, H = first.hr is not None, first.ih.shape[0] // cell.gates
         S = first.hr.shape[0] if projected else H
         D, I = len(directions), x.shape[-1]
         return cls(x.dtype, steps.rounded, steps.B, D, I, H, S, projected)
 
     def threads(self, cell, N):
         """How many threads the work on N rows, in multiply-adds, is worth."""
-        work = N * self.D * cell.gates * self.H * (self.I + self.S)
+        work = N * self.D * self.H * (cell.gates * self.I + cell.hgates * self.S)
         return torch.get_num_threads() if work >= MIN_WORK else 1
 
     def kept(self, cell, N, gates=None):
@@ -106,7 +106,7 @@ def forward_layout(cell, shape, keep, threads):
     block = max(1, min(T, _rows_at_a_time(I, width, size) // B))
     groups = _groups(D, threads)
     row_parts, unit_parts = team_grid(
-        B, tile.tiles(H), threads // groups, S * width * item, CACHE_BYTES
+        B, tile.tiles(H), threads // groups, S * width * item * cell.recurrent, CACHE_BYTES
     )
     numbers = {
         "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
@@ -120,7 +120,7 @@ def forward_layout(cell, shape, keep, threads):
     if _lies_forward(cell, shape):
         numbers |= machine.lying(dtype)
     else:
-        scratch |= _gate_tiles(shape, tile, size, item)
+        scratch |= _gate_tiles(cell, shape, tile, size, item)
     if projected:
         scratch["w_hr_panels"] = (item, machine.depth(H, dtype), tile.padded(S))
     return Layout(FORWARD, D, row_parts, numbers, scratch), row_parts
@@ -139,7 +139,8 @@ def backward_layout(cell, shape, keep, need_x, threads):
     block = max(1, min(T, CHUNK // B))
     capacity, groups = block * B, _groups(D, threads)
     parts = threads // groups
-    row_parts, unit_parts = team_grid(B, tile.panels(S), parts, M * S * item, CACHE_BYTES)
+    weights = cell.hgates * H * S * item
+    row_parts, unit_parts = team_grid(B, tile.panels(S), parts, weights, CACHE_BYTES)
     numbers = {
         "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
         "lddh": whole, "loop_parts": row_parts * unit_parts,
@@ -152,7 +153,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
         "dgates": (item, 2, capacity, numbers["dgates_each"], H),
         "hidden": (item, 2, capacity, S),
         "extra": (size, 2, capacity, cell.states - 1, H),
-        "w_hh_panels": (item, machine.depth(M, dtype), columns),
+        "w_hh_panels": (item, machine.depth(cell.hgates * H, dtype), columns),
         "strip": (size, parts, max(GROUP * tile.panel, numbers["band"])),
     }
     if need_x:
@@ -165,12 +166,12 @@ def backward_layout(cell, shape, keep, need_x, threads):
         scratch |= {
             "recalled": (item, capacity, cell.kept, H),
             "xgates": (size, capacity, tile.tiles(H) * tile.width),
-            **_gate_tiles(shape, tile, size, item),
+            **_gate_tiles(cell, shape, tile, size, item),
         }
     for more, field in zip(_for_weights(cell, shape, tile, parts), (numbers, scratch), strict=True):
         field |= more
     layout = Layout(BACKWARD, D, row_parts, numbers, scratch)
-    return layout, row_parts, groups, whole - S, tile.padded(max(M, S))
+    return layout, row_parts, groups, whole - S, tile.padded(max(M, S, cell.own * H))
 
 
 def _for_weights(cell, shape, tile, parts):
@@ -189,7 +190,7 @@ def _for_weights(cell, shape, tile, parts):
         numbers |= machine.lying(dtype)
     if not few:
         wide = tile.padded(M)
-        scratch |= {"strips_x": (size, wide, I), "strips_h": (size, wide, S)}
+        scratch |= {"strips_x": (size, wide, I), "strips_h": (size, wide * cell.recurrent, S)}
         if projected:
             scratch["strips_r"] = (size, tile.padded(S), H)
     return numbers, scratch
@@ -208,18 +209,20 @@ def _lies_forward(cell, shape):
     if machine.wide(shape.dtype) != shape.dtype:
         return False
     passes = shape.T * -(-shape.B // machine.lying_rows(shape.dtype))
-    weights = cell.gates * shape.H * (shape.I + shape.S) * shape.dtype.itemsize
+    columns = cell.gates * shape.I + cell.hgates * shape.S
+    weights = columns * shape.H * shape.dtype.itemsize
     return passes <= PASSES * (2 if weights >= FAR_BYTES else 1)
 
 
-def _gate_tiles(shape, tile, size, item):
+def _gate_tiles(cell, shape, tile, size, item):
     """The scratch for weights in tiles of all gates."""
     width = tile.tiles(shape.H) * tile.width
+    recurrent = width if cell.recurrent else 0
     return {
         "w_ih_tiles": (item, machine.depth(shape.I, shape.dtype), width),
-        "w_hh_tiles": (item, machine.depth(shape.S, shape.dtype), width),
+        "w_hh_tiles": (item, machine.depth(shape.S, shape.dtype), recurrent),
         "b_ih_tiles": (size, width),
-        "b_hh_tiles": (size, width),
+        "b_hh_tiles": (size, recurrent),
     }
 
 

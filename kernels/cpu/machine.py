@@ -112,7 +112,7 @@ def names_of(dtype):
 @cache
 def moving(dtype, *names):
     """{name: address} of functions of pieces.py."""
-    functions = [pieces.put_hidden, *(getattr(pieces, name) for name in names)]
+    functions = [pieces.put_hidden, pieces.put_output, *(getattr(pieces, name) for name in names)]
     label = f"{', '.join(names)} of {name_of(dtype)}"
     given = names_of(dtype), label, [SOURCES], None
     return specialise(functions, *given, len(names)).addresses

@@ -62,12 +62,17 @@ def spread(row, columns, units, width, panel, tiles, first, last):
 
 @inlined
 def put_hidden(p, value, b, row, unit, left, ends):
-    """A register of new hidden state: to its trail, the output and, at a row's end, h_n."""
+    """A register of new hidden state: to its trail and, at a row's end, to h_n."""
     item_store(value, p.trail + (row * p.ld_trail + unit) * ITEM, left)
-    if p.keep:
-        item_store(value, p.y + (row * p.ldy + unit) * ITEM, left)
     if ends:
         store(value, p.h_last + (b * p.S + unit) * SIZE, left)
+
+
+@inlined
+def put_output(p, value, row, unit, left):
+    """A register of the output to its place, unless that is the trail."""
+    if p.y:
+        item_store(value, p.y + (row * p.ldy + unit) * ITEM, left)
 
 
 def put_projected(plan, rows, first, count, offset, lasting, panel):
@@ -78,6 +83,7 @@ def put_projected(plan, rows, first, count, offset, lasting, panel):
         for v in range(0, min(p.panel, p.S - panel * p.panel), LANES):
             value, unit = load(rows + (q * p.panel + v) * SIZE, LANES), panel * p.panel + v
             put_hidden(p, value, b, offset + b, unit, p.S - unit, b >= lasting)
+            put_output(p, value, offset + b, unit, p.S - unit)
 
 
 def take_projected(plan, first, last, offset, slot, low, high):

@@ -26,5 +26,6 @@ def compute_again(plan, rank, first, rows, slot, scratch):
         for i in range(blocks):
             r, end = share(rows, i, blocks)
             h, hgates = p.hidden + (slot + r) * p.S * p.item, scratch - r * wide - tile * wide
-            recurrent_gates(p, h, p.S, scratch, tile, tile + 1, end - r)
-            call(p.recall, p.self, hgates, wide, slot, tile, tile + 1, r, end)
+            if p.w_hh:
+                recurrent_gates(p, h, p.S, scratch, tile, tile + 1, end - r)
+            call(p.recall, p.self, hgates, wide, slot, first, tile, tile + 1, r, end)

@@ -153,19 +153,6 @@ def zero_below(typingctx, x, low, value):
 
 
 @intrinsic
-def zero_unless_positive(typingctx, gradient, x):
-    """``gradient``, but 0 where x <= 0 (so NaN in x lets it through, as torch's ReLU does)."""
-    if not (isinstance(x, VecType) and gradient == x):
-        return None
-
-    def codegen(context, builder, sig, args):
-        zero = sig.args[0].constant(0.0)
-        return builder.select(builder.fcmp_ordered("<=", args[1], zero), zero, args[0])
-
-    return x(gradient, x), codegen
-
-
-@intrinsic
 def relu(typingctx, x):
     """max(x, 0); NaN stays NaN."""
     if not isinstance(x, VecType):

@@ -76,7 +76,7 @@ def apply_cell(p, b, unit, gates):
     else:  # they are in x's
         h = load_each(GATES, p.zeros, 0, LANES)
     states = (load(p.h + at, left),) + load_each(EXTRA, p.extra + at, 0, left)
-    new, kept = cell_forward(x, h, states)
+    _, new, kept = cell_forward(x, h, states, (), ())
     store(new[0], p.h_new + at, left)
     store_each(new[1:], p.extra_new + at, 0, left)
     if p.kept:
@@ -112,7 +112,7 @@ def differentiate(p, b, unit):
     after = put_after(after + (load(p.zeros, LANES),))
     before = (load(p.h + at, left),) + load_each(EXTRA, p.extra + at, 0, left)
     d = (load(p.dh_new + at, left),) + load_each(EXTRA, p.dextra_new + at, 0, left)
-    dgates, dstates = cell_backward(d, kept, before, after)
+    dgates, _, _, dstates = cell_backward(zeros_like(d[0]), d, kept, before, after, (), ())
     gates = (b * GATES * p.H + unit) * SIZE
     store_each(pick_x(dgates), p.dgates_x + gates, p.H * SIZE, left)
     if p.dgates_h != p.dgates_x:

@@ -7,15 +7,17 @@ their address, which the plan has as ``cell`` and ``recall``.
 from .compile import inlined
 from .integers import quotient, viewed
 from .plan import BACKWARD, FORWARD
+from .simd import zeros_like
 
-# Specialised (see pieces.py); of the cell: its gates, the states beside the hidden one, the values
-# that it keeps for backward, and how many gradients of gates: x's, and h's if these differ, each in
-# the order of the gates.
+# Specialised (see pieces.py); of the cell: its gates and those of the recurrent product, the states
+# beside the hidden one, its own parameters and inputs, the values that it keeps for backward, and
+# how many gradients of gates: x's, and h's if these differ, each in the order of the gates. A row
+# of ``dgates`` has these, and then the gradients of the cell's own parameters.
 SIZE = ITEM = LANES = UNITS = WIDTH = 0
-GATES = EXTRA = KEPT = DGATES = 0
+GATES = HGATES = EXTRA = OWN = INPUTS = KEPT = DGATES = PLANES = 0
 load = store = load_each = store_each = None
 item_load = item_store = item_load_each = item_store_each = None
-put_hidden = cell_forward = cell_backward = pick_x = pick_h = None
+put_hidden = put_output = cell_forward = cell_backward = pick_x = pick_h = None
 view_forward, view_backward = viewed(FORWARD), viewed(BACKWARD)
 
 
@@ -27,6 +29,14 @@ def place_of(unit):
 
 
 @inlined
+def given_to(p, row, unit, left):
+    """The cell's own parameters, and its inputs of a row, on a register of units."""
+    own = load_each(OWN, p.own + unit * SIZE, p.H * SIZE, left)
+    at = p.inputs + (row * INPUTS * p.H + unit) * ITEM
+    return own, item_load_each(INPUTS, at, p.H * ITEM, left)
+
+
+@inlined
 def apply_to(p, hidden, extra, xgates, hgates, b, row, unit, left, ends, keeping):
     """The cell on a register of units, ``left`` or more, of one row.
 
@@ -34,9 +44,10 @@ def apply_to(p, hidden, extra, xgates, hgates, b, row, unit, left, ends, keeping
     """
     H, wide = p.H, EXTRA * p.H * SIZE  # a row of extra states
     xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
-    hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
+    hs = load_each(HGATES, hgates, UNITS * SIZE, LANES)
     before = (item_load(hidden, left),) + load_each(EXTRA, extra, H * SIZE, left)
-    states, kept = cell_forward(xs, hs, before)
+    own, inputs = given_to(p, row, unit, left)
+    output, states, kept = cell_forward(xs, hs, before, own, inputs)
     at = (row if p.keep else b) * wide + unit * SIZE
     store_each(states[1:], p.extra + at, H * SIZE, left)
     if keeping:
@@ -49,6 +60,7 @@ def apply_to(p, hidden, extra, xgates, hgates, b, row, unit, left, ends, keeping
         item_store(states[0], p.m + ((row if p.keep else b) * H + unit) * ITEM, left)
     else:
         put_hidden(p, states[0], b, row, unit, left, ends)
+        put_output(p, output, row, unit, left)
 
 
 def apply(
@@ -72,29 +84,33 @@ def apply(
 
 
 @inlined
-def recall_of(p, xgates, hgates, b, slot, unit, left):
+def recall_of(p, xgates, hgates, b, row, slot, unit, left):
     """What the cell keeps of a register of units, ``left`` or more, of the block's row ``b``."""
     H, wide = p.H, EXTRA * p.H
     xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
-    hs = load_each(GATES, hgates, UNITS * SIZE, LANES)
+    hs = load_each(HGATES, hgates, UNITS * SIZE, LANES)
     hidden = item_load(p.hidden + (slot * p.S + unit) * ITEM, left)
     extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
-    _, kept = cell_forward(xs, hs, (hidden,) + extra)
+    own, inputs = given_to(p, row, unit, left)
+    _, _, kept = cell_forward(xs, hs, (hidden,) + extra, own, inputs)
     kept_at = p.recalled + KEPT * (b * H + unit) * ITEM
     item_store_each(kept, kept_at, min(left, LANES) * ITEM, left)
 
 
-def recall(plan, hgates, ldg, slot, low, high, first, last):
-    """What the cell keeps of the tiles low .. high-1, for the block's rows first .. last-1."""
+def recall(plan, hgates, ldg, slot, base, low, high, first, last):
+    """What the cell keeps of the tiles low .. high-1, for the block's rows first .. last-1.
+
+    base: which row of the sequence the block's first is.
+    """
     p = view_backward(plan)
     for b in range(first, last):
         x, hg = p.xgates + b * p.padded * SIZE, hgates + b * ldg
         for unit in range(low * UNITS, min(high * UNITS, p.H), LANES):
             left, at = p.H - unit, place_of(unit)
             if left >= LANES:
-                recall_of(p, x + at, hg + at, b, slot + b, unit, LANES)
+                recall_of(p, x + at, hg + at, b, base + b, slot + b, unit, LANES)
             else:
-                recall_of(p, x + at, hg + at, b, slot + b, unit, left)
+                recall_of(p, x + at, hg + at, b, base + b, slot + b, unit, left)
 
 
 @inlined
@@ -106,9 +122,9 @@ def differentiate_at(p, dh, kept, b, row, slot, unit, left):
     """
     H, S, wide = p.H, p.S, EXTRA * p.H
     dextra_at = p.dextra + (b * wide + unit) * SIZE
-    d = load(dh, LANES)
+    d, dout = load(dh, LANES), zeros_like(load(dh, LANES))
     if not p.w_hr:
-        d = d + item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
+        dout = item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
     dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
     kept_at = kept + KEPT * (row * H + unit) * ITEM
     values = item_load_each(KEPT, kept_at, min(left, LANES) * ITEM, left)
@@ -117,11 +133,18 @@ def differentiate_at(p, dh, kept, b, row, slot, unit, left):
     after = item_load(p.after + (row * S + unit) * ITEM, left)
     extra_after = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
     before, after = (hidden,) + extra, (after,) + extra_after
-    dgates, dstates = cell_backward((d,) + dextra, values, before, after)
-    item_store_each(pick_x(dgates), p.dgates + (slot * DGATES * H + unit) * ITEM, H * ITEM, left)
+    own, inputs = given_to(p, row, unit, left)
+    dgates, down, dinputs, dstates = cell_backward(
+        dout, (d,) + dextra, values, before, after, own, inputs
+    )
+    at = p.dgates + (slot * PLANES * H + unit) * ITEM
+    item_store_each(pick_x(dgates), at, H * ITEM, left)
     if DGATES > GATES:  # h's are others
-        at = p.dgates + ((slot * DGATES + GATES) * H + unit) * ITEM
-        item_store_each(pick_h(dgates), at, H * ITEM, left)
+        item_store_each(pick_h(dgates), at + GATES * H * ITEM, H * ITEM, left)
+    item_store_each(down, at + DGATES * H * ITEM, H * ITEM, left)
+    if p.dinputs:
+        at = p.dinputs + (row * INPUTS * H + unit) * ITEM
+        item_store_each(dinputs, at, H * ITEM, left)
     store_each(dstates[1:], dextra_at, H * SIZE, left)
     if not p.w_hr:
         store(dstates[0], dh, LANES)

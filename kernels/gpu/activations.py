@@ -43,8 +43,8 @@ def relu(x):
 
 
 @triton.jit
-def zero_unless_positive(gradient, x):
-    return tl.where(x <= 0.0, 0.0, gradient)
+def where(condition, a, b):
+    return tl.where(condition, a, b)
 
 
 @triton.jit
@@ -56,6 +56,6 @@ OPERATIONS = {
     "sigmoid": sigmoid,
     "tanh": tanh,
     "relu": relu,
-    "zero_unless_positive": zero_unless_positive,
+    "where": where,
     "zeros_like": zeros_like,
 }

@@ -122,10 +122,10 @@ def backward(
             wait(counter_of(due, j, counter, RING), enough, failed, SPIN_LIMIT)
             place = read + (due % RING) * GROUPS * plane
             dh += sum_of(place, B.to(tl.int64) * H, inside, 0, GROUPS)
-        reached, asked = (dh,), (dh + dout,)
+        reached = (dh,)
         if STATES == 2:
-            reached, asked = reached + (carried[1],), asked + (carried[1],)
-        grads, passed = cell_backward(asked, recalled, olds, news)
+            reached = reached + (carried[1],)
+        grads, _, _, passed = cell_backward(dout, reached, recalled, olds, news, (), ())
         carried = select(alive, passed, reached, STATES)
         total = tl.zeros((GU, BB), tl.float32)
         for g in tl.static_range(0, GATES, RUN):

@@ -132,7 +132,7 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
             dweights.append(products.weight_gradients(cell, mine, x, hidden, need_weights[d]))
             if need_x:
                 dx = products.input_gradient(cell, mine, weights.ih, dx)
-    return dx, tuple(dstates[..., : shape.H].to(x.dtype)), dweights
+    return dx, tuple(dstates[..., : shape.H].to(x.dtype)), dweights, None
 
 
 def _choose(direction, cell, shape, tf32):

@@ -110,7 +110,7 @@ def forward(
                 total = product(held[i], tl.trans(hs[i]), total, PRECISION)
         xs, hs = by_gate(x.to(tl.float32), GATES, BU, BB), by_gate(total, GATES, BU, BB)
         x = next_x
-        new, kept = cell_forward(xs, hs, states)
+        _, new, kept = cell_forward(xs, hs, states, (), ())
         alive = (u < UNITS)[:, None] & active[None, :]  # the padding stays zero, come what may
         states = select(alive, new, states, STATES)
         if not ALONE:

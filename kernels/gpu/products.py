@@ -68,7 +68,8 @@ def recall(cell, shape, x, weights, befores, out):
         states = [before[mine].float() for before in befores]
         xs = torch.nn.functional.linear(x[mine], weights.ih, weights.b_ih).float()
         hs = torch.nn.functional.linear(befores[0][mine], weights.hh, weights.b_hh).float()
-        _, kept = cell.forward(xs.chunk(cell.gates, 1), hs.chunk(cell.gates, 1), states)
+        gates = xs.chunk(cell.gates, 1), hs.chunk(cell.gates, 1)
+        _, _, kept = cell.forward(*gates, states, (), ())
         out[mine, : cell.kept, : shape.H] = torch.stack(kept, 1)
 
 

@@ -1,0 +1,68 @@
+"""A graph written as two functions of Python, which every engine compiles.
+
+A file of programs cannot smuggle anything into it: it is made of the names of operations.py, of
+numbers, and of names that are made here.
+"""
+
+import hashlib
+import linecache
+
+from .graph import needed
+from .operations import OPERATIONS
+
+
+class Function:
+    """The text of one function; what it is given has a name each, whatever else is made has v7."""
+
+    def __init__(self, name, arguments, graph):
+        self.lines = [f"def {name}({', '.join(arguments)}):"]
+        self.graph, self.names, self.like = graph, {}, None
+
+    def take(self, argument, nodes, prefix):
+        """Bind the values of a tuple that the function is given to these nodes (None: unused)."""
+        nodes = list(nodes)
+        if nodes:
+            names = [f"{prefix}{i}" for i in range(len(nodes))]
+            self.lines.append(f"    ({', '.join(names)},) = {argument}")
+            for node, name in zip(nodes, names, strict=True):
+                if node is not None:
+                    self.bind(node, name)
+
+    def bind(self, node, name):
+        self.names[node] = name
+        self.like = self.like or name
+
+    def give(self, *results):
+        """The last line: a tuple of nodes, or of tuples of nodes."""
+        flat = [n for r in results for n in (r if isinstance(r, (list, tuple)) else (r,))]
+        for node in needed(flat, self.names):
+            if node.op != "number":
+                text = OPERATIONS[node.op].text.format(*map(self._operand, node.args))
+                self.bind(node, f"v{node.number}")
+                self.lines.append(f"    {self.names[node]} = {text}")
+        self.lines.append(f"    return {', '.join(map(self._result, results))}")
+        return "\n".join(self.lines) + "\n"
+
+    def _operand(self, node):
+        # a number of Python's, of which infinity has no literal that all compilers read
+        return self.names.get(node) or repr(node.value).replace("inf", "1e999")
+
+    def _result(self, result):
+        if isinstance(result, (list, tuple)):
+            return f"({''.join(f'{self._result(n)}, ' for n in result)})"
+        if not result.is_number():
+            return self.names[result]
+        zeros = f"zeros_like({self.like})"
+        return zeros if result.is_number(0) else f"{zeros} + {self._operand(result)}"
+
+
+def functions(text, name, operations):
+    """{name: function} of a text, with the functions that its operations are.
+
+    Compilers that ask for a function's source find it.
+    """
+    file = f"<fastrnn {name} {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
+    linecache.cache[file] = len(text), None, text.splitlines(True), file
+    scope = {"__name__": __name__, **operations}
+    exec(compile(text, file, "exec"), scope)
+    return scope
