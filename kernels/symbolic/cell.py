@@ -1,29 +1,33 @@
 """A cell: what a step is to the engines. It is written forward only; the rest is derived."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, wraps
 
 from . import text
 from .derivation import Derivation
 from .gates import Gates
 from .graph import Graph
-from .symbol import Refused, Symbol
+from .operations import V
+from .refusals import badly_made, broken
+from .symbol import Symbol
 from .tensors import OPERATIONS
 
-_lock = threading.RLock()
+COUNTS = {"gates": 0, "states": 1, "own": 0, "inputs": 0}  # at least so many
+MOST = 1000  # of each
 
 
-def _once(function):
-    """A cached property that no two threads compute: compiled code is remembered by its results."""
+class once:
+    """A property that is computed once. Of threads that come at once all take the first's."""
 
-    @wraps(function)
-    def locked(self):
-        with _lock:
-            return vars(self).get(function.__name__) or function(self)
+    def __init__(self, function):
+        self.function, self.__doc__ = function, function.__doc__
 
-    return cached_property(locked)
+    def __get__(self, cell, owner=None):
+        if cell is None:
+            return self
+        name = self.function.__name__
+        found = vars(cell)
+        return found[name] if name in found else found.setdefault(name, self.function(cell))
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,9 @@ class Cell:
         and the new states, which an engine has anyway. ``dgates``: the gradients of the
         pre-activations, each once; the returned dstates are what reaches the previous states
         pointwise, without the gates.
+
+    Raises ValueError for numbers that no cell has. What comes of the step raises Refused for one
+    that no kernel can run.
     """
 
     name: str
@@ -55,12 +62,22 @@ class Cell:
     own: int = 0
     inputs: int = 0
 
+    def __post_init__(self):
+        if type(self.name) is not str or not self.name.isprintable():
+            raise ValueError(f"a cell's name is not {self.name!r}")
+        if type(self.recurrent) is not bool:
+            raise ValueError(f"a cell is recurrent or not, and not {self.recurrent!r}")
+        for count, least in COUNTS.items():
+            given = getattr(self, count)
+            if type(given) is not int or not least <= given <= MOST:
+                raise ValueError(f"a cell has at least {least} {count}, and not {given!r}")
+
     @property
     def hgates(self):
         """How many gates the recurrent product has."""
         return self.gates if self.recurrent else 0
 
-    @_once
+    @once
     def traced(self):
         """(graph, output, new states)."""
         graph = Graph()
@@ -70,15 +87,35 @@ class Cell:
 
         gates = Gates(given("x", self.gates)), Gates(given("h", self.hgates))
         states, own = given("state", self.states), given("own", self.own)
-        result = self.step(*gates, states, own, given("input", self.inputs))
-        result = result if isinstance(result, tuple) else (result,)
-        output, new = result if isinstance(result[-1], tuple) else (result[0], result)
-        if len(new) != self.states:
-            raise Refused(f"a step returns {len(new)} states where it has {self.states}")
-        return graph, _node(graph, output), tuple([_node(graph, n) for n in new])
+        inputs = given("input", self.inputs)
+        try:
+            result = self.step(*gates, states, own, inputs)
+        except Exception as error:
+            raise broken(error) from error
+        output, new = self._parts(result)
+        return graph, self._node(graph, output), tuple([self._node(graph, n) for n in new])
 
-    @_once
+    def _parts(self, result):
+        """(output, new states) of what the step returns."""
+        new = result if isinstance(result, tuple) else (result,)
+        apart = len(new) == 2 and isinstance(new[1], tuple)
+        output, new = new if apart else (new[0] if new else None, new)
+        if len(new) != self.states:
+            raise badly_made(f"{self.name} returns {len(new)} states, not {self.states}", self.step)
+        return output, new
+
+    def _node(self, graph, value):
+        node = graph.number(value) if isinstance(value, (int, float)) else None
+        if isinstance(value, Symbol) and value.graph is graph and value.node.serves(V):
+            node = value.node
+        if node is None:
+            what = "a condition" if isinstance(value, Symbol) else f"a {type(value).__name__}"
+            raise badly_made(f"{self.name} returns {what}, no value of its units", self.step)
+        return node
+
+    @once
     def derivation(self):
+        """The Derivation."""
         return Derivation.of(self)
 
     # What engines need to know of it.
@@ -95,17 +132,10 @@ class Cell:
     dh = property(lambda self: self.derivation.dh, doc="And that of h's part.")
     after = property(lambda self: self.derivation.after, doc="The new states backward reads.")
     text = property(lambda self: self.derivation.text, doc="``forward`` and ``backward``.")
-    forward = property(lambda self: self.functions["forward"])
-    backward = property(lambda self: self.functions["backward"])
+    forward = property(lambda self: self.functions["forward"], doc="On tensors.")
+    backward = property(lambda self: self.functions["backward"], doc="On tensors.")
 
-    @_once
+    @once
     def functions(self):
+        """{name: function} of the text, on tensors."""
         return text.functions(self.text, self.name, OPERATIONS)
-
-
-def _node(graph, value):
-    if isinstance(value, Symbol):
-        return value.node
-    if isinstance(value, (int, float)):
-        return graph.number(value)
-    raise Refused(f"a step returns values of its units, not a {type(value).__name__}")

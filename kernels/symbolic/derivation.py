@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from . import derive
-from .graph import needed
+from .graph import Graph, needed
 from .text import Function
 
 
@@ -18,45 +18,57 @@ class Derivation:
 
     @classmethod
     def of(cls, cell):
-        graph, output, new = cell.traced
+        traced, output, new = cell.traced
+        graph = Graph(traced)  # to which other threads add nothing
         counts = {"x": cell.gates, "h": cell.hgates, "state": cell.states}
         counts |= {"own": cell.own, "input": cell.inputs}
         given = {kind: [graph.input(kind, i) for i in range(n)] for kind, n in counts.items()}
-        forward = list(graph.nodes)
-        dout, dnew = graph.input("dout", 0), [graph.input("dstate", i) for i in range(cell.states)]
+        douts = graph.input("dout", 0), *[graph.input("dstate", i) for i in range(cell.states)]
+
         wanted = [node for nodes in given.values() for node in nodes]
-        found = iter(derive.gradients(graph, [output, *new], [dout, *dnew], wanted))
+        found = iter(derive.gradients(graph, [output, *new], douts, wanted))
         grads = {kind: [next(found) for _ in nodes] for kind, nodes in given.items()}
         dgates, dx, dh = _runs(grads["x"], grads["h"])
         results = dgates, grads["own"], grads["input"], grads["state"]
-        backward = [node for nodes in results for node in nodes]
-        before = [*given["state"], *given["own"], *given["input"]]
-        kept = derive.kept(backward, forward, [*before, *new])
-        there = {*before, *kept}
-        read = {a for n in needed(backward, {*there, *new}) for a in n.args} | set(backward)
-        after = tuple([i for i, n in enumerate(new) if n in read - there and n.op != "number"])
 
-        first = Function("forward", ("x", "h", "states", "own", "inputs"), graph)
-        _take_given(first, given, states="states")
-        first.take("x", given["x"], "x")
-        first.take("h", given["h"], "h")
-        second = Function(
-            "backward", ("dout", "dstates", "kept", "before", "after", "own", "inputs"), graph
-        )
-        second.bind(dout, "dout")
-        second.take("dstates", dnew, "d")
-        second.take("kept", kept, "k")
-        _take_given(second, given, states="before")
-        if after:
-            second.take("after", [n if i in after else None for i, n in enumerate(new)], "a")
-        text = f"{first.give(output, new, kept)}\n\n{second.give(*results)}"
-        return cls(kept, dgates, dx, dh, after, text)
+        wanted = [node for nodes in results for node in nodes]
+        free = {*given["state"], *given["own"], *given["input"]}  # and the new states
+        kept = derive.kept(wanted, needed([output, *new]), {*free, *new})
+        after = _after(new, wanted, {*free, *kept})
+        forward = _forward(given, output, new, kept)
+        backward = _backward(given, douts, kept, new, after, results)
+        return cls(kept, dgates, dx, dh, after, f"{forward}\n\n{backward}")
 
 
-def _take_given(function, given, states):
-    function.take(states, given["state"], "s")
+def _after(new, wanted, there):
+    """Which of the new states backward reads; of those that are the same, the first."""
+    read = {a for node in needed(wanted, {*there, *new}) for a in node.args} | set(wanted)
+    unknown = [n for n in new if n in read - there and not n.is_number()]
+    return tuple([i for i, n in enumerate(new) if n in unknown and new.index(n) == i])
+
+
+def _forward(given, output, new, kept):
+    function = Function("forward", ("x", "h", "states", "own", "inputs"))
+    function.take("states", given["state"], "s")
     function.take("own", given["own"], "p")
     function.take("inputs", given["input"], "i")
+    function.take("x", given["x"], "x")
+    function.take("h", given["h"], "h")
+    return function.give(output, new, kept)
+
+
+def _backward(given, douts, kept, new, after, results):
+    names = "dout", "dstates", "kept", "before", "after", "own", "inputs"
+    function = Function("backward", names)
+    function.bind(douts[0], "dout")
+    function.take("dstates", douts[1:], "d")
+    function.take("kept", kept, "k")
+    function.take("before", given["state"], "s")
+    function.take("own", given["own"], "p")
+    function.take("inputs", given["input"], "i")
+    if after:
+        function.take("after", [n if i in after else None for i, n in enumerate(new)], "a")
+    return function.give(*results)
 
 
 def _runs(xs, hs):

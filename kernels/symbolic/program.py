@@ -1,12 +1,12 @@
 """A cell as a text that holds instructions, and nothing that could be run as Python."""
 
 import json
-from functools import lru_cache
+from functools import cache
 
 from .cell import Cell
 from .graph import needed
-from .operations import OPERATIONS
-from .symbol import Symbol, apply
+from .operations import COMMUTE, OPERATIONS
+from .symbol import Symbol
 
 PORTS = ("gates", "states", "recurrent", "own", "inputs")
 KINDS = ("x", "h", "state", "own", "input")
@@ -14,7 +14,7 @@ KINDS = ("x", "h", "state", "own", "input")
 
 def program_of(cell):
     """The text of a cell: of two cells with the same text one is as good as the other."""
-    graph, output, new = cell.traced
+    _, output, new = cell.traced
     nodes = needed([output, *new])
     place = {node: i for i, node in enumerate(nodes)}
     code = [_instruction(node, place) for node in nodes]
@@ -26,54 +26,62 @@ def program_of(cell):
 def _instruction(node, place):
     if node.op == "input":
         return list(node.value)
-    return ["number", node.value] if node.op == "number" else [node.op, *map(place.get, node.args)]
+    if node.op == "number":
+        return ["number", node.value]
+    places = [place[a] for a in node.args]
+    return [node.op, *(sorted(places) if node.op in COMMUTE else places)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def cell_of(program):
     """The Cell of a text that ``program_of`` has made. Raises ValueError if it is none."""
     try:
         found = json.loads(program)
-        ports = {name: found[name] for name in PORTS}
-        code, results, name = found["code"], found["results"], str(found["name"])
-        _check(ports, code, results)
-    except (TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"this is no cell's program ({error!r}): {program[:200]}") from error
-    return Cell(name=name, step=_replay(code, results), **ports)
+        code, results = found.pop("code"), found.pop("results")
+        cell = Cell(step=_replay(code, results), **found)
+        _check(cell, code, results)
+        _ = cell.traced  # raises for a condition as a value, and the other way round
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"this is no cell's program ({error}): {str(program)[:200]}") from error
+    return cell
 
 
-def _check(ports, code, results):
+def _check(cell, code, results):
     """Raise ValueError unless each instruction is one, of values that stand before it."""
-    counts = dict(zip(KINDS, (ports["gates"], 0, ports["states"], ports["own"], ports["inputs"])))
-    counts["h"] = ports["gates"] if ports["recurrent"] else 0
+    counts = dict(
+        zip(KINDS, (cell.gates, cell.hgates, cell.states, cell.own, cell.inputs), strict=True)
+    )
     for number, (op, *args) in enumerate(code):
         if op in KINDS:
-            good = len(args) == 1 and type(args[0]) is int and 0 <= args[0] < counts[op]
+            good = len(args) == 1 and _below(counts[op], args)
         elif op == "number":
-            good = len(args) == 1 and type(args[0]) in (int, float)
+            good = len(args) == 1 and type(args[0]) is float
         else:
-            good = op in OPERATIONS and len(args) == OPERATIONS[op].arguments
-            good = good and all(type(a) is int and 0 <= a < number for a in args)
+            good = op in OPERATIONS and _below(number, args)
         if not good:
-            raise ValueError(f"instruction {number} of a cell's program is none: {op} {args}")
-    if not all(type(r) is int and 0 <= r < len(code) for r in results):
-        raise ValueError(f"a cell's program has no results {results}")
+            raise ValueError(f"instruction {number} is none: {op} {args}")
+    if len(results) != 1 + cell.states or not _below(len(code), results):
+        raise ValueError(f"results are {results}")
+
+
+def _below(end, indices):
+    return all(type(i) is int and 0 <= i < end for i in indices)
 
 
 def _replay(code, results):
     """The step that does what the instructions say."""
 
     def step(wx, uh, states, own, inputs):
+        graph, values = states[0].graph, []
         given = dict(zip(KINDS, (wx, uh, states, own, inputs), strict=True))
-        graph, values = wx[0].graph if wx else states[0].graph, []
         for op, *args in code:
             if op in KINDS:
-                values.append(given[op][args[0]])
+                values.append(given[op][args[0]].node)
             elif op == "number":
-                values.append(Symbol(graph, graph.number(args[0])))
+                values.append(graph.number(args[0]))
             else:
-                values.append(apply(op, *[values[a] for a in args]))
-        output, *new = [values[r] for r in results]
+                values.append(graph.op(op, *[values[a] for a in args]))
+        output, *new = [Symbol(graph, values[r]) for r in results]
         return output, tuple(new)
 
     return step

@@ -1,12 +1,14 @@
 """The operations of a step on torch's tensors: what the reference engine computes with."""
 
 import torch
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
-from . import symbol
+from .symbol import Symbol, apply
 
 
 class _ClipGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(value, limit):
         return value.view_as(value)
@@ -19,6 +21,10 @@ class _ClipGradient(torch.autograd.Function):
     def backward(ctx, grad):
         return grad.clamp(-ctx.limit, ctx.limit), None
 
+    @staticmethod
+    def jvp(ctx, tangent, _):
+        return tangent.view_as(tangent)
+
 
 def clip_gradient(value, limit):
     """``value`` as it is, whose gradient is held between ``-limit`` and ``limit`` in backward.
@@ -28,8 +34,8 @@ def clip_gradient(value, limit):
     """
     if not limit > 0:
         raise ValueError(f"limit should be a number above zero, not {limit!r}")
-    if isinstance(value, symbol.Symbol):
-        return symbol.apply("clip_gradient", value, limit)
+    if isinstance(value, Symbol):
+        return apply("clip_gradient", value, limit)
     return _ClipGradient.apply(value, float(limit))
 
 
@@ -45,9 +51,10 @@ def _of_two(function):
 
 OPERATIONS = {
     **{name: getattr(torch, name) for name in (
-        "sigmoid", "tanh", "relu", "exp", "log", "abs", "sqrt", "rsqrt", "erf", "where", "zeros_like",
+        "sigmoid", "tanh", "relu", "exp", "expm1", "log", "abs", "sqrt", "rsqrt", "erf", "where",
+        "zeros_like",
     )},
-    "softplus": softplus,
+    "softplus": lambda x: -logsigmoid(-x),  # which torch's softplus is not beyond its threshold
     "maximum": _of_two(torch.maximum),
     "minimum": _of_two(torch.minimum),
     "clip_gradient": clip_gradient,

@@ -14,9 +14,9 @@ from .operations import OPERATIONS
 class Function:
     """The text of one function; what it is given has a name each, whatever else is made has v7."""
 
-    def __init__(self, name, arguments, graph):
+    def __init__(self, name, arguments):
         self.lines = [f"def {name}({', '.join(arguments)}):"]
-        self.graph, self.names, self.like = graph, {}, None
+        self.names, self.like = {}, None  # a name of which ``zeros_like`` can be asked
 
     def take(self, argument, nodes, prefix):
         """Bind the values of a tuple that the function is given to these nodes (None: unused)."""
@@ -36,16 +36,18 @@ class Function:
         """The last line: a tuple of nodes, or of tuples of nodes."""
         flat = [n for r in results for n in (r if isinstance(r, (list, tuple)) else (r,))]
         for node in needed(flat, self.names):
-            if node.op != "number":
-                text = OPERATIONS[node.op].text.format(*map(self._operand, node.args))
+            if not node.is_number():
+                line = f"    v{node.number} = {self._operation(node)}"
                 self.bind(node, f"v{node.number}")
-                self.lines.append(f"    {self.names[node]} = {text}")
+                self.lines.append(line)
         self.lines.append(f"    return {', '.join(map(self._result, results))}")
         return "\n".join(self.lines) + "\n"
 
-    def _operand(self, node):
-        # a number of Python's, of which infinity has no literal that all compilers read
-        return self.names.get(node) or repr(node.value).replace("inf", "1e999")
+    def _operation(self, node):
+        args = [self.names.get(a) or _number(a.value) for a in node.args]
+        if node.op == "where" and node.args[1].is_number() and node.args[2].is_number():
+            args[1] = self._result(node.args[1])  # of two numbers torch would choose a dtype
+        return OPERATIONS[node.op].text.format(*args)
 
     def _result(self, result):
         if isinstance(result, (list, tuple)):
@@ -53,7 +55,12 @@ class Function:
         if not result.is_number():
             return self.names[result]
         zeros = f"zeros_like({self.like})"
-        return zeros if result.is_number(0) else f"{zeros} + {self._operand(result)}"
+        return zeros if result.is_number(0) else f"{zeros} + {_number(result.value)}"
+
+
+def _number(value):
+    """A number of Python's; of infinity and NaN there is no literal that all compilers read."""
+    return "(1e999 - 1e999)" if value != value else repr(value).replace("inf", "1e999")
 
 
 def functions(text, name, operations):
