@@ -1,15 +1,12 @@
 """Layers of a cell that is written once, forward only: ``Recurrent``."""
 
 import math
-from contextlib import nullcontext
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 
 from . import backends
-from .functional import stack, stack_on_gpu, steps_of
-from .kernels import autocast
+from .functional import stack, stack_on_gpu
 from .kernels.keep import Keep
 from .kernels.weights import Weights
 from .sequences import Call

@@ -2,15 +2,12 @@
 
 import inspect
 import warnings
-from functools import cached_property
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import torch
-
 from .kernels.cells import cell_of, key_of
 from .kernels.symbolic.cell import Cell
-from .kernels.symbolic.gates import Gates
+from .kernels.symbolic.gates import Gates, Product
 from .kernels.symbolic.symbol import Refused
 from .parameters import PerUnit
 from .tracing import constant
@@ -62,7 +59,7 @@ def bound(module):
         twin.__dict__.update(module.__dict__)
         twin.__dict__.update(zip(says.own, own, strict=True))
         given = dict(zip(says.states + says.inputs, (*states, *inputs), strict=True))
-        given |= {"wx": Gates(wx), "uh": Gates(uh)}
+        given |= {"wx": wx, "uh": uh}
         result = cls.step(twin, *[given[name] for name in says.arguments])
         result = result if isinstance(result, tuple) else (result,)
         output, new = result if isinstance(result[-1], tuple) else (result[0], result)
@@ -79,15 +76,19 @@ def bound(module):
 class Plain(SimpleNamespace):
     """A cell that is no program: the step as it stands, in PyTorch. ``why`` it is none."""
 
-    apart = True
+    def whole(self, x, product, states, own, inputs):
+        """As a Cell's."""
 
-    def forward(self, x, h, states, own, inputs):
-        output, new = self.step(x, h, states, own, inputs)
+        def multiply(value, gate):
+            return product(value, gate, 1)[0]
+
+        uh = product(states[0], 0, self.gates) if self.recurrent else ()
+        output, new = self.step(Gates(x), Product(uh, multiply), states, own, inputs)
         for name, value, like in zip(self.names, (output, *new), (states[0], *states), strict=True):
             shape = getattr(value, "shape", None)
             if shape != like.shape:
                 raise ValueError(f"{self.place} returns {name} of shape {shape}, not {like.shape}")
-        return output, new, ()
+        return output, new
 
 
 @constant
@@ -118,8 +119,5 @@ def _traced(module):
         warnings.warn(
             f"{name}.step runs in plain PyTorch, step by step, which is slow: {why}", stacklevel=4
         )
-        hgates = module.gates if says.recurrent else 0
         names = ("an output", *says.states)
-        return Plain(
-            name=name, step=step, why=why, names=names, place=says.place, hgates=hgates, **ports
-        )
+        return Plain(name=name, step=step, why=why, names=names, place=says.place, **ports)

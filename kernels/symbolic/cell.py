@@ -4,15 +4,27 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, wraps
+from typing import NamedTuple
 
 from . import text
 from .derivation import Derivation
-from .gates import Gates
-from .graph import Graph
+from .gates import Gates, Product
+from .graph import Graph, Node, needed
 from .symbol import Refused, Symbol
 from .tensors import OPERATIONS
 
 _lock = threading.RLock()
+TWICE = "gate {} of the recurrent product is made twice in a step: each gate has one product"
+
+
+class Traced(NamedTuple):
+    """A step as a graph."""
+
+    graph: Graph
+    output: Node
+    new: tuple[Node, ...]  # states
+    hs: list[Node]  # the gates of the recurrent product
+    factors: tuple[Node, ...]  # for each of them, what it is a product with
 
 
 def _once(function):
@@ -32,7 +44,7 @@ class Cell:
 
     step(wx, uh, states, own, inputs) -> states, or (output, states) where that is no state
         wx, uh: Gates of the pre-activations W_ih x + b_ih and W_hh h + b_hh, kept apart, in the
-        order of the weights' rows; states: the hidden one first; own: parameters of one number a
+        order of the weights' rows, the second a Product; states: the hidden one first; own: parameters of one number a
         unit; inputs: what a step is given beside x. It is run on symbols, once.
 
     From it come two functions on values (tensors here, registers in the CPU engine, blocks in the
@@ -45,6 +57,14 @@ class Cell:
         and the new states, which an engine has anyway. ``dgates``: the gradients of the
         pre-activations, each once; the returned dstates are what reaches the previous states
         pointwise, without the gates.
+    whole(x, product, states, own, inputs) -> (output, states)
+        For who can multiply at any time: product(value, first, count) are gates of the recurrent
+        product.
+
+    Where a step has several stages (stages.py), both have a function for each of the early ones,
+    forward_0, backward_0 ..., which give (what products are made of, what is to be averaged).
+    ``inputs`` then ends in the means that are known, and ``backward`` is given one thing more, the
+    gradients of products' factors.
     """
 
     name: str
@@ -62,20 +82,38 @@ class Cell:
 
     @_once
     def traced(self):
-        """(graph, output, new states)."""
+        """A Traced."""
         graph = Graph()
 
         def given(kind, count):
             return tuple([Symbol(graph, graph.input(kind, i)) for i in range(count)])
 
-        gates = Gates(given("x", self.gates)), Gates(given("h", self.hgates))
         states, own = given("state", self.states), given("own", self.own)
+        first, h, others = states[0].node, given("h", self.hgates), {}
+
+        def multiply(value, gate):
+            node = _node(graph, value)
+            if node is first:
+                return h[gate]
+            if others.setdefault(gate, node) is not node:
+                raise Refused(TWICE.format(gate))
+            return Symbol(graph, graph.input("other", gate))
+
+        gates = Gates(given("x", self.gates)), Product(h, multiply)
         result = self.step(*gates, states, own, given("input", self.inputs))
         result = result if isinstance(result, tuple) else (result,)
         output, new = result if isinstance(result[-1], tuple) else (result[0], result)
         if len(new) != self.states:
             raise Refused(f"a step returns {len(new)} states where it has {self.states}")
-        return graph, _node(graph, output), tuple([_node(graph, n) for n in new])
+        hs = [h[g].node if g not in others else graph.input("other", g) for g in range(len(h))]
+        factors = tuple([others.get(g, first) for g in range(len(h))])
+        found = Traced(
+            graph, _node(graph, output), tuple([_node(graph, n) for n in new]), hs, factors
+        )
+        for gate, node in enumerate(h):
+            if gate in others and node.node in needed([found.output, *found.new, *factors]):
+                raise Refused(TWICE.format(gate))
+        return found
 
     @_once
     def derivation(self):
@@ -86,8 +124,12 @@ class Cell:
     @property
     def apart(self):
         """Whether the output is no state."""
-        _, output, new = self.traced
-        return output is not new[0]
+        return self.traced.output is not self.traced.new[0]
+
+    @property
+    def staged(self):
+        """Whether it has several stages: all hidden units of one must be there before the next."""
+        return bool(self.derivation.sums or self.derivation.back_sums)
 
     kept = property(lambda self: len(self.derivation.kept), doc="How many values are kept.")
     dgates = property(lambda self: len(self.derivation.dgates), doc="How many there are.")
@@ -97,6 +139,7 @@ class Cell:
     text = property(lambda self: self.derivation.text, doc="``forward`` and ``backward``.")
     forward = property(lambda self: self.functions["forward"])
     backward = property(lambda self: self.functions["backward"])
+    whole = property(lambda self: self.functions["whole"])
 
     @_once
     def functions(self):

@@ -2,61 +2,153 @@
 
 from dataclasses import dataclass
 
-from . import derive
+from . import derive, stages
 from .graph import needed
+from .stages import Levels
 from .text import Function
 
 
 @dataclass(frozen=True)
 class Derivation:
     kept: list  # nodes of forward
+    means: list  # and those of them that are means over units: a number a row is kept
     dgates: list  # nodes; x's are a run of them, and so are h's
     dx: tuple[int, ...]  # for each gate, which of ``dgates`` is the gradient of x's part
     dh: tuple[int, ...]  # and of h's part
     after: tuple[int, ...]  # which of the new states backward reads
+    products: tuple  # the recurrent products, stages.Product
+    back: tuple  # and those of the gradients of their factors, the first state's last
+    sums: tuple[tuple[int, int], ...]  # for each early stage, forward: factors, and means
+    back_sums: tuple[tuple[int, int], ...]  # and backward
     text: str
 
     @classmethod
     def of(cls, cell):
-        graph, output, new = cell.traced
-        counts = {"x": cell.gates, "h": cell.hgates, "state": cell.states}
-        counts |= {"own": cell.own, "input": cell.inputs}
-        given = {kind: [graph.input(kind, i) for i in range(n)] for kind, n in counts.items()}
+        return cls(**_Deriving(cell).found())
+
+
+class _Deriving:
+    """The graph of a cell while its derivative is added to it."""
+
+    def __init__(self, cell):
+        self.cell, traced = cell, cell.traced
+        self.graph, self.output, self.new = traced.graph, traced.output, list(traced.new)
+        counts = {"x": cell.gates, "state": cell.states, "own": cell.own, "input": cell.inputs}
+        self.given = {k: [self.graph.input(k, i) for i in range(n)] for k, n in counts.items()}
+        self.given["h"] = list(traced.hs)
+        first, self.factors = self.given["state"][0], traced.factors
+        waits = {h: (f,) for h, f in zip(traced.hs, self.factors, strict=True) if f is not first}
+        self.levels = Levels(waits)
+        self.products, self.computed = stages.groups(
+            self.factors, first, lambda gate: self.levels.of(traced.hs[gate])
+        )
+        self.results = [self.output, *self.new, *self.computed]
+        self.means = [n for n in needed(self.results) if n.op == "mean"]
+
+    def found(self):
+        cell, graph, given = self.cell, self.graph, self.given
         forward = list(graph.nodes)
         dout, dnew = graph.input("dout", 0), [graph.input("dstate", i) for i in range(cell.states)]
-        wanted = [node for nodes in given.values() for node in nodes]
-        found = iter(derive.gradients(graph, [output, *new], [dout, *dnew], wanted))
-        grads = {kind: [next(found) for _ in nodes] for kind, nodes in given.items()}
+        dfactors = [graph.input("dfactor", i) for i in range(len(self.computed))]
+        wanted = [n for kind in KINDS for n in given[kind]]
+        grads = iter(derive.gradients(graph, self.results, [dout, *dnew, *dfactors], wanted))
+        grads = {kind: [next(grads) for _ in given[kind]] for kind in KINDS}
         dgates, dx, dh = _runs(grads["x"], grads["h"])
         results = dgates, grads["own"], grads["input"], grads["state"]
-        backward = [node for nodes in results for node in nodes]
-        before = [*given["state"], *given["own"], *given["input"]]
-        kept = derive.kept(backward, forward, [*before, *new])
+        backward = [n for nodes in results for n in nodes]
+        before = [*given["state"], *given["own"], *given["input"], *self.means]
+        kept = derive.kept(backward, forward, [*before, *self.new])
         there = {*before, *kept}
-        read = {a for n in needed(backward, {*there, *new}) for a in n.args} | set(backward)
-        after = tuple([i for i, n in enumerate(new) if n in read - there and n.op != "number"])
+        read = {a for n in needed(backward, {*there, *self.new}) for a in n.args} | set(backward)
+        after = [n if n in read - there and n.op != "number" else None for n in self.new]
 
-        first = Function("forward", ("x", "h", "states", "own", "inputs"), graph)
-        _take_given(first, given, states="states")
-        first.take("x", given["x"], "x")
-        first.take("h", given["h"], "h")
-        second = Function(
-            "backward", ("dout", "dstates", "kept", "before", "after", "own", "inputs"), graph
+        waits = {
+            d: tuple(g for g, f in zip(grads["h"], self.factors, strict=True) if f is factor)
+            for d, factor in zip(dfactors, self.computed, strict=True)
+        }
+        levels = Levels(waits, forward)
+        sums = [n for n in needed(backward, forward) if n.op == "mean"]
+        first, last = self.levels.last([self.output, *self.new]), levels.last(backward)
+        back = [
+            stages.Product(p.factor, p.first, p.count, levels.of(dfactors[p.factor]) - 1)
+            if p.factor >= 0 else stages.Product(-1, p.first, p.count, last)
+            for p in self.products
+        ]  # fmt: skip
+
+        def take(function, known):
+            function.bind(dout, "dout")
+            function.take("dstates", dnew, "d")
+            function.take("dfactors", _known(dfactors, known), "f")
+            function.take("kept", kept, "k")
+            self._take(function, "before", _known([*self.means, *sums], known))
+            function.take("after", after, "a")
+
+        arguments = ("dout", "dstates", "kept", "before", "after", "own", "inputs")
+        waited = [g for gates in waits.values() for g in gates]
+        texts = [
+            self._forward(kept, first),
+            stages.functions(
+                "backward", arguments + ("dfactors",) * bool(dfactors), take, levels, last,
+                waited, sums, results,
+            ),
+            self._whole(),
+        ]  # fmt: skip
+        return {
+            "kept": kept, "means": self.means, "dgates": dgates, "dx": dx, "dh": dh,
+            "after": tuple(i for i, n in enumerate(after) if n is not None),
+            "products": self.products, "back": tuple(back),
+            "sums": _counts(self.levels, first, self.computed, self.means),
+            "back_sums": _counts(levels, last, waited, sums), "text": "\n\n".join(texts),
+        }  # fmt: skip
+
+    def _take(self, function, states, means):
+        """What both forward and backward are given; means: after the inputs, None for unknown."""
+        function.take(states, self.given["state"], "s")
+        function.take("own", self.given["own"], "p")
+        function.take("inputs", [*self.given["input"], *means], "i")
+
+    def _forward(self, kept, last):
+        def take(function, known):
+            self._take(function, "states", _known(self.means, known))
+            function.take("x", self.given["x"], "x")
+            function.take("h", _known(self.given["h"], known), "h")
+
+        arguments, results = ("x", "h", "states", "own", "inputs"), (self.output, self.new, kept)
+        return stages.functions(
+            "forward", arguments, take, self.levels, last, self.computed, self.means, results
         )
-        second.bind(dout, "dout")
-        second.take("dstates", dnew, "d")
-        second.take("kept", kept, "k")
-        _take_given(second, given, states="before")
-        if after:
-            second.take("after", [n if i in after else None for i, n in enumerate(new)], "a")
-        text = f"{first.give(output, new, kept)}\n\n{second.give(*results)}"
-        return cls(kept, dgates, dx, dh, after, text)
+
+    def _whole(self):
+        """All of it at once, for who can multiply and average whenever that is asked for."""
+        function = Function("whole", ("x", "product", "states", "own", "inputs"))
+        self._take(function, "states", [])
+        function.take("x", self.given["x"], "x")
+        factors = [self.given["state"][0], *self.computed]
+        for product in sorted(self.products, key=lambda p: p.stage):
+            factor = factors[product.factor + 1]
+            function.make([factor])
+            mine = slice(product.first, product.first + product.count)
+            asked = f"{function.operand(factor)}, {product.first}, {product.count}"
+            function.take(f"product({asked})", self.given["h"][mine], f"h{product.first}_")
+        return function.give(self.output, self.new)
 
 
-def _take_given(function, given, states):
-    function.take(states, given["state"], "s")
-    function.take("own", given["own"], "p")
-    function.take("inputs", given["input"], "i")
+KINDS = ("x", "h", "state", "own", "input")
+
+
+def _known(nodes, known):
+    return [node if known(node) else None for node in nodes]
+
+
+def _counts(levels, last, waited, means):
+    """For each early stage how many values products are made of, and how many means, it gives."""
+    return tuple([
+        (
+            sum(levels.of(n) == stage for n in waited),
+            sum(levels.of(n) == stage + 1 for n in means),
+        )
+        for stage in range(last)
+    ])  # fmt: skip
 
 
 def _runs(xs, hs):

@@ -111,14 +111,17 @@ def _where(g, condition, a, b):
 SIMPLER = {"add": _add, "sub": _sub, "mul": _mul, "div": _div, "neg": _neg, "where": _where}
 
 
-def needed(nodes, known=()):
-    """All that ``nodes`` need, arguments first; nothing that only ``known`` ones need."""
-    seen, found = {n.number for n in known}, []
+def needed(nodes, known=(), more=None):
+    """All that ``nodes`` need, arguments first; nothing that only ``known`` ones need.
+
+    more: {node: what it needs beside its arguments}.
+    """
+    seen, found, more = {n.number for n in known}, [], more or {}
 
     def visit(node):
         if node.number not in seen:
             seen.add(node.number)
-            for argument in node.args:
+            for argument in (*node.args, *more.get(node, ())):
                 visit(argument)
             found.append(node)
 

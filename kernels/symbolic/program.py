@@ -1,7 +1,7 @@
 """A cell as a text that holds instructions, and nothing that could be run as Python."""
 
 import json
-from functools import lru_cache
+from functools import cache
 
 from .cell import Cell
 from .graph import needed
@@ -14,22 +14,26 @@ KINDS = ("x", "h", "state", "own", "input")
 
 def program_of(cell):
     """The text of a cell: of two cells with the same text one is as good as the other."""
-    graph, output, new = cell.traced
-    nodes = needed([output, *new])
+    traced = cell.traced
+    factors = {h: (f,) for h, f in zip(traced.hs, traced.factors, strict=True)}
+    nodes = needed([traced.output, *traced.new], more=factors)
     place = {node: i for i, node in enumerate(nodes)}
-    code = [_instruction(node, place) for node in nodes]
-    results = [place[node] for node in (output, *new)]
+    code = [_instruction(node, place, traced) for node in nodes]
+    results = [place[node] for node in (traced.output, *traced.new)]
     ports = {name: getattr(cell, name) for name in PORTS}
     return json.dumps({"name": cell.name, **ports, "code": code, "results": results})
 
 
-def _instruction(node, place):
+def _instruction(node, place, traced):
+    if node in traced.hs:  # the gate, and the value that the recurrent product has
+        gate = traced.hs.index(node)
+        return ["h", gate, place[traced.factors[gate]]]
     if node.op == "input":
         return list(node.value)
     return ["number", node.value] if node.op == "number" else [node.op, *map(place.get, node.args)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def cell_of(program):
     """The Cell of a text that ``program_of`` has made. Raises ValueError if it is none."""
     try:
@@ -44,11 +48,12 @@ def cell_of(program):
 
 def _check(ports, code, results):
     """Raise ValueError unless each instruction is one, of values that stand before it."""
-    counts = dict(zip(KINDS, (ports["gates"], 0, ports["states"], ports["own"], ports["inputs"])))
-    counts["h"] = ports["gates"] if ports["recurrent"] else 0
+    counts = {"x": ports["gates"], "h": ports["gates"] * ports["recurrent"]}
+    counts |= {"state": ports["states"], "own": ports["own"], "input": ports["inputs"]}
     for number, (op, *args) in enumerate(code):
         if op in KINDS:
-            good = len(args) == 1 and type(args[0]) is int and 0 <= args[0] < counts[op]
+            good = len(args) == 1 + (op == "h") and all(type(a) is int and a >= 0 for a in args)
+            good = good and args[0] < counts[op] and max(args[1:], default=-1) < number
         elif op == "number":
             good = len(args) == 1 and type(args[0]) in (int, float)
         else:
@@ -67,7 +72,9 @@ def _replay(code, results):
         given = dict(zip(KINDS, (wx, uh, states, own, inputs), strict=True))
         graph, values = wx[0].graph if wx else states[0].graph, []
         for op, *args in code:
-            if op in KINDS:
+            if op == "h":
+                values.append(uh(values[args[1]], args[0]))
+            elif op in KINDS:
                 values.append(given[op][args[0]])
             elif op == "number":
                 values.append(Symbol(graph, graph.number(args[0])))

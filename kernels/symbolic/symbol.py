@@ -160,6 +160,21 @@ def elu(x, alpha=1.0, inplace=False):
     return where(_of("lt")(0.0, x), x, alpha * (apply("exp", x) - 1.0))
 
 
+def mean(x, dim=None, keepdim=False):
+    if dim not in (-1, 1, (-1,), [-1], (1,), [1]) or not keepdim:
+        refuse("a mean that is not over all hidden units: .mean(-1, keepdim=True) is")
+    return apply("mean", x)
+
+
+def layer_norm(x, shape, weight=None, bias=None, eps=1e-5):
+    if len(shape) != 1:
+        refuse("layer_norm over more than the hidden units: its shape is (hidden_size,)")
+    centred = x - apply("mean", x)
+    x = centred * apply("rsqrt", apply("mean", centred * centred) + eps)
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
 def _scaled(op):
     return lambda a, b, alpha=1: apply(op, a, b if alpha == 1 else b * alpha)
 
@@ -177,6 +192,7 @@ NAMED = {
     "add": _scaled("add"), "sub": _scaled("sub"),
     "gt": _swapped("lt"), "ge": _swapped("le"), "ne": lambda a, b: ~apply("eq", a, b),
     "relu": lambda x, inplace=False: apply("relu", x),
+    "mean": mean,
     "square": lambda x: x * x, "reciprocal": lambda x: 1.0 / x, "pow": power, "clamp": clamp,
     "lerp": lambda a, b, weight: a + weight * (b - a),
     "addcmul": lambda a, b, c, value=1: a + value * b * c,
@@ -195,6 +211,7 @@ FUNCTIONS = {
     F.silu: lambda x, inplace=False: x * apply("sigmoid", x),
     F.softplus: softplus, F.gelu: gelu, F.elu: elu,
     F.logsigmoid: lambda x: -apply("softplus", -x),
+    F.layer_norm: layer_norm,
     F.softsign: lambda x: x / (1.0 + abs(x)),
     F.leaky_relu: lambda x, slope=0.01, inplace=False: where(x < 0.0, x * slope, x),
     F.hardsigmoid: lambda x, inplace=False: clamp(x / 6.0 + 0.5, 0.0, 1.0),

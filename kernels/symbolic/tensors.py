@@ -43,11 +43,18 @@ def _of_two(function):
     return of_two
 
 
+def mean(x):
+    """Over all hidden units."""
+    return x.mean(-1, keepdim=True)
+
+
 OPERATIONS = {
     **{name: getattr(torch, name) for name in (
-        "sigmoid", "tanh", "relu", "exp", "log", "abs", "sqrt", "rsqrt", "erf", "where", "zeros_like",
+        "sigmoid", "tanh", "relu", "exp", "log", "abs", "sqrt", "rsqrt", "erf", "where",
+        "zeros_like",
     )},
     "softplus": softplus,
+    "mean": mean,
     "maximum": _of_two(torch.maximum),
     "minimum": _of_two(torch.minimum),
     "clip_gradient": clip_gradient,

@@ -1,4 +1,4 @@
-"""A graph written as two functions of Python, which every engine compiles.
+"""A graph written as functions of Python, which every engine compiles.
 
 A file of programs cannot smuggle anything into it: it is made of the names of operations.py, of
 numbers, and of names that are made here.
@@ -12,18 +12,17 @@ from .operations import OPERATIONS
 
 
 class Function:
-    """The text of one function; what it is given has a name each, whatever else is made has v7."""
+    """The text of one function; what it is given has a name each, whatever else is made is v7."""
 
-    def __init__(self, name, arguments, graph):
+    def __init__(self, name, arguments):
         self.lines = [f"def {name}({', '.join(arguments)}):"]
-        self.graph, self.names, self.like = graph, {}, None
+        self.names, self.like = {}, None
 
-    def take(self, argument, nodes, prefix):
-        """Bind the values of a tuple that the function is given to these nodes (None: unused)."""
-        nodes = list(nodes)
-        if nodes:
-            names = [f"{prefix}{i}" for i in range(len(nodes))]
-            self.lines.append(f"    ({', '.join(names)},) = {argument}")
+    def take(self, expression, nodes, prefix):
+        """Bind the values of a tuple to these nodes (None: unused)."""
+        names = [f"{prefix}{i}" for i in range(len(nodes))]
+        if any(node is not None for node in nodes):
+            self.lines.append(f"    ({', '.join(names)},) = {expression}")
             for node, name in zip(nodes, names, strict=True):
                 if node is not None:
                     self.bind(node, name)
@@ -32,18 +31,21 @@ class Function:
         self.names[node] = name
         self.like = self.like or name
 
-    def give(self, *results):
-        """The last line: a tuple of nodes, or of tuples of nodes."""
-        flat = [n for r in results for n in (r if isinstance(r, (list, tuple)) else (r,))]
-        for node in needed(flat, self.names):
+    def make(self, nodes):
+        """Write what these nodes need."""
+        for node in needed(nodes, self.names):
             if node.op != "number":
-                text = OPERATIONS[node.op].text.format(*map(self._operand, node.args))
+                text = OPERATIONS[node.op].text.format(*map(self.operand, node.args))
                 self.bind(node, f"v{node.number}")
                 self.lines.append(f"    {self.names[node]} = {text}")
+
+    def give(self, *results):
+        """The whole text, whose last line gives these: nodes, or tuples of nodes."""
+        self.make([n for r in results for n in (r if isinstance(r, (list, tuple)) else (r,))])
         self.lines.append(f"    return {', '.join(map(self._result, results))}")
         return "\n".join(self.lines) + "\n"
 
-    def _operand(self, node):
+    def operand(self, node):
         # a number of Python's, of which infinity has no literal that all compilers read
         return self.names.get(node) or repr(node.value).replace("inf", "1e999")
 
@@ -53,7 +55,7 @@ class Function:
         if not result.is_number():
             return self.names[result]
         zeros = f"zeros_like({self.like})"
-        return zeros if result.is_number(0) else f"{zeros} + {self._operand(result)}"
+        return zeros if result.is_number(0) else f"{zeros} + {self.operand(result)}"
 
 
 def functions(text, name, operations):
