@@ -2,7 +2,10 @@
 
 from . import backends, lowering, tools
 from .conversion import accelerate, restore
+from .kernels.symbolic.tensors import clip_gradient
 from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from .parameters import PerUnit, Scalar
+from .recurrent import Recurrent
 
 tools.meet()
 
@@ -13,9 +16,13 @@ __all__ = [
     "RNN",
     "GRUCell",
     "LSTMCell",
+    "PerUnit",
     "RNNCell",
+    "Recurrent",
+    "Scalar",
     "accelerate",
     "backends",
+    "clip_gradient",
     "lowering",
     "restore",
 ]

@@ -4,6 +4,7 @@ import torch
 
 from . import backends, profiling
 from .kernels import autocast, reference
+from .kernels.cells import key_of
 from .kernels.keep import Keep
 from .kernels.untraced import untraced
 from .kernels.weights import Weights
@@ -12,30 +13,31 @@ from .tracing import plain
 LEADING = 4  # arguments of Layer that are no tensors
 
 
-def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
+def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None):
     """One layer on the engine of that name, shapes as in its module: (output, final states).
 
     keep: how much of it to keep for backward, where there will be one.
     """
     if engine == "reference":
-        return profiling.layer(reference.layer, "", cell, x, steps, directions, states)
+        return profiling.layer(reference.layer, "", cell, x, steps, directions, states, inputs)
     if torch.is_grad_enabled():
-        tensors = sum(directions, (x, *states))
+        tensors = (*sum(directions, (x, *states)), inputs)
         for t in tensors:
             if t is not None and t.requires_grad:
                 y, *finals = Layer.apply(engine, cell, steps, keep, *tensors)
                 return y, finals
-    given = cell, x, steps, directions, states, Keep.NOTHING
+    given = cell, x, steps, directions, states, Keep.NOTHING, inputs
     y, finals, _ = profiling.layer(backends.load(engine).layer, "", *given)
     return y, finals
 
 
 def _unflatten(cell, tensors):
-    """(x, states, a Weights for each direction) from the flat arguments of ``Layer``."""
-    x, *rest = tensors
+    """(x, states, a Weights for each direction, inputs) from the flat arguments of ``Layer``."""
+    x, *rest, inputs = tensors
     states, flat = rest[: cell.states], rest[cell.states :]
     fields = len(Weights._fields)
-    return x, states, [Weights(*flat[i : i + fields]) for i in range(0, len(flat), fields)]
+    directions = [Weights(*flat[i : i + fields]) for i in range(0, len(flat), fields)]
+    return x, states, directions, inputs
 
 
 def save(ctx, *tensors):
@@ -53,13 +55,13 @@ def saved(ctx):
 
 
 class Layer(torch.autograd.Function):
-    """apply(engine, cell, steps, keep, x, *states, *weights) -> (output, *final states)."""
+    """apply(engine, cell, steps, keep, x, *states, *weights, inputs) -> (output, *final states)."""
 
     @staticmethod
     @untraced
     def forward(ctx, engine, cell, steps, keep, *tensors):
-        x, states, directions = _unflatten(cell, tensors)
-        given = cell, x, steps, directions, states, keep
+        x, states, directions, inputs = _unflatten(cell, tensors)
+        given = cell, x, steps, directions, states, keep, inputs
         y, finals, kept = profiling.layer(backends.load(engine).layer, "", *given)
         ctx.engine, ctx.cell, ctx.steps, ctx.keep = engine, cell, steps, keep
         ctx.count = len(tensors)
@@ -72,30 +74,35 @@ class Layer(torch.autograd.Function):
     def backward(ctx, *grads):
         cell = ctx.cell
         tensors = saved(ctx)
-        inputs, kept = tensors[: ctx.count], tensors[ctx.count :]
+        given, kept = tensors[: ctx.count], tensors[ctx.count :]
         needed = ctx.needs_input_grad[LEADING:]
-        x, states, directions = _unflatten(cell, inputs)
+        x, states, directions, inputs = _unflatten(cell, given)
         # create_graph asks for a backward that can be differentiated; other gradients, as vmap's
         # and subclasses', know only torch's operations
         if torch.is_grad_enabled() or not plain(grads):
             grads = materialized(grads, x, states)
 
             def again(*tensors):
-                x, states, directions = _unflatten(cell, tensors)
-                return layer_by_reference(cell, x, ctx.steps, directions, states)
+                x, states, directions, inputs = _unflatten(cell, tensors)
+                return layer_by_reference(cell, x, ctx.steps, directions, states, inputs)
 
-            return *[None] * LEADING, *differentiable(again, inputs, needed, grads)
+            return *[None] * LEADING, *differentiable(again, given, needed, grads)
         if torch._C._len_torch_dispatch_stack():
             grads = materialized(grads, x, states)
-            return *[None] * LEADING, *_watched(ctx, inputs, kept, grads, needed)
+            return *[None] * LEADING, *_watched(ctx, given, kept, grads, needed)
         if ctx.engine != "numba":  # which makes its own zeros
             grads = materialized(grads, x, states)
-        _, _, need_weights = _unflatten(cell, needed)
-        given = cell, x, ctx.steps, directions, states, ctx.keep, kept, grads
-        dx, dstates, dweights, _ = profiling.layer(
-            backends.load(ctx.engine).gradients, " backward", *given, needed[0], need_weights
+        _, _, need_weights, need_inputs = _unflatten(cell, needed)
+        given = cell, x, ctx.steps, directions, states, ctx.keep, kept, grads, needed[0]
+        dx, dstates, dweights, dinputs = profiling.layer(
+            backends.load(ctx.engine).gradients,
+            " backward",
+            *given,
+            need_weights,
+            inputs,
+            need_inputs,
         )
-        flat = sum(dweights, (dx, *dstates))
+        flat = (*sum(dweights, (dx, *dstates)), dinputs)
         found = [g if n else None for g, n in zip(flat, needed, strict=True)]
         return *[None] * LEADING, *found
 
@@ -112,24 +119,26 @@ def materialized(grads, x, states):
     ]
 
 
-def _watched(ctx, inputs, kept, grads, needed):
+def _watched(ctx, given, kept, grads, needed):
     """The gradients by the operator of operators.py, which is what a dispatch mode can see."""
     cell, steps = ctx.cell, ctx.steps
-    given = [t for t in inputs if t is not None]
-    x, states, weights = given[0], given[1 : 1 + cell.states], given[1 + cell.states :]
-    there = [n for t, n in zip(inputs, needed, strict=True) if t is not None]
+    *given, inputs = given
+    flat = [t for t in given if t is not None]
+    x, states, weights = flat[0], flat[1 : 1 + cell.states], flat[1 + cell.states :]
+    there = [n for t, n in zip((*given, inputs), needed, strict=True) if t is not None]
     operators, sizes = torch.ops.fastrnn, None if steps.dense else steps.batch_sizes
     run = operators.layer_gradients if steps.dense else operators.layer_packed_gradients
-    rest = sizes, states, weights, kept, [grads[0].flatten(0, -2), *grads[1:]], there
-    found = iter(run(ctx.engine, cell.name, int(ctx.keep), x.flatten(0, -2), *rest))
+    rest = sizes, states, weights, kept, [grads[0].flatten(0, -2), *grads[1:]], there, inputs
+    found = iter(run(ctx.engine, key_of(cell), int(ctx.keep), x.flatten(0, -2), *rest))
     found = [next(found) if n else None for n in needed]
     return [found[0].view_as(x) if needed[0] else None, *found[1:]]
 
 
-def layer_by_reference(cell, x, steps, directions, states):
+def layer_by_reference(cell, x, steps, directions, states, inputs=None):
     """(output, *final states), as an engine of ours computes them, in plain PyTorch."""
-    rows = x.reshape(-1, x.shape[-1]).to(states[0].dtype)
-    y, finals = reference.layer(cell, rows, steps, directions, states)
+    rows, dtype = x.reshape(-1, x.shape[-1]), states[0].dtype
+    inputs = inputs if inputs is None else inputs.to(dtype)
+    y, finals = reference.layer(cell, rows.to(dtype), steps, directions, states, inputs)
     return y.to(x.dtype).view(*x.shape[:-1], -1), *finals
 
 

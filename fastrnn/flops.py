@@ -4,6 +4,7 @@ Products of a matrix alone are counted, and those of them that somebody needs: s
 those of torch.nn's layers, wherever torch counts these at all.
 """
 
+from .kernels.cells import cell_of
 from .kernels.weights import split
 from .loading import when_loaded
 from .tracing import PLAIN
@@ -19,25 +20,31 @@ def count(layers, gradients):
     when_loaded("torch.utils.flop_counter", register)
 
 
-def _layer(engine, cell, keep, x, batch_sizes, states, weights, *, out_val=None):
+def _layer(engine, cell, keep, x, batch_sizes, states, weights, inputs=None, *, out_val=None):
     """Each row meets each matrix once."""
-    return sum(_product(x.shape[0], w) for w in weights if w.dim() == 2)
+    directions = split(weights, states[0].shape[0], cell_of(cell))
+    matrices = [m for w in directions for m in (w.ih, w.hh, w.hr) if m is not None]
+    return sum(_product(x.shape[0], m) for m in matrices)
 
 
 def _gradients(
-    engine, cell, keep, x, batch_sizes, states, weights, kept, grads, needed, *, out_val=None
-):
+    engine, cell, keep, x, batch_sizes, states, weights, kept, grads, needed, inputs=None,
+    *, out_val=None,
+):  # fmt: skip
     """Two products for each of forward: one for the matrix's gradient, one for its factor's."""
-    D, N = states[0].shape[0], x.shape[0]
+    D, N, rule = states[0].shape[0], x.shape[0], cell_of(cell)
     need_x, need_h, *need_others = needed
     # what was not kept is computed anew
     total = 0 if keep else _layer(engine, cell, keep, x, batch_sizes, states, weights)
-    need_weights = split(need_others[len(states) - 1 :], D)
-    for d, (w, need) in enumerate(zip(split(weights, D), need_weights, strict=True)):
+    first = len(states) - 1
+    need_weights = split(need_others[first : first + len(weights)], D, rule)
+    for d, (w, need) in enumerate(zip(split(weights, D, rule), need_weights, strict=True)):
         if not any((*needed[: 1 + len(states)], *need)):
             continue
         rows_of_h = N if need_h else N - _first(batch_sizes, states, reverse=d == 1)
-        total += _product(N * (need.ih + need_x), w.ih) + _product(N * need.hh + rows_of_h, w.hh)
+        total += _product(N * (need.ih + need_x), w.ih)
+        if w.hh is not None:
+            total += _product(N * need.hh + rows_of_h, w.hh)
         if w.hr is not None:
             total += _product(N * (need.hr + 1), w.hr)
     return total

@@ -59,7 +59,7 @@ def _ours(name, arguments, keep):
         return None
     if batch_first:
         x = x.transpose(0, 1)
-    steps = _steps(T, x, batch_sizes if packed else None, states, traced)
+    steps = steps_of(T, x, batch_sizes if packed else None, states, traced)
     if packed and (x.shape[0] != steps.N or not steps.falling):
         return None
     shapes = tuple([s.shape for s in states]), tuple([w.shape for w in weights])
@@ -73,7 +73,7 @@ def _ours(name, arguments, keep):
     rows = x.contiguous() if whole_batch else x.reshape(-1, I)
     p = p if training else 0.0
     try:
-        run = _stack_on_gpu if engine == "triton" else _stack
+        run = stack_on_gpu if engine == "triton" else stack
         y, finals = run(engine, cell, rows, steps, directions, states, D, p, dtype, keep)
     except Refused:
         if backends.asked():
@@ -88,7 +88,7 @@ def _ours(name, arguments, keep):
     return tuple([t.to(d) for t, d in zip((y, *finals), dtypes, strict=True)])
 
 
-def _steps(T, x, batch_sizes, states, traced):
+def steps_of(T, x, batch_sizes, states, traced):
     """The Steps of a dense batch x, or of packed rows."""
     if not traced:
         return layouts.dense(T, x.shape[1]) if batch_sizes is None else layouts.packed(batch_sizes)
@@ -184,10 +184,11 @@ def _fit(cell, layers, D, bias, I, B, states, weights):
 _known_to_fit = lru_cache(maxsize=256)(_fit)
 
 
-def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
+def stack(engine, cell, x, steps, directions, states, D, p, dtype, keep, inputs=None):
     """Layer after layer, computed in ``dtype`` (None: x's), or in what ``engine`` computes that in.
 
-    x: (N, I); states: a (layers * D, B, H or P) tensor for each state.
+    x: (N, I); states: a (layers * D, B, H or P) tensor for each state; inputs: None, or for each
+    layer what its steps are given beside x, (N, number, H).
     """
     traced = isinstance(steps, layouts.Traced)
     run = operators.run_layer if traced else run_layer
@@ -198,21 +199,23 @@ def _stack(engine, cell, x, steps, directions, states, D, p, dtype, keep):
         if dtype or not of_x == of_others == x.dtype:
             x, states = _cast(x, of_x, traced), [_cast(s, of_others, traced) for s in states]
             directions = [Weights(*(_cast(w, of_others, traced) for w in ws)) for ws in directions]
+            inputs = inputs and [_cast(each, of_x, traced) for each in inputs]
     if len(directions) == D:
-        return run(engine, cell, x, steps, directions, states, keep)
+        return run(engine, cell, x, steps, directions, states, keep, *(inputs or ()))
     finals = []
     for i, initial in enumerate(zip(*[s.split(D) for s in states], strict=True)):
         if i and p:
             x = dropout(x, p)
-        x, final = run(engine, cell, x, steps, directions[i * D : (i + 1) * D], initial, keep)
+        mine = directions[i * D : (i + 1) * D]
+        x, final = run(engine, cell, x, steps, mine, initial, keep, *(inputs or ())[i : i + 1])
         finals.append(final)
     return x, tuple([torch.cat(final) for final in zip(*finals, strict=True)])
 
 
-def _stack_on_gpu(engine, cell, x, *rest):
+def stack_on_gpu(engine, cell, x, *rest):
     """What is cast is computed without autocast, as torch does it for cuDNN."""
     with autocast.off(x) if torch.is_autocast_enabled("cuda") else nullcontext():
-        return _stack(engine, cell, x, *rest)
+        return stack(engine, cell, x, *rest)
 
 
 def _cast(tensor, dtype, traced):

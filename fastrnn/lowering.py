@@ -11,7 +11,7 @@ import torch
 
 from .autograd import layer_by_reference
 from .kernels import steps as layouts
-from .kernels.cells import CELLS
+from .kernels.cells import cell_of
 from .kernels.weights import split
 
 
@@ -26,7 +26,7 @@ def decompositions():
     return dict.fromkeys((operators.layer.default, operators.layer_packed.default), _step_by_step)
 
 
-def _step_by_step(engine, cell, keep, x, batch_sizes, states, weights):
+def _step_by_step(engine, cell, keep, x, batch_sizes, states, weights, inputs=None):
     """As operators._layer, for any B and one T."""
     from torch.fx.experimental.symbolic_shapes import is_concrete_int  # takes long to load
 
@@ -34,5 +34,7 @@ def _step_by_step(engine, cell, keep, x, batch_sizes, states, weights):
     if batch_sizes is not None or not is_concrete_int(N // B):
         raise ValueError("only a layer of fixed T, dense, can be written out step by step")
     steps = layouts.Traced(int(N // B), B, N)
-    y, *finals = layer_by_reference(CELLS[cell], x, steps, split(weights, D), states)
+    rule = cell_of(cell)
+    directions = split(weights, D, rule)
+    y, *finals = layer_by_reference(rule, x, steps, directions, states, inputs)
     return [y, *finals]

@@ -2,6 +2,8 @@
 
 import torch
 
+from .kernels.cells import CELLS
+
 # The node for each cell, the order of its gates there, and its attributes, each for one direction.
 NODES = {
     "lstm": ("LSTM", (0, 3, 1, 2), {}),
@@ -11,9 +13,9 @@ NODES = {
 }
 
 
-def has_node(steps, directions):
+def has_node(cell, steps, directions):
     """Whether ONNX has a node for it: none projects the state, none takes packed rows."""
-    return steps.batch_sizes is None and directions[0].hr is None
+    return CELLS.get(cell.name) is cell and steps.batch_sizes is None and directions[0].hr is None
 
 
 def layer(cell, x, steps, directions, states):

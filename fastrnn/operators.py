@@ -15,26 +15,28 @@ from . import backends, flops, onnx, profiling
 from .autograd import differentiable, layer_by_reference, materialized, save, saved
 from .kernels import reference
 from .kernels import steps as layouts
-from .kernels.cells import CELLS
+from .kernels.cells import cell_of, key_of
 from .kernels.gate import misfit
 from .kernels.keep import Keep
 from .kernels.refused import Refused
 from .kernels.weights import Weights, expected, split
 
 
-def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
+def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None):
     """As autograd.run_layer, for a trace: ``steps`` are layouts.Traced."""
-    if torch.onnx.is_in_onnx_export() and onnx.has_node(steps, directions):
+    if torch.onnx.is_in_onnx_export() and onnx.has_node(cell, steps, directions):
         return onnx.layer(cell, x, steps, directions, states)
     if engine == "reference" or torch.onnx.is_in_onnx_export():
-        return reference.layer(cell, x, steps, directions, states)
+        return reference.layer(cell, x, steps, directions, states, inputs)
     weights = [w for each in directions for w in each if w is not None]
-    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
+    trained = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, inputs, *states, *weights)
+    )
     # an exported program is mostly for inference; what is not kept, backward computes anew
     keeps = trained and keep == Keep.ALL and engine in KEPT and not torch.compiler.is_exporting()
     keep = Keep.ALL if keeps else Keep.NOTHING
     operator = layer if steps.dense else layer_packed
-    given = engine, cell.name, int(keep), x, steps.batch_sizes, list(states), weights
+    given = engine, key_of(cell), int(keep), x, steps.batch_sizes, list(states), weights, inputs
     y, *rest = operator(*given)
     return y, tuple(rest[: len(states)])
 
@@ -47,22 +49,23 @@ def _layer(
     batch_sizes: Tensor | None,  # (T,) if packed
     states: list[Tensor],  # (D, B, H or P) each
     weights: list[Tensor],  # of direction after direction, those that are there
+    inputs: Tensor | None = None,  # (N, number, H)
 ) -> list[Tensor]:
     """[output (N, D * H or P), *final states, *what backward wants to see again].
 
     Of packed rows their batch_sizes are the last of it.
     """
-    steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
-    run = _load(engine, x)
-    _check(engine, CELLS[cell], x, states, directions)
-    given = CELLS[cell], x, steps, directions, states, Keep(keep)
+    rule, run = cell_of(cell), _load(engine, x)
+    steps, directions = _steps(x, batch_sizes, states), _directions(rule, states, weights)
+    _check(engine, rule, x, states, directions, inputs)
+    given = rule, x, steps, directions, states, Keep(keep), inputs
     y, finals, kept = profiling.layer(run.layer, "", *given)
     return [y, *finals, *kept, *_copied(batch_sizes)]
 
 
-def _layer_shapes(engine, cell, keep, x, batch_sizes, states, weights):
-    D, _, S = states[0].shape
-    kept = KEPT[engine](CELLS[cell], x, _directions(states, weights), states) if keep else []
+def _layer_shapes(engine, cell, keep, x, batch_sizes, states, weights, inputs=None):
+    (D, _, S), rule = states[0].shape, cell_of(cell)
+    kept = KEPT[engine](rule, x, _directions(rule, states, weights), states) if keep else []
     results = [x.new_empty(x.shape[0], D * S), *(s.new_empty(s.shape) for s in states)]
     return [*results, *kept, *_copied(batch_sizes)]
 
@@ -82,22 +85,27 @@ def _gradients(
     weights: list[Tensor],
     kept: list[Tensor],
     grads: list[Tensor],  # of the output and the final states
-    needed: list[bool],  # for x, each of the states and each of the weights
+    needed: list[bool],  # for x, each of the states, each of the weights, and the inputs if any
+    inputs: Tensor | None = None,
 ) -> list[Tensor]:
     """The gradients that are needed, in that order."""
-    steps, directions = _steps(x, batch_sizes, states), _directions(states, weights)
-    run, rule = _load(engine, x), CELLS[cell]
+    rule, run, count = cell_of(cell), _load(engine, x), 1 + len(states)
+    steps, directions = _steps(x, batch_sizes, states), _directions(rule, states, weights)
     if not keep:
         keep = Keep.ALL
-        given = rule, x, steps, directions, states, keep
+        given = rule, x, steps, directions, states, keep, inputs
         _, _, kept = profiling.layer(run.layer, " again", *given)
-    need_weights = _directions(states, needed[1 + len(states) :])
+    need_weights = _directions(rule, states, needed[count : count + len(weights)])
+    need_inputs = inputs is not None and needed[-1]
     given = rule, x, steps, directions, states, Keep(keep), kept, grads, needed[0], need_weights
-    dx, dstates, dweights, _ = profiling.layer(run.gradients, " backward", *given)
+    dx, dstates, dweights, dinputs = profiling.layer(
+        run.gradients, " backward", *given, inputs, need_inputs
+    )
     found = [dx if needed[0] else None, *map(_own, dstates)]
     for each, theirs in zip(need_weights, dweights, strict=True):
         present = [g for g, need in zip(theirs, each, strict=True) if need is not None]
         found += [_own(g) if g is not None and g.dim() == 1 else g for g in present]
+    found += [dinputs] * (inputs is not None)
     return [g for g, need in zip(found, needed, strict=True) if need]
 
 
@@ -108,13 +116,16 @@ def _load(engine, x):
     return backends.load(engine)
 
 
-def _check(engine, cell, x, states, directions):
+def _check(engine, cell, x, states, directions, inputs):
     """Raise RuntimeError unless all fits together: a program may be given anything."""
     (D, B, _), (of_x, of_others) = states[0].shape, backends.dtypes(engine, x.dtype)
     shapes = [Weights(*(w if w is None else w.shape for w in each)) for each in directions]
     ends, sizes = expected(cell, D, x.shape[1], B, shapes)
     tensors = sum(directions, (x, *states))
     shapes, dtypes = sum(sizes, (x.shape, *ends)), [of_x] + [of_others] * (len(tensors) - 1)
+    if inputs is not None:
+        tensors, dtypes = (*tensors, inputs), [*dtypes, of_x]
+        shapes = (*shapes, (x.shape[0], cell.inputs, sizes[0].ih[0] // cell.gates))
     for tensor, shape, dtype in zip(tensors, shapes, dtypes, strict=True):
         fits = tensor is None or (tensor.shape == shape and tensor.dtype == dtype)
         if not (fits and (tensor is None or tensor.device == x.device)):
@@ -126,44 +137,50 @@ def _own(tensor):
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _gradients_shapes(engine, cell, keep, x, batch_sizes, states, weights, kept, grads, needed):
-    pairs = zip((x, *states, *weights), needed, strict=True)
+def _gradients_shapes(
+    engine, cell, keep, x, batch_sizes, states, weights, kept, grads, needed, inputs=None
+):
+    more = () if inputs is None else (inputs,)
+    pairs = zip((x, *states, *weights, *more), needed, strict=True)
     return [t.new_empty(t.shape) for t, need in pairs if need]
 
 
 def _remember(ctx, inputs, output):
-    ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights = inputs
+    ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights, beside = inputs
     kept = output[1 + len(states) :]
     if batch_sizes is not None:
         *kept, batch_sizes = kept
     ctx.counts = len(states), len(weights)
     ctx.mark_non_differentiable(*output[1 + len(states) :])
     ctx.set_materialize_grads(False)
-    save(ctx, x, batch_sizes, *states, *weights, *kept)
+    save(ctx, x, batch_sizes, beside, *states, *weights, *kept)
 
 
 def _backward(gradients, ctx, grads):
-    x, batch_sizes, *rest = saved(ctx)
+    x, batch_sizes, inputs, *rest = saved(ctx)
     count, weighing = ctx.counts
     states, weights, kept = rest[:count], rest[count:][:weighing], rest[count + weighing :]
-    _, _, _, need_x, _, need_states, need_weights = ctx.needs_input_grad
-    needed = [need_x, *need_states, *need_weights]
+    _, _, _, need_x, _, need_states, need_weights, need_inputs = ctx.needs_input_grad
+    needed, tensors = [need_x, *need_states, *need_weights], [x, *states, *weights]
+    if inputs is not None:
+        needed, tensors = [*needed, need_inputs], [*tensors, inputs]
     grads = materialized(grads[: 1 + count], x, states)
-    tensors = [x, *states, *weights]
     if torch.is_grad_enabled():  # create_graph
-        steps = _steps(x, batch_sizes, states)
+        steps, cell = _steps(x, batch_sizes, states), cell_of(ctx.cell)
 
         def again(x, *rest):
-            states, weights = rest[:count], rest[count:]
-            directions = _directions(states, weights)
-            return layer_by_reference(CELLS[ctx.cell], x, steps, directions, states)
+            states, weights, more = rest[:count], rest[count:][:weighing], rest[count + weighing :]
+            directions = _directions(cell, states, weights)
+            return layer_by_reference(cell, x, steps, directions, states, *more)
 
         found = differentiable(again, tensors, needed, grads)
     else:
         given = (ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights, kept, grads)
-        computed = iter(gradients(*given, needed))
+        computed = iter(gradients(*given, needed, inputs))
         found = [next(computed) if need else None for need in needed]
-    return None, None, None, found[0], None, found[1 : 1 + count], found[1 + count :]
+    dx, *found = found
+    dinputs = None if inputs is None else found.pop()
+    return None, None, None, dx, None, found[:count], found[count:], dinputs
 
 
 def _each_alone(operator):
@@ -208,9 +225,9 @@ def _steps(x, batch_sizes, states):
     return steps
 
 
-def _directions(states, flat):
+def _directions(cell, states, flat):
     """A Weights for each direction, from the tensors (or what belongs to each) that are there."""
-    return split(flat, states[0].shape[0])
+    return split(flat, states[0].shape[0], cell)
 
 
 def _kept_by_numba(cell, x, directions, states):

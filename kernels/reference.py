@@ -4,6 +4,10 @@ Slow, and right for whatever PyTorch can differentiate: it serves second derivat
 AD, torch.func and devices or dtypes that no other engine takes.
 """
 
+from functools import partial
+
+from functools import partial
+
 import torch
 from torch.nn.functional import linear
 
@@ -25,16 +29,15 @@ def layer(cell, x, steps, directions, states, inputs=None):
 def _direction(cell, x, inputs, steps, weights, states, reverse):
     xgates = linear(x, weights.ih, weights.b_ih)
     own = () if weights.own is None else weights.own.unbind(0)
-    outputs, hgates, given = [None] * steps.T, (), ()
+    outputs, given = [None] * steps.T, ()
+    product = partial(_product, weights, weights.ih.shape[0] // cell.gates)
     for t in steps.order(reverse):
         rows, first = steps.sizes[t], steps.offsets[t]
         active = [s[:rows] for s in states]
-        if cell.recurrent:
-            hgates = linear(active[0], weights.hh, weights.b_hh).chunk(cell.gates, 1)
         if inputs is not None:
             given = inputs[first : first + rows].unbind(1)
-        gates = xgates[first : first + rows].chunk(cell.gates, 1), hgates
-        output, new, _ = cell.forward(*gates, active, own, given)
+        gates = xgates[first : first + rows].chunk(cell.gates, 1)
+        output, new = cell.whole(gates, product, active, own, given)
         if weights.hr is not None:
             output = linear(output, weights.hr)
             new = (output, *new[1:])
@@ -43,3 +46,21 @@ def _direction(cell, x, inputs, steps, weights, states, reverse):
             new = [torch.cat([n, s[rows:]]) for n, s in zip(new, states, strict=True)]
         states = new
     return torch.cat(outputs), states
+
+
+def _product(weights, H, value, first, count):
+    """``count`` gates of W_hh value + b_hh, from the ``first`` one on."""
+    hh, bias = weights.hh, weights.b_hh
+    if count * H < hh.shape[0]:
+        rows = slice(first * H, (first + count) * H)
+        hh, bias = hh[rows], None if bias is None else bias[rows]
+    return linear(value, hh, bias).chunk(count, 1)
+
+
+def _product(weights, H, value, first, count):
+    """``count`` gates of W_hh value + b_hh, from the ``first`` one on."""
+    hh, bias = weights.hh, weights.b_hh
+    if count * H < hh.shape[0]:
+        rows = slice(first * H, (first + count) * H)
+        hh, bias = hh[rows], None if bias is None else bias[rows]
+    return linear(value, hh, bias).chunk(count, 1)

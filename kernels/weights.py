@@ -41,16 +41,29 @@ def fit(cell, D, I, B, states, directions):
     return True
 
 
-def split(flat, count):
+# For each number of tensors, which these are; and for a cell without a recurrent product.
+RECURRENT = {
+    2: ("ih", "hh"),
+    3: ("ih", "hh", "hr"),
+    4: ("ih", "hh", "b_ih", "b_hh"),
+    5: ("ih", "hh", "b_ih", "b_hh", "hr"),
+}
+POINTWISE = {1: ("ih",), 2: ("ih", "b_ih")}
+
+
+def split(flat, count, cell=None):
     """``count`` Weights from torch's flat list, which leaves out what is absent; None if it is
-    incomplete.
+    incomplete. Parameters of the cell's own come last.
     """
     each = len(flat) // count
-    if each * count != len(flat) or each not in (2, 3, 4, 5):
+    own = ("own",) if cell is not None and cell.own else ()
+    forms = RECURRENT if cell is None or cell.recurrent else POINTWISE
+    if each * count != len(flat) or each - len(own) not in forms:
         return None
-    found, last = [], each - 1
-    for i in range(0, len(flat), each):
-        b_ih, b_hh = flat[i + 2 : i + 4] if each >= 4 else (None, None)
-        hr = flat[i + last] if each in (3, 5) else None
-        found.append(Weights(flat[i], flat[i + 1], b_ih, b_hh, hr))
-    return found
+    names = forms[each - len(own)] + own
+    return [_named(names, flat[i : i + each]) for i in range(0, len(flat), each)]
+
+
+def _named(names, tensors):
+    there = dict(zip(names, tensors, strict=True))
+    return Weights(*[there.get(name) for name in Weights._fields])

@@ -54,7 +54,7 @@ def make_exponentials(dtype):
     @inline
     def log_of_normal(x):
         m, n = significand(x), exponent(x)
-        big = 1.4142135623730951 < m
+        big = m > 1.4142135623730951
         m, n = where(big, m * 0.5, m), where(big, n + 1.0, n)
         s = (m - 1.0) / (m + 1.0)
         return scale_and_add(n, high, scale_and_add(n, low, s * atanh(s * s)))

@@ -61,8 +61,8 @@ def _comparison(op, symbol):
         lower_builtin(op, left, right)(lower)
 
 
-for _op, _symbol in ((operator.lt, "<"), (operator.le, "<="), (operator.eq, "==")):
-    _comparison(_op, _symbol)
+for _op, _symbol in (("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="), ("eq", "==")):
+    _comparison(getattr(operator, _op), _symbol)
 
 
 def _of_masks(op, method):

@@ -2,16 +2,29 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import text
 from .derivation import Derivation
-from .gates import Gates
-from .graph import Graph
+from .gates import Gates, Product
+from .graph import WANTED, Graph, Node, needed
 from .operations import V
-from .refusals import badly_made, broken
-from .symbol import Symbol
+from .refusals import badly_made, broken, refuse
+from .symbol import Symbol, operand
 from .tensors import OPERATIONS
 
+
+class Traced(NamedTuple):
+    """A step as a graph."""
+
+    graph: Graph
+    output: Node
+    new: tuple[Node, ...]  # states
+    hs: list[Node]  # the gates of the recurrent product
+    factors: tuple[Node, ...]  # for each of them, what it is a product with
+
+
+TWICE = "gate {} of the recurrent product is made twice in a step: each gate has one product"
 COUNTS = {"gates": 0, "states": 1, "own": 0, "inputs": 0}  # at least so many
 MOST = 1000  # of each
 
@@ -36,8 +49,9 @@ class Cell:
 
     step(wx, uh, states, own, inputs) -> states, or (output, states) where that is no state
         wx, uh: Gates of the pre-activations W_ih x + b_ih and W_hh h + b_hh, kept apart, in the
-        order of the weights' rows; states: the hidden one first; own: parameters of one number a
-        unit; inputs: what a step is given beside x. It is run on symbols, once.
+        order of the weights' rows, the second a Product; states: the hidden one first; own:
+        parameters of one number a unit; inputs: what a step is given beside x. It is run on
+        symbols, once.
 
     From it come two functions on values (tensors here, registers in the CPU engine, blocks in the
     GPU engine, each of which has operations of its own):
@@ -49,6 +63,14 @@ class Cell:
         and the new states, which an engine has anyway. ``dgates``: the gradients of the
         pre-activations, each once; the returned dstates are what reaches the previous states
         pointwise, without the gates.
+    whole(x, product, states, own, inputs) -> (output, states)
+        For who can multiply at any time: product(value, first, count) are gates of the recurrent
+        product.
+
+    Where a step has several stages (stages.py), both have a function for each of the early ones,
+    forward_0, backward_0 ..., which give (what products are made of, what is to be averaged).
+    ``inputs`` then ends in the means that are known, and ``backward`` is given one thing more, the
+    gradients of products' factors.
 
     Raises ValueError for numbers that no cell has. What comes of the step raises Refused for one
     that no kernel can run.
@@ -79,21 +101,39 @@ class Cell:
 
     @once
     def traced(self):
-        """(graph, output, new states)."""
+        """A Traced."""
         graph = Graph()
 
         def given(kind, count):
             return tuple([Symbol(graph, graph.input(kind, i)) for i in range(count)])
 
-        gates = Gates(given("x", self.gates)), Gates(given("h", self.hgates))
-        states, own = given("state", self.states), given("own", self.own)
-        inputs = given("input", self.inputs)
+        x, h, states = given("x", self.gates), given("h", self.hgates), given("state", self.states)
+        own, inputs = given("own", self.own), given("input", self.inputs)
+        first, others = states[0].node, {}
+
+        def multiply(value, gate):
+            node = operand(graph, value)
+            if not node.serves(V):
+                refuse(f"a product with a condition: it is with {WANTED[V]}")
+            if node is first:
+                return h[gate]
+            if others.setdefault(gate, node) is not node:
+                refuse(TWICE.format(gate))
+            return Symbol(graph, graph.input("other", gate))
+
         try:
-            result = self.step(*gates, states, own, inputs)
-        except Exception as error:
+            result = self.step(Gates(x), Product(h, multiply), states, own, inputs)
+        except (TypeError, AttributeError) as error:  # what symbols cannot do
             raise broken(error) from error
         output, new = self._parts(result)
-        return graph, self._node(graph, output), tuple([self._node(graph, n) for n in new])
+        output, new = self._node(graph, output), tuple([self._node(graph, n) for n in new])
+        factors = tuple([others.get(gate, first) for gate in range(len(h))])
+        there = needed([output, *new, *factors])
+        for gate in others:
+            if h[gate].node in there:
+                raise badly_made(TWICE.format(gate), self.step)
+        hs = [graph.input("other", g) if g in others else h[g].node for g in range(len(h))]
+        return Traced(graph, output, new, hs, factors)
 
     def _parts(self, result):
         """(output, new states) of what the step returns."""
@@ -123,8 +163,12 @@ class Cell:
     @property
     def apart(self):
         """Whether the output is no state."""
-        _, output, new = self.traced
-        return output is not new[0]
+        return self.traced.output is not self.traced.new[0]
+
+    @property
+    def staged(self):
+        """Whether it has several stages: all hidden units of one must be there before the next."""
+        return bool(self.derivation.sums or self.derivation.back_sums)
 
     kept = property(lambda self: len(self.derivation.kept), doc="How many values are kept.")
     dgates = property(lambda self: len(self.derivation.dgates), doc="How many there are.")
@@ -134,6 +178,8 @@ class Cell:
     text = property(lambda self: self.derivation.text, doc="``forward`` and ``backward``.")
     forward = property(lambda self: self.functions["forward"], doc="On tensors.")
     backward = property(lambda self: self.functions["backward"], doc="On tensors.")
+
+    whole = property(lambda self: self.functions["whole"], doc="On tensors.")
 
     @once
     def functions(self):

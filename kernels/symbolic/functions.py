@@ -112,6 +112,21 @@ def gelu(input, approximate="none"):
     return 0.5 * input * (1.0 + apply("erf", input * math.sqrt(0.5)))
 
 
+def mean(input, dim=None, keepdim=False):
+    if dim not in (-1, 1, (-1,), [-1], (1,), [1]) or not keepdim:
+        refuse("a mean that is not over all hidden units: .mean(-1, keepdim=True) is")
+    return apply("mean", input)
+
+
+def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
+    if len(normalized_shape) != 1:
+        refuse("layer_norm over more than the hidden units: its shape is (hidden_size,)")
+    centred = input - apply("mean", input)
+    found = centred * apply("rsqrt", apply("mean", centred * centred) + eps)
+    found = found if weight is None else found * weight
+    return found if bias is None else found + bias
+
+
 def to_float(input):
     if not input.is_condition:
         refuse(".float() of a value, which has the dtype of the layer; of a condition it is 1 or 0")
@@ -138,7 +153,7 @@ NAMED = {
     "addcdiv": lambda input, tensor1, tensor2, value=1: input + value * tensor1 / tensor2,
     "true_divide": _of("div"), "divide": _of("div"), "multiply": _of("mul"),
     "subtract": _scaled("sub"), "absolute": _of("abs"), "negative": _of("neg"),
-    "clone": lambda input: input,
+    "clone": lambda input: input, "mean": mean,
 }  # fmt: skip
 METHODS |= NAMED | {
     "where": lambda self, condition, other: where(condition, self, other),
@@ -159,7 +174,7 @@ FUNCTIONS |= {
     F.mish: _new(lambda input: input * apply("tanh", apply("softplus", input))),
     F.relu6: _new(lambda input: hardtanh(input, 0.0, 6.0)),
     F.leaky_relu: leaky_relu, F.elu: elu, F.hardtanh: hardtanh, F.hardsigmoid: hardsigmoid,
-    F.softplus: softplus, F.gelu: gelu,
+    F.softplus: softplus, F.gelu: gelu, F.layer_norm: layer_norm,
     F.logsigmoid: lambda input: -apply("softplus", -input),
     F.softsign: lambda input: input / (1.0 + abs(input)),
     F.tanhshrink: lambda input: input - apply("tanh", input),

@@ -171,9 +171,12 @@ SIMPLER = {
 }  # fmt: skip
 
 
-def needed(nodes, known=()):
-    """All that ``nodes`` need, arguments first; nothing that only ``known`` ones need."""
-    seen, found = set(known), []
+def needed(nodes, known=(), more=None):
+    """All that ``nodes`` need, arguments first; nothing that only ``known`` ones need.
+
+    more: {node: what it needs beside its arguments}.
+    """
+    seen, found, more = set(known), [], more or {}
     for root in nodes:
         waiting = [(root, False)]
         while waiting:
@@ -182,5 +185,6 @@ def needed(nodes, known=()):
                 found.append(node)
             elif node not in seen:
                 seen.add(node)
-                waiting += [(node, True), *((a, False) for a in reversed(node.args))]
+                args = *node.args, *more.get(node, ())
+                waiting += [(node, True), *((a, False) for a in reversed(args))]
     return found

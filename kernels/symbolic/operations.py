@@ -1,7 +1,7 @@
 """The operations that a step may consist of: one table, which is all that anybody knows of them.
 
 Whoever runs a step (PyTorch, the CPU engine, the GPU engine) has a function for each name; what a
-step computes with is a torch tensor, a register, or a block. All of them are pointwise.
+step computes with is a torch tensor, a register, or a block. All but ``mean`` are pointwise.
 """
 
 import math
@@ -125,6 +125,8 @@ OPERATIONS = {
         (C, V, V), 1, _call("where", 3), None,
         lambda g, n, d: (None, g.op("where", n.args[0], d, 0.0), g.op("where", n.args[0], 0.0, d)),
     ),
+    # over all hidden units; each has the same result
+    "mean": _function("mean", 1, lambda x: x, lambda g, n, d: (g.op("mean", d),)),
     # the value, whose gradient is held between -limit and limit
     "clip_gradient": Operation(
         (V, LIMIT), 0, _call("clip_gradient", 2), lambda x, limit: x, _clip,

@@ -14,16 +14,20 @@ KINDS = ("x", "h", "state", "own", "input")
 
 def program_of(cell):
     """The text of a cell: of two cells with the same text one is as good as the other."""
-    _, output, new = cell.traced
-    nodes = needed([output, *new])
+    traced = cell.traced
+    factors = {h: (f,) for h, f in zip(traced.hs, traced.factors, strict=True)}
+    nodes = needed([traced.output, *traced.new], more=factors)
     place = {node: i for i, node in enumerate(nodes)}
-    code = [_instruction(node, place) for node in nodes]
-    results = [place[node] for node in (output, *new)]
+    code = [_instruction(node, place, traced) for node in nodes]
+    results = [place[node] for node in (traced.output, *traced.new)]
     ports = {name: getattr(cell, name) for name in PORTS}
     return json.dumps({"name": cell.name, **ports, "code": code, "results": results})
 
 
-def _instruction(node, place):
+def _instruction(node, place, traced):
+    if node in traced.hs:  # the gate, and the value that the recurrent product has
+        gate = traced.hs.index(node)
+        return ["h", gate, place[traced.factors[gate]]]
     if node.op == "input":
         return list(node.value)
     if node.op == "number":
@@ -48,12 +52,12 @@ def cell_of(program):
 
 def _check(cell, code, results):
     """Raise ValueError unless each instruction is one, of values that stand before it."""
-    counts = dict(
-        zip(KINDS, (cell.gates, cell.hgates, cell.states, cell.own, cell.inputs), strict=True)
-    )
+    counts = {"x": cell.gates, "h": cell.hgates, "state": cell.states}
+    counts |= {"own": cell.own, "input": cell.inputs}
     for number, (op, *args) in enumerate(code):
         if op in KINDS:
-            good = len(args) == 1 and _below(counts[op], args)
+            good = len(args) == 1 + (op == "h") and _below(counts[op], args[:1])
+            good = good and _below(number, args[1:])
         elif op == "number":
             good = len(args) == 1 and type(args[0]) is float
         else:
@@ -75,13 +79,15 @@ def _replay(code, results):
         graph, values = states[0].graph, []
         given = dict(zip(KINDS, (wx, uh, states, own, inputs), strict=True))
         for op, *args in code:
-            if op in KINDS:
-                values.append(given[op][args[0]].node)
+            if op == "h":
+                values.append(uh(values[args[1]], args[0]))
+            elif op in KINDS:
+                values.append(given[op][args[0]])
             elif op == "number":
-                values.append(graph.number(args[0]))
+                values.append(Symbol(graph, graph.number(args[0])))
             else:
-                values.append(graph.op(op, *[values[a] for a in args]))
-        output, *new = [Symbol(graph, values[r]) for r in results]
+                values.append(Symbol(graph, graph.op(op, *[values[a].node for a in args])))
+        output, *new = [values[r] for r in results]
         return output, tuple(new)
 
     return step

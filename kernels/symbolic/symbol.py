@@ -108,7 +108,7 @@ def apply(op, *args):
         refuse("a value of another step: what a step returns as its states is all that lasts")
     if op in ARITHMETIC and any(isinstance(a, Symbol) and not a.is_condition for a in args):
         args = [as_value(a) for a in args]
-    nodes = [_operand(graph, a) for a in args]
+    nodes = [operand(graph, a) for a in args]
     for node, wanted in zip(nodes, OPERATIONS[op].takes, strict=True):
         if not node.serves(wanted):
             refuse(f"{op} takes {WANTED[wanted]}")
@@ -122,7 +122,8 @@ def as_value(x):
     return x
 
 
-def _operand(graph, value):
+def operand(graph, value):
+    """The node of a symbol or a number."""
     if isinstance(value, Symbol):
         return value.node
     if isinstance(value, torch.Tensor) and value.dim() == 0 and not value.requires_grad:

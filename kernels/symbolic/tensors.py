@@ -49,12 +49,18 @@ def _of_two(function):
     return of_two
 
 
+def mean(x):
+    """Over all hidden units; each has it."""
+    return x.mean(-1, keepdim=True).expand_as(x)
+
+
 OPERATIONS = {
     **{name: getattr(torch, name) for name in (
         "sigmoid", "tanh", "relu", "exp", "expm1", "log", "abs", "sqrt", "rsqrt", "erf", "where",
         "zeros_like",
     )},
     "softplus": lambda x: -logsigmoid(-x),  # which torch's softplus is not beyond its threshold
+    "mean": mean,
     "maximum": _of_two(torch.maximum),
     "minimum": _of_two(torch.minimum),
     "clip_gradient": clip_gradient,
