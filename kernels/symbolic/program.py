@@ -42,7 +42,8 @@ def cell_of(program):
     try:
         found = json.loads(program)
         code, results = found.pop("code"), found.pop("results")
-        cell = Cell(step=_replay(code, results), **found)
+        ports = {name: found.pop(name) for name in ("name", *PORTS)}
+        cell = Cell(step=_replay(code, results), **ports, **found)
         _check(cell, code, results)
         _ = cell.traced  # raises for a condition as a value, and the other way round
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -25,7 +25,8 @@ def broken(error):
     if isinstance(error, Refused):
         return error
     frames = reversed(list(traceback.walk_tb(error.__traceback__)))
-    return _refused(f"{type(error).__name__}: {error}", frames)
+    first, *_ = f"{type(error).__name__}: {error}".splitlines()
+    return _refused(first, frames)
 
 
 def badly_made(what, step):

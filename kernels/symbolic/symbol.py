@@ -65,7 +65,9 @@ class Symbol:
     __float__ = __int__ = __index__ = item = tolist = _refusing(
         "a value cannot become a number of Python's in a step"
     )
-    __iter__ = __len__ = __getitem__ = _refusing("a value is one number of a unit: it has no parts")
+    __iter__ = __len__ = __contains__ = __getitem__ = _refusing(
+        "a value is one number of a unit: it has no parts"
+    )
     __setitem__ = __delitem__ = _refusing("a value cannot be changed: c = c + x makes another")
     __matmul__ = __rmatmul__ = _refusing("a product with a matrix: a step has W x and U h as gates")
     __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = _refusing(
@@ -98,7 +100,8 @@ def call(function, name, *args, **kwargs):
     except Refused:
         raise
     except TypeError as error:  # an argument that is torch's, but not ours
-        refuse(f"{name} with these arguments is no operation of a step ({error})")
+        why = str(error).rpartition("() ")[2]
+        refuse(f"{name} with these arguments is no operation of a step: it {why}")
 
 
 def apply(op, *args):
@@ -106,10 +109,13 @@ def apply(op, *args):
     graph, *others = {id(a.graph): a.graph for a in args if isinstance(a, Symbol)}.values()
     if others:
         refuse("a value of another step: what a step returns as its states is all that lasts")
+    takes = OPERATIONS[op].takes
+    if len(args) != len(takes):
+        raise TypeError(f"takes {len(takes)} arguments but {len(args)} were given")
     if op in ARITHMETIC and any(isinstance(a, Symbol) and not a.is_condition for a in args):
         args = [as_value(a) for a in args]
     nodes = [operand(graph, a) for a in args]
-    for node, wanted in zip(nodes, OPERATIONS[op].takes, strict=True):
+    for node, wanted in zip(nodes, takes, strict=True):
         if not node.serves(wanted):
             refuse(f"{op} takes {WANTED[wanted]}")
     return Symbol(graph, graph.op(op, *nodes))

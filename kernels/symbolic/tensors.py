@@ -1,5 +1,7 @@
 """The operations of a step on torch's tensors: what the reference engine computes with."""
 
+from numbers import Real
+
 import torch
 from torch.nn.functional import logsigmoid
 
@@ -32,7 +34,7 @@ def clip_gradient(value, limit):
     In a step this bounds what flows back through time, unit by unit, where clipping the gradients
     of the weights comes too late. ``limit``: a number above zero; else ValueError.
     """
-    if not limit > 0:
+    if not (isinstance(limit, Real) and limit > 0):
         raise ValueError(f"limit should be a number above zero, not {limit!r}")
     if isinstance(value, Symbol):
         return apply("clip_gradient", value, limit)
