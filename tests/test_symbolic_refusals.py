@@ -101,7 +101,7 @@ REFUSED = {
     r"\^ is no": [lambda x, h: (x > 0) ^ (h > 0)],
     "a product with a matrix": [lambda x, h: x @ h],
     "add takes a value": [lambda x, h: (x > 0) + (h > 0), lambda x, h: 1 + (h > 0)],
-    "sub takes a value": [lambda x, h: 1 - (h > 0)],
+    "sub takes a value": [lambda x, h: 1 - (h > 0), lambda x, h: x - (h > 0)],
     "mul takes a value": [lambda x, h: (x > 0) * 2.0],
     "neg takes a value": [lambda x, h: -(x > 0)],
     "sigmoid takes a value": [lambda x, h: torch.sigmoid(x > 0)],

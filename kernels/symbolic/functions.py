@@ -52,9 +52,7 @@ POWERS = {
     3: lambda x: x * x * x,
     4: lambda x: (x * x) * (x * x),
     0.5: _of("sqrt"),
-    -0.5: _of("rsqrt"),
     -1: lambda x: 1.0 / x,
-    -2: lambda x: 1.0 / (x * x),
 }
 
 

@@ -10,7 +10,7 @@ from .refusals import Refused, refuse
 
 # What a function of torch's is on symbols, and what a method of that name: functions.py says it.
 FUNCTIONS, METHODS = {}, {}
-ARITHMETIC = ("add", "sub", "mul", "div")
+MIXED = "add", "mul", "div"  # of which torch has those of a condition and a value
 
 
 def _infix(op, swapped=False):
@@ -112,7 +112,7 @@ def apply(op, *args):
     takes = OPERATIONS[op].takes
     if len(args) != len(takes):
         raise TypeError(f"takes {len(takes)} arguments but {len(args)} were given")
-    if op in ARITHMETIC and any(isinstance(a, Symbol) and not a.is_condition for a in args):
+    if op in MIXED and any(isinstance(a, Symbol) and not a.is_condition for a in args):
         args = [as_value(a) for a in args]
     nodes = [operand(graph, a) for a in args]
     for node, wanted in zip(nodes, takes, strict=True):
