@@ -166,9 +166,14 @@ class Cell:
         return self.traced.output is not self.traced.new[0]
 
     @property
+    def factors(self):
+        """How many values the step computes that recurrent products are made of."""
+        return len({p.factor for p in self.derivation.products} - {-1})
+
+    @property
     def staged(self):
         """Whether it has several stages: all hidden units of one must be there before the next."""
-        return bool(self.derivation.sums or self.derivation.back_sums)
+        return bool(self.derivation.early or self.derivation.early_back)
 
     kept = property(lambda self: len(self.derivation.kept), doc="How many values are kept.")
     dgates = property(lambda self: len(self.derivation.dgates), doc="How many there are.")
