@@ -33,9 +33,9 @@ def on_registers(functions, *inputs):
 
 
 def error(found, exact, dtype):
-    """The worst distance from the exact values, of float64, in units in the last place of ``dtype``.
+    """The worst distance from exact values in float64, in units in the last place of ``dtype``.
 
-    Infinity where NaN, an infinity, or a zero's sign is wrong.
+    Infinity where NaN or an infinity is wrong.
     """
     limits = torch.finfo(dtype)
     exact = torch.where(exact.abs() >= limits.max * (1 + limits.eps / 4), exact * torch.inf, exact)

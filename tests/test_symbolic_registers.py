@@ -13,7 +13,7 @@ from fastrnn.kernels.symbolic.operations import OPERATIONS
 INF, NAN = float("inf"), float("nan")
 # At most so many units in the last place, in float32; float64, of which torch's own are a few more.
 ONE = {
-    "sigmoid": (torch.sigmoid, 2.0, 4),
+    "sigmoid": (torch.sigmoid, 2.5, 4),
     "tanh": (torch.tanh, 2.5, 4),
     "relu": (torch.relu, 0, 0),
     "exp": (torch.exp, 1.0, 2),
@@ -34,7 +34,7 @@ BFLOAT16 = 1 / 32
 
 
 def floats(dtype):
-    """All of bfloat16; of the others each power of 2, what is near to it, and ranges of interest."""
+    """All of bfloat16; of the others each power of 2, what is near to it, and some ranges."""
     if dtype == torch.bfloat16:
         return torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
     limits = torch.finfo(dtype)
@@ -47,25 +47,21 @@ def floats(dtype):
     return torch.cat([positive, -positive])
 
 
-def exact_of(name, x):
-    exact = STEP[name](x.double())
-    if name == "sigmoid":  # which is 0 where it would be no normal number
-        wide = torch.float32 if x.dtype == torch.bfloat16 else x.dtype
-        exact = torch.where(exact < torch.finfo(wide).tiny, 0.0, exact)
-    return exact
-
-
 @DTYPES
 def test_functions_of_one(dtype):
     """NaN passes, infinities are exact, and numbers too small to be normal lose no digit."""
     x = floats(dtype)
     found = dict(zip(ONE, on_registers(list(STEP.values()), x), strict=True))
+    exact = {name: function(x.double()) for name, function in STEP.items()}
+    # what is no normal number, sigmoid may have as 0
+    tiny, s = torch.finfo(dtype).tiny, exact["sigmoid"]
+    assert (found["sigmoid"][s < tiny] <= tiny).all()
+    found["sigmoid"] = torch.where(s < tiny, s.to(found["sigmoid"].dtype), found["sigmoid"])
     allowed = {
         n: {torch.float32: a, torch.float64: b, torch.bfloat16: BFLOAT16}[dtype]
         for n, (_, a, b) in ONE.items()
     }
-    errors = {name: error(values, exact_of(name, x), dtype) for name, values in found.items()}
-    print(errors)
+    errors = {name: error(values, exact[name], dtype) for name, values in found.items()}
     assert {n: e for n, e in errors.items() if not e <= allowed[n]} == {}
 
 
@@ -83,7 +79,7 @@ TWO = {
     "le": lambda a, b: torch.where(a <= b, b, 0.25),
     "eq": lambda a, b: torch.where(a == b, 0.5, -0.5),
     "ne": lambda a, b: torch.where(a != 1.0, a, b),
-    "gt": lambda a, b: torch.where(0.5 > a, a, b),
+    "gt": lambda a, b: torch.where(b > a, a, 0.5),
     "and": lambda a, b: torch.where((a < b) & (b > 0), a, b),
     "or": lambda a, b: torch.where((a < b) | (b <= a), a, 9.0),
     "not": lambda a, b: torch.where(~(a < b), a, b),
