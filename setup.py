@@ -17,6 +17,7 @@ setup(
         "fastrnn.kernels.cells",
         "fastrnn.kernels.cpu",
         "fastrnn.kernels.gpu",
+        "fastrnn.zoo",
     ],
     package_dir={"fastrnn.kernels": "kernels"},
     package_data={"fastrnn.kernels.gpu": ["measured.json"]},
