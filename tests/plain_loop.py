@@ -4,6 +4,8 @@ An oracle: nothing here goes through fastrnn, and nothing is shared with it but 
 parameters. Whole weights, torch's functions, autograd.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import exp, relu, sigmoid, tanh
 from torch.nn.functional import layer_norm, linear, logsigmoid, silu
@@ -133,7 +135,7 @@ def WeightDropLSTM(p, x, h, c, mask):
 
 @cell
 def IndRNN(p, x, h):
-    h = relu(linear(x, p["weight_ih"], p["bias_ih"]) + p["u"] * h)
+    h = relu(W(p, x, 0) + p["u"] * h)
     return h, (h,)
 
 
@@ -288,6 +290,6 @@ def missing_values(weights, x, mask, delta, mean):
 def two_steps(x):
     """Each step of x beside the one before it."""
     found = [torch.cat([torch.zeros_like(x[0]), x[0]], -1)]
-    for before, now in zip(x[:-1], x[1:], strict=True):
+    for before, now in pairwise(x):
         found.append(torch.cat([before, now], -1))
     return torch.stack(found)
