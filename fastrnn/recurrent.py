@@ -159,7 +159,8 @@ class Recurrent(nn.Module):
         parameter, H = getattr(self, name), self.hidden_size
         if parameter.shape != shape:
             raise RuntimeError(
-                f"{type(self).__name__}.{name} should be of shape {shape}, not {tuple(parameter.shape)}"
+                f"{type(self).__name__}.{name} should be of shape {shape}, "
+                f"not {tuple(parameter.shape)}"
             )
         return parameter.expand(H)
 

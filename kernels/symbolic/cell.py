@@ -44,8 +44,9 @@ class Cell:
 
     step(wx, uh, states, own, inputs) -> states, or (output, states) where that is no state
         wx, uh: Gates of the pre-activations W_ih x + b_ih and W_hh h + b_hh, kept apart, in the
-        order of the weights' rows, the second a Product; states: the hidden one first; own: parameters of one number a
-        unit; inputs: what a step is given beside x. It is run on symbols, once.
+        order of the weights' rows, the second a Product; states: the hidden one first; own:
+        parameters of one number a unit; inputs: what a step is given beside x. It is run on
+        symbols, once.
 
     From it come two functions on values (tensors here, registers in the CPU engine, blocks in the
     GPU engine, each of which has operations of its own):
@@ -127,9 +128,14 @@ class Cell:
         return self.traced.output is not self.traced.new[0]
 
     @property
+    def factors(self):
+        """How many values the step computes that recurrent products are made of."""
+        return len({p.factor for p in self.derivation.products} - {-1})
+
+    @property
     def staged(self):
         """Whether it has several stages: all hidden units of one must be there before the next."""
-        return bool(self.derivation.sums or self.derivation.back_sums)
+        return bool(self.derivation.early or self.derivation.early_back)
 
     kept = property(lambda self: len(self.derivation.kept), doc="How many values are kept.")
     dgates = property(lambda self: len(self.derivation.dgates), doc="How many there are.")

@@ -18,8 +18,8 @@ class Derivation:
     after: tuple[int, ...]  # which of the new states backward reads
     products: tuple  # the recurrent products, stages.Product
     back: tuple  # and those of the gradients of their factors, the first state's last
-    sums: tuple[tuple[int, int], ...]  # for each early stage, forward: factors, and means
-    back_sums: tuple[tuple[int, int], ...]  # and backward
+    early: tuple  # for each early stage, which factors it gives, and which means
+    early_back: tuple  # and backward: of which gates it gives h's gradient, and which means
     text: str
 
     @classmethod
@@ -83,13 +83,14 @@ class _Deriving:
             self._take(function, "before", _known([*self.means, *sums], known))
             function.take("after", after, "a")
 
-        arguments = ("dout", "dstates", "kept", "before", "after", "own", "inputs")
-        waited = [g for gates in waits.values() for g in gates]
+        arguments = ("dout", "dstates", "kept", "before", "after", "own", "inputs", "dfactors=()")
+        pairs = list(zip(grads["h"], self.factors, strict=True))
+        waited = [(i, g) for i, (g, f) in enumerate(pairs) if f is not given["state"][0]]
         texts = [
             self._forward(kept, first),
             stages.functions(
-                "backward", arguments + ("dfactors",) * bool(dfactors), take, levels, last,
-                waited, sums, results,
+                "backward", arguments, take, levels, last,
+                [node for _, node in waited], sums, results,
             ),
             self._whole(),
         ]  # fmt: skip
@@ -97,8 +98,8 @@ class _Deriving:
             "kept": kept, "means": self.means, "dgates": dgates, "dx": dx, "dh": dh,
             "after": tuple(i for i, n in enumerate(after) if n is not None),
             "products": self.products, "back": tuple(back),
-            "sums": _counts(self.levels, first, self.computed, self.means),
-            "back_sums": _counts(levels, last, waited, sums), "text": "\n\n".join(texts),
+            "early": _early(self.levels, first, list(enumerate(self.computed)), self.means),
+            "early_back": _early(levels, last, waited, sums), "text": "\n\n".join(texts),
         }  # fmt: skip
 
     def _take(self, function, states, means):
@@ -140,12 +141,15 @@ def _known(nodes, known):
     return [node if known(node) else None for node in nodes]
 
 
-def _counts(levels, last, waited, means):
-    """For each early stage how many values products are made of, and how many means, it gives."""
+def _early(levels, last, waited, means):
+    """For each early stage the numbers of what products are made of, and of the means, it gives.
+
+    waited: (number, node) pairs.
+    """
     return tuple([
         (
-            sum(levels.of(n) == stage for n in waited),
-            sum(levels.of(n) == stage + 1 for n in means),
+            tuple([i for i, n in waited if levels.of(n) == stage]),
+            tuple([i for i, n in enumerate(means) if levels.of(n) == stage + 1]),
         )
         for stage in range(last)
     ])  # fmt: skip

@@ -1,7 +1,7 @@
 """The operations that a step may consist of: one table, which is all that anybody knows of them.
 
 Whoever runs a step (PyTorch, the CPU engine, the GPU engine) has a function for each name; what a
-step computes with is a torch tensor, a register, or a block. All of them but ``mean`` are pointwise.
+step computes with is a torch tensor, a register, or a block. All but ``mean`` are pointwise.
 """
 
 import math
