@@ -67,7 +67,7 @@ def test_batch_first_without_bias(name):
     check(name, build(name, 1, 1, batch_first=True, **bias), batch_first=True)
 
 
-@pytest.mark.parametrize("name", ["PeepholeLSTM", "SLSTM", "LayerNormGRU", "ResetFirstGRU"])
+@pytest.mark.parametrize("name", ["PeepholeLSTM", "CfC", "LayerNormGRU", "ResetFirstGRU"])
 def test_bfloat16(name):
     check(name, build(name, 1, dtype=torch.bfloat16))
 
