@@ -17,6 +17,7 @@ setup(
         "fastrnn.kernels.cells",
         "fastrnn.kernels.cpu",
         "fastrnn.kernels.gpu",
+        "fastrnn.kernels.symbolic",
         "fastrnn.zoo",
     ],
     package_dir={"fastrnn.kernels": "kernels"},

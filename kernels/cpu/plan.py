@@ -39,7 +39,8 @@ FORWARD = record(
 )  # fmt: skip
 BACKWARD = record(
     SHARED + "dfactors back_means recompute recalled loop_parts lddh dgates hidden extra dp "
-    "capacity w_ih_panels w_hh_panels strips_x strips_h strips_r left packed strip left_each packed_each few recall "
+    "capacity w_ih_panels w_hh_panels strips_x strips_h strips_r left packed strip left_each "
+    "packed_each few recall "
     "pack_again compute_again "
     "take_projected put_rows stand_up pack_and_sum lay_down "
     + GIVEN + "dy lddy dx add dh dextra after extra_after m h_first extra_first dw_ih dw_hh dw_hr "

@@ -1,20 +1,17 @@
 """A cell: what a step is to the engines. It is written forward only; the rest is derived."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, wraps
 from typing import NamedTuple
 
 from . import text
 from .derivation import Derivation
 from .gates import Gates, Product
-from .graph import Graph, Node, needed
-from .symbol import Refused, Symbol
+from .graph import WANTED, Graph, Node, needed
+from .operations import V
+from .refusals import badly_made, broken, refuse
+from .symbol import Symbol, operand
 from .tensors import OPERATIONS
-
-_lock = threading.RLock()
-TWICE = "gate {} of the recurrent product is made twice in a step: each gate has one product"
 
 
 class Traced(NamedTuple):
@@ -27,15 +24,23 @@ class Traced(NamedTuple):
     factors: tuple[Node, ...]  # for each of them, what it is a product with
 
 
-def _once(function):
-    """A cached property that no two threads compute: compiled code is remembered by its results."""
+TWICE = "gate {} of the recurrent product is made twice in a step: each gate has one product"
+COUNTS = {"gates": 0, "states": 1, "own": 0, "inputs": 0}  # at least so many
+MOST = 1000  # of each
 
-    @wraps(function)
-    def locked(self):
-        with _lock:
-            return vars(self).get(function.__name__) or function(self)
 
-    return cached_property(locked)
+class once:
+    """A property that is computed once. Of threads that come at once all take the first's."""
+
+    def __init__(self, function):
+        self.function, self.__doc__ = function, function.__doc__
+
+    def __get__(self, cell, owner=None):
+        if cell is None:
+            return self
+        name = self.function.__name__
+        found = vars(cell)
+        return found[name] if name in found else found.setdefault(name, self.function(cell))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +71,9 @@ class Cell:
     forward_0, backward_0 ..., which give (what products are made of, what is to be averaged).
     ``inputs`` then ends in the means that are known, and ``backward`` is given one thing more, the
     gradients of products' factors.
+
+    Raises ValueError for numbers that no cell has. What comes of the step raises Refused for one
+    that no kernel can run.
     """
 
     name: str
@@ -76,12 +84,22 @@ class Cell:
     own: int = 0
     inputs: int = 0
 
+    def __post_init__(self):
+        if type(self.name) is not str or not self.name.isprintable():
+            raise ValueError(f"a cell's name is not {self.name!r}")
+        if type(self.recurrent) is not bool:
+            raise ValueError(f"a cell is recurrent or not, and not {self.recurrent!r}")
+        for count, least in COUNTS.items():
+            given = getattr(self, count)
+            if type(given) is not int or not least <= given <= MOST:
+                raise ValueError(f"a cell has at least {least} {count}, and not {given!r}")
+
     @property
     def hgates(self):
         """How many gates the recurrent product has."""
         return self.gates if self.recurrent else 0
 
-    @_once
+    @once
     def traced(self):
         """A Traced."""
         graph = Graph()
@@ -89,35 +107,55 @@ class Cell:
         def given(kind, count):
             return tuple([Symbol(graph, graph.input(kind, i)) for i in range(count)])
 
-        states, own = given("state", self.states), given("own", self.own)
-        first, h, others = states[0].node, given("h", self.hgates), {}
+        x, h, states = given("x", self.gates), given("h", self.hgates), given("state", self.states)
+        own, inputs = given("own", self.own), given("input", self.inputs)
+        first, others = states[0].node, {}
 
         def multiply(value, gate):
-            node = _node(graph, value)
+            node = operand(graph, value)
+            if not node.serves(V):
+                refuse(f"a product with a condition: it is with {WANTED[V]}")
             if node is first:
                 return h[gate]
             if others.setdefault(gate, node) is not node:
-                raise Refused(TWICE.format(gate))
+                refuse(TWICE.format(gate))
             return Symbol(graph, graph.input("other", gate))
 
-        gates = Gates(given("x", self.gates)), Product(h, multiply)
-        result = self.step(*gates, states, own, given("input", self.inputs))
-        result = result if isinstance(result, tuple) else (result,)
-        output, new = result if isinstance(result[-1], tuple) else (result[0], result)
-        if len(new) != self.states:
-            raise Refused(f"a step returns {len(new)} states where it has {self.states}")
-        hs = [h[g].node if g not in others else graph.input("other", g) for g in range(len(h))]
-        factors = tuple([others.get(g, first) for g in range(len(h))])
-        found = Traced(
-            graph, _node(graph, output), tuple([_node(graph, n) for n in new]), hs, factors
-        )
-        for gate, node in enumerate(h):
-            if gate in others and node.node in needed([found.output, *found.new, *factors]):
-                raise Refused(TWICE.format(gate))
-        return found
+        try:
+            result = self.step(Gates(x), Product(h, multiply), states, own, inputs)
+        except (TypeError, AttributeError) as error:  # what symbols cannot do
+            raise broken(error) from error
+        output, new = self._parts(result)
+        output, new = self._node(graph, output), tuple([self._node(graph, n) for n in new])
+        factors = tuple([others.get(gate, first) for gate in range(len(h))])
+        there = needed([output, *new, *factors])
+        for gate in others:
+            if h[gate].node in there:
+                raise badly_made(TWICE.format(gate), self.step)
+        hs = [graph.input("other", g) if g in others else h[g].node for g in range(len(h))]
+        return Traced(graph, output, new, hs, factors)
 
-    @_once
+    def _parts(self, result):
+        """(output, new states) of what the step returns."""
+        new = result if isinstance(result, tuple) else (result,)
+        apart = len(new) == 2 and isinstance(new[1], tuple)
+        output, new = new if apart else (new[0] if new else None, new)
+        if len(new) != self.states:
+            raise badly_made(f"{self.name} returns {len(new)} states, not {self.states}", self.step)
+        return output, new
+
+    def _node(self, graph, value):
+        node = graph.number(value) if isinstance(value, (int, float)) else None
+        if isinstance(value, Symbol) and value.graph is graph and value.node.serves(V):
+            node = value.node
+        if node is None:
+            what = "a condition" if isinstance(value, Symbol) else f"a {type(value).__name__}"
+            raise badly_made(f"{self.name} returns {what}, no value of its units", self.step)
+        return node
+
+    @once
     def derivation(self):
+        """The Derivation."""
         return Derivation.of(self)
 
     # What engines need to know of it.
@@ -143,18 +181,12 @@ class Cell:
     dh = property(lambda self: self.derivation.dh, doc="And that of h's part.")
     after = property(lambda self: self.derivation.after, doc="The new states backward reads.")
     text = property(lambda self: self.derivation.text, doc="``forward`` and ``backward``.")
-    forward = property(lambda self: self.functions["forward"])
-    backward = property(lambda self: self.functions["backward"])
-    whole = property(lambda self: self.functions["whole"])
+    forward = property(lambda self: self.functions["forward"], doc="On tensors.")
+    backward = property(lambda self: self.functions["backward"], doc="On tensors.")
 
-    @_once
+    whole = property(lambda self: self.functions["whole"], doc="On tensors.")
+
+    @once
     def functions(self):
+        """{name: function} of the text, on tensors."""
         return text.functions(self.text, self.name, OPERATIONS)
-
-
-def _node(graph, value):
-    if isinstance(value, Symbol):
-        return value.node
-    if isinstance(value, (int, float)):
-        return graph.number(value)
-    raise Refused(f"a step returns values of its units, not a {type(value).__name__}")
