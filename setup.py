@@ -45,6 +45,7 @@ setup(
             "pytest-benchmark",
             "pytest-timeout",
             "ruff",
+            "torchrecurrent",  # other people's cells, which those of the zoo are held to
         ],
     },
 )
