@@ -34,4 +34,4 @@ class ZoneoutGRU(fastrnn.Recurrent):
     def step(self, wx, uh, h, zone):
         r, z = torch.sigmoid(wx[0] + uh[0]), torch.sigmoid(wx[1] + uh[1])
         n = torch.tanh(wx[2] + r * uh[2])
-        return torch.lerp((1 - z) * n + z * h, h, zone)
+        return zone * h + (1 - zone) * ((1 - z) * n + z * h)

@@ -42,4 +42,4 @@ class ZoneoutLSTM(fastrnn.Recurrent):
         i, f, g, o = wx + uh
         new = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         out = torch.sigmoid(o) * torch.tanh(new)
-        return torch.lerp(out, h, zone_h), torch.lerp(new, c, zone_c)
+        return zone_h * h + (1 - zone_h) * out, zone_c * c + (1 - zone_c) * new
