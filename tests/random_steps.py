@@ -20,7 +20,7 @@ VALUES = {
     "exp": lambda a, b, c: torch.exp(torch.minimum(a, b) - torch.abs(a)),
     "expm1": lambda a, b, c: torch.expm1(torch.tanh(a)),
     "log": lambda a, b, c: torch.log(torch.abs(a) + 0.25),
-    "softplus": lambda a, b, c: F.logsigmoid(a),
+    "softplus": lambda a, b, c: F.softplus(a),
     "abs": lambda a, b, c: abs(a),
     "sqrt": lambda a, b, c: torch.sqrt(a * a + 0.125),
     "rsqrt": lambda a, b, c: torch.rsqrt(abs(a) + 0.5),

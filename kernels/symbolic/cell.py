@@ -1,5 +1,6 @@
 """A cell: what a step is to the engines. It is written forward only; the rest is derived."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -29,18 +30,26 @@ COUNTS = {"gates": 0, "states": 1, "own": 0, "inputs": 0}  # at least so many
 MOST = 1000  # of each
 
 
-class once:
-    """A property that is computed once. Of threads that come at once all take the first's."""
+_one_at_a_time = threading.RLock()
 
-    def __init__(self, function):
-        self.function, self.__doc__ = function, function.__doc__
+
+class once:
+    """A property that is computed once: from then on it is found as any attribute is."""
+
+    def __init__(self, function, doc=None):
+        self.function, self.__doc__ = function, doc or function.__doc__
+
+    def __set_name__(self, owner, name):
+        self.name = name
 
     def __get__(self, cell, owner=None):
         if cell is None:
             return self
-        name = self.function.__name__
-        found = vars(cell)
-        return found[name] if name in found else found.setdefault(name, self.function(cell))
+        with _one_at_a_time:  # two threads would add to one graph
+            found = vars(cell)
+            if self.name not in found:
+                found[self.name] = self.function(cell)
+            return found[self.name]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +103,7 @@ class Cell:
             if type(given) is not int or not least <= given <= MOST:
                 raise ValueError(f"a cell has at least {least} {count}, and not {given!r}")
 
-    @property
+    @once
     def hgates(self):
         """How many gates the recurrent product has."""
         return self.gates if self.recurrent else 0
@@ -107,7 +116,8 @@ class Cell:
         def given(kind, count):
             return tuple([Symbol(graph, graph.input(kind, i)) for i in range(count)])
 
-        x, h, states = given("x", self.gates), given("h", self.hgates), given("state", self.states)
+        states = given("state", self.states)
+        x, h = given("x", self.gates), given("h", self.hgates)
         own, inputs = given("own", self.own), given("input", self.inputs)
         first, others = states[0].node, {}
 
@@ -160,31 +170,30 @@ class Cell:
 
     # What engines need to know of it.
 
-    @property
+    @once
     def apart(self):
         """Whether the output is no state."""
         return self.traced.output is not self.traced.new[0]
 
-    @property
+    @once
     def factors(self):
         """How many values the step computes that recurrent products are made of."""
         return len({p.factor for p in self.derivation.products} - {-1})
 
-    @property
+    @once
     def staged(self):
         """Whether it has several stages: all hidden units of one must be there before the next."""
         return bool(self.derivation.early or self.derivation.early_back)
 
-    kept = property(lambda self: len(self.derivation.kept), doc="How many values are kept.")
-    dgates = property(lambda self: len(self.derivation.dgates), doc="How many there are.")
-    dx = property(lambda self: self.derivation.dx, doc="For each gate, its gradient in ``dgates``.")
-    dh = property(lambda self: self.derivation.dh, doc="And that of h's part.")
-    after = property(lambda self: self.derivation.after, doc="The new states backward reads.")
-    text = property(lambda self: self.derivation.text, doc="``forward`` and ``backward``.")
-    forward = property(lambda self: self.functions["forward"], doc="On tensors.")
-    backward = property(lambda self: self.functions["backward"], doc="On tensors.")
-
-    whole = property(lambda self: self.functions["whole"], doc="On tensors.")
+    kept = once(lambda self: len(self.derivation.kept), doc="How many values are kept.")
+    dgates = once(lambda self: len(self.derivation.dgates), doc="How many there are.")
+    dx = once(lambda self: self.derivation.dx, doc="For each gate, its gradient in ``dgates``.")
+    dh = once(lambda self: self.derivation.dh, doc="And that of h's part.")
+    after = once(lambda self: self.derivation.after, doc="The new states backward reads.")
+    text = once(lambda self: self.derivation.text, doc="``forward`` and ``backward``.")
+    forward = once(lambda self: self.functions["forward"], doc="On tensors.")
+    backward = once(lambda self: self.functions["backward"], doc="On tensors.")
+    whole = once(lambda self: self.functions["whole"], doc="On tensors.")
 
     @once
     def functions(self):

@@ -1,9 +1,10 @@
 """The operations of a step on torch's tensors: what the reference engine computes with."""
 
+from functools import partial
 from numbers import Real
 
 import torch
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import softplus
 
 from .symbol import Symbol, apply
 
@@ -61,7 +62,7 @@ OPERATIONS = {
         "sigmoid", "tanh", "relu", "exp", "expm1", "log", "abs", "sqrt", "rsqrt", "erf", "where",
         "zeros_like",
     )},
-    "softplus": lambda x: -logsigmoid(-x),  # which torch's softplus is not beyond its threshold
+    "softplus": partial(softplus, threshold=40.0),  # beyond which it is x, to the last digit
     "mean": mean,
     "maximum": _of_two(torch.maximum),
     "minimum": _of_two(torch.minimum),
