@@ -3,7 +3,9 @@
 
 def norm(gates, scales, eps=1e-5):
     """Layer norm of all gates of a sequence side by side; a scale for each gate, no shift."""
-    mean = sum(g.mean(-1, keepdim=True) for g in gates) * (1 / len(gates))
+    one = 1 / len(gates)
+    mean = one * sum(gates).mean(-1, keepdim=True)
     gates = [g - mean for g in gates]
-    variance = sum((g * g).mean(-1, keepdim=True) for g in gates) * (1 / len(gates))
-    return [g * (variance + eps).rsqrt() * s for g, s in zip(gates, scales, strict=True)]
+    variance = one * sum(g * g for g in gates).mean(-1, keepdim=True)
+    factor = (variance + eps).rsqrt()
+    return [g * factor * s for g, s in zip(gates, scales, strict=True)]

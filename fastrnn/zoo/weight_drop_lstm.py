@@ -48,14 +48,14 @@ class WeightDropLSTM(fastrnn.Recurrent):
             time = 1 if self.batch_first and input.dim() == 3 else 0
             one = torch.ones_like(input.narrow(time, 0, 1))
             mask = dropout(one, self.input_dropout, self.training)
-            return super().forward(input * mask, hx, sequence=None)
+            return super().forward(input * mask, hx)
         sequence = torch.cat([torch.arange(n) for n in input.batch_sizes.tolist()])
         one = torch.ones_like(input.data[: input.batch_sizes[0]])
         mask = dropout(one, self.input_dropout, self.training)
         data = input.data * mask[sequence]
         return super().forward(input._replace(data=data), hx, sequence=sequence)
 
-    def inputs_for(self, layer, like, sequence):
+    def inputs_for(self, layer, like, sequence=None):
         """sequence: of each row of a packed input, in which it is."""
         p = self.output_dropout if layer == self.num_layers - 1 else self.hidden_dropout
         one = like[:1] if sequence is None else like[: int(sequence.max()) + 1]
