@@ -23,7 +23,7 @@ FOUNDATIONS = ("autocast", "gate", "keep", "refused", "steps", "untraced", "weig
 # Imports run down this list only. What is not in it (the program) may import all of it.
 STOREYS = [
     ["fastrnn.tools"],
-    ["fastrnn.conversion"],
+    ["fastrnn.conversion", "fastrnn.zoo"],
     ["fastrnn.modules", "fastrnn.recurrent"],
     ["fastrnn.sequences"],
     ["fastrnn.functional", "fastrnn.cell_step", "fastrnn.step"],
@@ -187,7 +187,7 @@ def test_a_cell_is_pure_mathematics(kind):
                 assert node.func.id in OPERATIONS.keys() | {"map"}
 
 
-MATHEMATICS = ("fastrnn.kernels.cells", "fastrnn.kernels.symbolic")
+MATHEMATICS = ("fastrnn.kernels.cells", "fastrnn.kernels.symbolic", "fastrnn.zoo")
 
 
 @EVERY_FILE
