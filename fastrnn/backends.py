@@ -44,14 +44,14 @@ class Choice(NamedTuple):
 _TRANSFORMED = Choice("reference", "torch.func or forward-mode AD is active")
 
 
-def explain(*called, step=False):
-    """The Choice for a call: of a module, ``explain(module, input, hx)``, or of any layer on these
-    tensors (input, states, weights; None where absent).
-
-    ``step``: of a cell, which takes one step; only for tensors. What a GPU serves depends on the
-    sizes too, so there ask for the module.
+def explain(*called, step=False, **inputs):
+    """The Choice for a call: of a module, ``explain(module, input, hx, **inputs)``, or of any layer
+    on these tensors (input, states, weights; None where absent). ``step``: of a cell, which takes
+    one step; only for tensors. What a GPU serves depends on sizes too: there ask for the module.
     """
     layer, tensors = None, called
+    if hasattr(called[0], "explain"):  # a Recurrent module
+        return called[0].explain(*called[1:], **inputs)
     if isinstance(called[0], torch.nn.Module):
         if description.is_torchs(called[0]):
             return Choice("torch", "a module of torch.nn: fastrnn.accelerate(model) changes it")
