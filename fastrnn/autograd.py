@@ -6,10 +6,44 @@ from . import backends, profiling
 from .kernels import autocast, reference
 from .kernels.keep import Keep
 from .kernels.untraced import untraced
-from .kernels.weights import Weights
+from .kernels.weights import split
 from .tracing import plain
 
-LEADING = 4  # arguments of Layer that are no tensors
+LEADING = 3  # arguments of Layer that are no tensors
+
+
+class Call:
+    """A layer on an engine, but for its tensors: x, the states, and torch's flat list of weights.
+
+    Of what known.py knows there may be several layers, each with D directions.
+    """
+
+    layers = 1
+
+    def __init__(self, engine, cell, steps, D):
+        self.engine, self.cell, self.steps, self.D = engine, cell, steps, D
+
+    def apart(self, tensors):
+        """(x, states, a Weights for each direction of each layer)."""
+        first = 1 + self.cell.states
+        return tensors[0], tensors[1:first], split(tensors[first:], self.layers * self.D)
+
+    def forward(self, keep, tensors, _):
+        """(output, final states, what to keep for backward)."""
+        x, states, directions = self.apart(tensors)
+        given = self.cell, x, self.steps, directions, states, keep
+        return profiling.layer(backends.load(self.engine).layer, "", *given)
+
+    def backward(self, keep, tensors, kept, grads, needed):
+        """The gradients of all tensors; grads: those of the output and the final states."""
+        x, states, directions = self.apart(tensors)
+        if self.engine != "numba":  # which makes its own zeros
+            grads = materialized(grads, x, states)
+        run, (need_x, _, need_weights) = backends.load(self.engine).gradients, self.apart(needed)
+        given = self.cell, x, self.steps, directions, states, keep, kept, grads, need_x
+        dx, dstates, dweights = profiling.layer(run, " backward", *given, need_weights)
+        pairs = zip(sum(dweights, ()), sum(directions, ()), strict=True)
+        return [dx, *dstates, *[gradient for gradient, weight in pairs if weight is not None]]
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
@@ -19,23 +53,19 @@ def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
     """
     if engine == "reference":
         return profiling.layer(reference.layer, "", cell, x, steps, directions, states)
-    if torch.is_grad_enabled():
-        tensors = sum(directions, (x, *states))
-        for t in tensors:
-            if t is not None and t.requires_grad:
-                y, *finals = Layer.apply(engine, cell, steps, keep, *tensors)
-                return y, finals
-    given = cell, x, steps, directions, states, Keep.NOTHING
-    y, finals, _ = profiling.layer(backends.load(engine).layer, "", *given)
+    weights = [w for each in directions for w in each if w is not None]
+    y, *finals = run(Call(engine, cell, steps, len(directions)), keep, (x, *states, *weights))
     return y, finals
 
 
-def _unflatten(cell, tensors):
-    """(x, states, a Weights for each direction) from the flat arguments of ``Layer``."""
-    x, *rest = tensors
-    states, flat = rest[: cell.states], rest[cell.states :]
-    fields = len(Weights._fields)
-    return x, states, [Weights(*flat[i : i + fields]) for i in range(0, len(flat), fields)]
+def run(call, keep, tensors, found=None):
+    """(output, *final states) of a Call. found: the addresses of the tensors, if known."""
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t.requires_grad:
+                return Layer.apply(call, keep, found, *tensors)
+    y, finals, _ = call.forward(Keep.NOTHING, tensors, found)
+    return y, *finals
 
 
 def save(ctx, *tensors):
@@ -53,77 +83,80 @@ def saved(ctx):
 
 
 class Layer(torch.autograd.Function):
-    """apply(engine, cell, steps, keep, x, *states, *weights) -> (output, *final states)."""
+    """apply(call, keep, found, x, *states, *weights) -> (output, *final states); as ``run``."""
 
     @staticmethod
     @untraced
-    def forward(ctx, engine, cell, steps, keep, *tensors):
-        x, states, directions = _unflatten(cell, tensors)
-        given = cell, x, steps, directions, states, keep
-        y, finals, kept = profiling.layer(backends.load(engine).layer, "", *given)
-        ctx.engine, ctx.cell, ctx.steps, ctx.keep = engine, cell, steps, keep
-        ctx.count = len(tensors)
+    def forward(ctx, call, keep, found, *tensors):
+        y, finals, kept = call.forward(keep, tensors, found)
+        ctx.call, ctx.keep, ctx.count = call, keep, len(tensors)
         ctx.set_materialize_grads(False)
-        save(ctx, *tensors, *kept)
+        ctx.save_for_backward(*tensors, *kept)
         return y, *finals
 
     @staticmethod
     @untraced
     def backward(ctx, *grads):
-        cell = ctx.cell
-        tensors = saved(ctx)
-        inputs, kept = tensors[: ctx.count], tensors[ctx.count :]
+        call, saved = ctx.call, ctx.saved_tensors
+        tensors, kept = saved[: ctx.count], saved[ctx.count :]
         needed = ctx.needs_input_grad[LEADING:]
-        x, states, directions = _unflatten(cell, inputs)
         # create_graph asks for a backward that can be differentiated; other gradients, as vmap's
         # and subclasses', know only torch's operations
         if torch.is_grad_enabled() or not plain(grads):
-            grads = materialized(grads, x, states)
+            x, states, _ = call.apart(tensors)
+            grads = materialized(grads, x, states, call.layers)
 
             def again(*tensors):
-                x, states, directions = _unflatten(cell, tensors)
-                return layer_by_reference(cell, x, ctx.steps, directions, states)
+                x, states, directions = call.apart(tensors)
+                given = call.cell, x, call.steps, directions, states
+                return layers_by_reference(*given, call.layers)
 
-            return *[None] * LEADING, *differentiable(again, inputs, needed, grads)
-        if torch._C._len_torch_dispatch_stack():
-            grads = materialized(grads, x, states)
-            return *[None] * LEADING, *_watched(ctx, inputs, kept, grads, needed)
-        if ctx.engine != "numba":  # which makes its own zeros
-            grads = materialized(grads, x, states)
-        _, _, need_weights = _unflatten(cell, needed)
-        given = cell, x, ctx.steps, directions, states, ctx.keep, kept, grads
-        dx, dstates, dweights = profiling.layer(
-            backends.load(ctx.engine).gradients, " backward", *given, needed[0], need_weights
-        )
-        flat = sum(dweights, (dx, *dstates))
-        found = [g if n else None for g, n in zip(flat, needed, strict=True)]
+            found = differentiable(again, tensors, needed, grads)
+        elif torch._C._len_torch_dispatch_stack():
+            found = _watched(call, ctx.keep, tensors, kept, grads, needed)
+        else:
+            found = call.backward(ctx.keep, tensors, kept, grads, needed)
+            found = [g if n else None for g, n in zip(found, needed, strict=True)]
         return *[None] * LEADING, *found
 
 
-def materialized(grads, x, states):
+def materialized(grads, x, states, layers=1):
     """The gradients of the output and of the final states, with zeros for None: x's dtype for the
     first of them, and the states' for others.
     """
-    D, _, S = states[0].shape
-    results = [(x, (*x.shape[:-1], D * S)), *((s, s.shape) for s in states)]
+    count, _, S = states[0].shape
+    results = [(x, (*x.shape[:-1], count // layers * S)), *((s, s.shape) for s in states)]
     return [
         like.new_zeros(shape) if g is None else g
         for g, (like, shape) in zip(grads, results, strict=True)
     ]
 
 
-def _watched(ctx, inputs, kept, grads, needed):
+def _watched(call, keep, tensors, kept, grads, needed):
     """The gradients by the operator of operators.py, which is what a dispatch mode can see."""
-    cell, steps = ctx.cell, ctx.steps
-    given = [t for t in inputs if t is not None]
-    x, states, weights = given[0], given[1 : 1 + cell.states], given[1 + cell.states :]
-    there = [n for t, n in zip(inputs, needed, strict=True) if t is not None]
+    cell, steps, layers, first = call.cell, call.steps, call.layers, 1 + call.cell.states
+    (x, *states), weights = tensors[:first], tensors[first:]
+    dy, *dfinals = materialized(grads, x, states, layers)
+    inputs, each, found = [x.flatten(0, -2)], len(weights) // layers, []
+    if layers > 1:
+        *kept, between = kept
+        inputs += between.unbind()
+    parts = zip(*(t.chunk(layers) for t in (*states, *dfinals, *kept)), strict=True)
     operators, sizes = torch.ops.fastrnn, None if steps.dense else steps.batch_sizes
     run = operators.layer_gradients if steps.dense else operators.layer_packed_gradients
-    rest = sizes, states, weights, kept, [grads[0].flatten(0, -2), *grads[1:]], there
-    found = iter(run(ctx.engine, cell.name, int(ctx.keep), x.flatten(0, -2), *rest))
-    found = [next(found) if n else None for n in needed]
-    return [found[0].view_as(x) if needed[0] else None, *found[1:]]
+    dy = dy.flatten(0, -2)
+    for i, part in reversed(list(enumerate(parts))):
+        mine = slice(i * each, i * each + each)
+        there = [i > 0 or needed[0], *needed[1:first], *needed[first:][mine]]
+        ends, rest = [dy, *part[first - 1 :][: first - 1]], part[2 * first - 2 :]
+        given = inputs[i], sizes, part[: first - 1], weights[mine], rest, ends, there
+        computed = iter(run(call.engine, cell.name, int(keep), *given))
+        dy, *others = [next(computed) if n else None for n in there]
+        found.insert(0, others)
+    dstates = zip(*[others[: first - 1] for others in found], strict=True)
+    dstates = [None if d[0] is None else torch.cat(d) for d in dstates]
+    dx = dy.view_as(x) if needed[0] else None
+    return [dx, *dstates, *[g for others in found for g in others[first - 1 :]]]
 
 
 def layer_by_reference(cell, x, steps, directions, states):
@@ -131,6 +164,16 @@ def layer_by_reference(cell, x, steps, directions, states):
     rows = x.reshape(-1, x.shape[-1]).to(states[0].dtype)
     y, finals = reference.layer(cell, rows, steps, directions, states)
     return y.to(x.dtype).view(*x.shape[:-1], -1), *finals
+
+
+def layers_by_reference(cell, x, steps, directions, states, layers):
+    """As ``layer_by_reference``, of several layers."""
+    each, found = len(directions) // layers, []
+    for i in range(0, len(directions), each):
+        mine = slice(i, i + each)
+        x, *final = layer_by_reference(cell, x, steps, directions[mine], [s[mine] for s in states])
+        found.append(final)
+    return x, *map(torch.cat, zip(*found, strict=True))
 
 
 def differentiable(function, inputs, needed, grads):

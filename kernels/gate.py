@@ -8,6 +8,39 @@ numbers: so whatever a compiled function reads passes here before its address is
 
 import torch
 
+PLAIN = {torch.Tensor, torch.nn.Parameter}  # the types of tensors that have no behaviour of theirs
+_STRIDED = torch.strided
+
+
+def addresses(tensors, expected):
+    """The addresses of tensors, 0 for None; or None, unless all are as ``expected``, and plain:
+    then ``take`` may make them so, or says what is wrong.
+
+    expected: (shape, dtype, bytes) of each. No question is asked twice here: of a short call this
+    takes the most time.
+    """
+    found = []
+    for tensor, (shape, dtype, size) in zip(tensors, expected, strict=True):
+        if tensor is None:
+            found.append(0)
+            continue
+        if not (
+            type(tensor) in PLAIN
+            and tensor.dtype is dtype
+            and tensor.is_cpu
+            and tensor.layout is _STRIDED
+            and not tensor.is_nested
+            and tensor.shape == shape
+            and tensor.is_contiguous()
+            and not tensor.is_neg()
+        ):
+            return None
+        address, storage = tensor.data_ptr(), tensor.untyped_storage()
+        if not address or address + size > storage.data_ptr() + storage.nbytes():
+            return None
+        found.append(address)
+    return found
+
 
 def take(tensors, shapes, dtypes):
     """CPU tensors, as ``whole`` gives them, if they are of these shapes and dtypes.

@@ -25,7 +25,7 @@ STOREYS = [
     ["fastrnn.conversion"],
     ["fastrnn.modules"],
     ["fastrnn.functional", "fastrnn.cell_step"],
-    ["fastrnn.operators", "fastrnn.lowering"],
+    ["fastrnn.operators", "fastrnn.lowering", "fastrnn.known"],
     ["fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
     ["fastrnn.backends", "fastrnn.profiling"],
     ["fastrnn.description", "fastrnn.tracing", "fastrnn.loading", "fastrnn.forwards"],

@@ -1,140 +1,142 @@
 """One function for each compiled function: allocates, plans, and runs it on a team of threads.
 
-What a plan holds the address of, a variable here refers to until the call has come back.
+What a plan holds the address of, a variable here refers to until the call has come back. Sizes, and
+the order of the tensors, are those of a Stack (engine.py); all tensors have passed the gate.
 """
 
 from ctypes import memmove
 
 import torch
 
-from ..weights import Weights
 from . import compiled
 from .layouts import backward_layout, forward_layout
 from .memory import at, at_each, empty, scratch
 from .threads import TEAM
 
 
-def forward(cell, shape, x, steps, directions, states, keep):
-    """One layer. All tensors have passed the gate (engine.py).
+def forward(stack, steps, keep, tensors, found, gates, kept):
+    """Layer after layer. found: the addresses of the tensors; gates: as from ``Shape.gates``.
 
     Returns the output in x's dtype, the final states in theirs, and what backward wants: a tensor
-    for each entry of ``Shape.kept`` (none unless ``keep``).
+    for each of ``kept``, {name: (shape, dtype)} (none unless ``keep``).
     """
-    D, S, item = shape.D, shape.S, x.itemsize
-    hidden, *extras = states
-    y = empty(x, *x.shape[:-1], D * S)
+    cell, D, S, count = stack.cell, stack.D, stack.S, len(stack.places)
+    x, hidden, *extras = tensors[: stack.first]
+    y = empty(x, *stack.rows, stack.width)
     finals = [torch.empty_like(hidden)]
     for extra in extras:  # updated in place where no step's is kept
         finals.append(torch.empty_like(extra) if keep else extra.clone())
-    kept, gates = {}, None
-    if keep:
-        gates = shape.gates(cell, keep, steps)
-        like = {x.dtype: x, hidden.dtype: hidden}
-        for name, (sizes, dtype) in shape.kept(cell, steps.N, gates).items():
-            kept[name] = empty(like[dtype], *sizes)
+    like, item = {hidden.dtype: hidden, x.dtype: x}, x.itemsize
+    kept = {name: empty(like[dtype], *sizes) for name, (sizes, dtype) in kept.items()}
+    kept_at = _kept_at(stack, kept, gates) if keep else None
     first = _as_read(hidden, x.dtype)
-    with TEAM.members(shape.threads(cell, steps.N)) as team:
-        layout, row_parts = forward_layout(cell, shape, keep, team.size)
-        memory = scratch(hidden, layout.size)
-        rows = steps.T, steps.bounds(row_parts), *steps.addresses, x.data_ptr()
-        kept_at = _kept_at(cell, shape, kept, gates)
-        h0s, h_ns = at_each(first, D), at_each(finals[0], D)
-        c0s = c_ns = ms = [0] * D
-        if extras:
-            c0s, c_ns = at_each(extras[0], D), at_each(finals[1], D)
-        if shape.projected and not keep:
-            step = empty(x, D, shape.B, shape.H)  # the cell's values, before their projection
-            ms = at_each(step, D)
-        given = []
-        for d, (ih, hh, b_ih, b_hh, hr) in enumerate(directions):
-            out = y.data_ptr() + d * S * item
-            row = [*rows, *at(ih, b_ih, hh, b_hh, hr)]
-            if keep:
-                after, extra_after, m, kept_gates, kept_from = kept_at[d]
-                row += after, S, h0s[d], h_ns[d], extra_after, c0s[d], c_ns[d]
-                row += out, D * S, kept_gates, kept_from, m
-            else:
-                c_n = c_ns[d]
-                row += out, D * S, h0s[d], h_ns[d], c_n, c_n, c_n, out, D * S, 0, 0, ms[d]
-            given.append(row)
-        plan = layout.fill(memory.data_ptr(), given)
-        team.run(compiled.forward(), plan)
+    h0s, h_ns = at_each(first, count), at_each(finals[0], count)
+    c0s = c_ns = ms = [0] * count
+    if extras:
+        c0s, c_ns = at_each(extras[0], count), at_each(finals[1], count)
+    if not keep and stack.shapes[0].projected:
+        step = empty(x, D, stack.shapes[0].B, stack.shapes[0].H)  # values before their projection
+        ms = at_each(step, D) * stack.layers
+    turns, between = kept.get("between"), []
+    if stack.layers > 1:
+        if not keep:  # two take turns
+            turns = empty(x, min(stack.layers - 1, 2), stack.N, stack.width)
+        between = at_each(turns, len(turns))
+    from_at, found = found[0], [*found, 0]  # what is absent is at -1
+    for i, shape in enumerate(stack.shapes):
+        to = between[i % len(between)] if i < stack.layers - 1 else y.data_ptr()
+        with TEAM.members(shape.threads(cell, stack.N)) as team:
+            layout, row_parts = forward_layout(cell, shape, keep, team.size)
+            memory = scratch(hidden, layout.size)
+            rows = steps.T, steps.bounds(row_parts), *steps.addresses, from_at
+            given = []
+            for d, j in enumerate(range(i * D, i * D + D)):
+                ih, hh, b_ih, b_hh, hr = stack.places[j]
+                out, c_n = to + d * S * item, c_ns[j]
+                row = [*rows, found[ih], found[b_ih], found[hh], found[b_hh], found[hr]]
+                if keep:
+                    after, extra_after, m, kept_gates, kept_from = kept_at[j]
+                    row += after, S, h0s[j], h_ns[j], extra_after, c0s[j], c_n
+                    row += out, D * S, kept_gates, kept_from, m
+                else:
+                    row += out, D * S, h0s[j], h_ns[j], c_n, c_n, c_n, out, D * S, 0, 0, ms[j]
+                given.append(row)
+            plan = layout.fill(memory.data_ptr(), given)
+            team.run(compiled.forward(), plan)
+        from_at = to
     return y, finals, tuple(kept.values())
 
 
-def backward(
-    cell, shape, x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
-):  # fmt: skip
-    """The gradients of x (None if not needed), of the states, and of each direction's weights, of
-    which those are None that are not needed.
+def backward(stack, steps, keep, tensors, found, gates, names, needed):
+    """The gradients of the first of the tensors, None for those not ``needed``.
 
-    kept: {name: tensor}; gates: as from ``Shape.gates``. All tensors have passed the gate.
+    tensors: those of forward, the gradients of the output and of the final states, and what forward
+    has kept, of these ``names``; found, gates: as in ``forward``.
     """
-    hidden, *extras = states
-    first = _as_read(hidden, x.dtype)
-    D, S, item = shape.D, shape.S, x.itemsize
-    dy, *dfinals = grads
-    dy = x.new_zeros(*x.shape[:-1], D * S) if dy is None else dy
-    dweights = [_empty_gradients(cell, shape, hidden, need) for need in need_weights]
-    with TEAM.members(shape.threads(cell, steps.N)) as team:
-        found = backward_layout(cell, shape, keep, need_x, team.size)
-        layout, row_parts, groups, spare, width = found
-        dh, *dextra = map(_to_begin_with, dfinals, states, (spare, 0))
-        sums = hidden.new_zeros(3 * D, width)
-        memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
-        # Directions that take turns add to the same dx, unless that would round it twice: results
-        # are the same for any number of threads.
-        apart = groups if x.dtype == hidden.dtype else D
-        dxs = [empty(x, *x.shape) for _ in range(apart)] if need_x else [None] * apart
-        kept_at = _kept_at(cell, shape, kept, gates)
-        h0s, dhs, c0s, dcs = at_each(first, D), at_each(dh, D), [0] * D, [0] * D
-        if extras:
-            c0s, dcs = at_each(extras[0], D), at_each(dextra[0], D)
-        sums_at = at_each(sums, 3 * D)
-        given = []
-        for d, (weights, need, dw) in enumerate(
-            zip(directions, need_weights, dweights, strict=True)
-        ):
-            after, extra_after, m, kept_gates, kept_from = kept_at[d]
-            sum_x, sum_h, sum_r = sums_at[3 * d : 3 * d + 3]
-            row = [
-                steps.T, bounds, *steps.addresses,
-                *at(x, weights.ih, weights.b_ih, weights.hh, weights.b_hh, weights.hr),
-                dy.data_ptr() + d * S * item, D * S,
-                *at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
-                after, extra_after, m, h0s[d], c0s[d], *at(dw.ih, dw.hh, dw.hr),
-                sum_x if need.ih or need.b_ih else 0, sum_h if need.hh or need.b_hh else 0,
-                sum_r if need.hr else 0, kept_gates, kept_from,
-            ]  # fmt: skip
-            given.append(row)
-        plan = layout.fill(memory.data_ptr(), given)
-        team.run(compiled.backward(), plan)
-    if need_x and apart == 2:
-        dxs[0].add_(dxs[1])
-    for d, dw in enumerate(dweights):
-        for bias, total in zip((dw.b_ih, dw.b_hh), sums_at[3 * d :], strict=False):
-            if bias is not None:
-                memmove(bias.data_ptr(), total, bias.nbytes)
-    return dxs[0], [dh.narrow(2, 0, S) if spare else dh, *dextra], dweights
-
-
-def _empty_gradients(cell, shape, like, need):
-    """Tensors for the gradients of a direction's weights that are needed."""
-    M, S = cell.gates * shape.H, shape.S
-    return Weights(
-        empty(like, M, shape.I) if need.ih else None,
-        empty(like, M, S) if need.hh else None,
-        empty(like, M) if need.b_ih else None,
-        empty(like, M) if need.b_hh else None,
-        empty(like, S, shape.H) if need.hr else None,
-    )
+    cell, D, S, count = stack.cell, stack.D, stack.S, len(stack.places)
+    first, end = stack.first, stack.first + count * stack.each
+    (x, *states), (dy, *dfinals) = tensors[:first], tensors[end : end + first]
+    hidden, item = states[0], x.itemsize
+    kept = dict(zip(names, tensors[end + first :], strict=True))
+    if dy is None:
+        dy = x.new_zeros(*stack.rows, stack.width)
+    needed, before = [*needed, False], _as_read(hidden, x.dtype)  # what is absent is at -1
+    lowest = max(0, needed.index(True) - first) // (stack.each * D)  # a layer
+    grads = [None] * (end + 1)
+    for i in range(first, end):
+        if needed[i]:
+            grads[i] = empty(hidden, *stack.inputs[i][0])
+    dh, *dextra = map(_to_begin_with, dfinals, states, (stack.spare, 0))
+    sums = hidden.new_zeros(3 * count, stack.sums)
+    kept_at, between = _kept_at(stack, kept, gates), at_each(kept.get("between"), stack.layers - 1)
+    h0s, dhs, c0s, dcs = at_each(before, count), at_each(dh, count), [0] * count, [0] * count
+    if dextra:
+        c0s, dcs = at_each(states[1], count), at_each(dextra[0], count)
+    sums_at, to, found = at_each(sums, 3 * count), at(*grads), [*found, 0]
+    for i in range(stack.layers - 1, lowest - 1, -1):
+        shape, need_x = stack.shapes[i], i > lowest or needed[0]
+        from_at = between[i - 1] if i else found[0]
+        with TEAM.members(shape.threads(cell, stack.N)) as team:
+            layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, team.size)
+            memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
+            # Directions that take turns add to the same dx, unless that would round it twice:
+            # results are the same for any number of threads.
+            apart = groups if x.dtype == hidden.dtype else D
+            dxs = [empty(x, *stack.rows, shape.I) if need_x else None for _ in range(apart)]
+            dy_at, dxs_at, given = dy.data_ptr(), at(*dxs), []
+            for d, j in enumerate(range(i * D, i * D + D)):
+                ih, hh, b_ih, b_hh, hr = stack.places[j]
+                after, extra_after, m, kept_gates, kept_from = kept_at[j]
+                sum_x, sum_h, sum_r = sums_at[3 * j : 3 * j + 3]
+                row = [
+                    steps.T, bounds, *steps.addresses,
+                    from_at, found[ih], found[b_ih], found[hh], found[b_hh], found[hr],
+                    dy_at + d * S * item, D * S, dxs_at[d % apart], d // apart, dhs[j], dcs[j],
+                    after, extra_after, m, h0s[j], c0s[j], to[ih], to[hh], to[hr],
+                    sum_x if needed[ih] or needed[b_ih] else 0,
+                    sum_h if needed[hh] or needed[b_hh] else 0,
+                    sum_r if needed[hr] else 0, kept_gates, kept_from,
+                ]  # fmt: skip
+                given.append(row)
+            plan = layout.fill(memory.data_ptr(), given)
+            team.run(compiled.backward(), plan)
+        if need_x and apart == 2:
+            dxs[0].add_(dxs[1])
+        dy = dxs[0]
+    for j, (_, _, *biases, _) in enumerate(stack.places):
+        for bias, total in zip(biases, sums_at[3 * j :], strict=False):
+            if needed[bias]:
+                memmove(to[bias], total, stack.inputs[bias][2])
+    dh = dh.narrow(2, 0, S) if stack.spare else dh
+    ends = [g if n else None for g, n in zip((dh, *dextra), needed[1:], strict=False)]
+    return [dy if needed[0] else None, *ends, *grads[first:end]]
 
 
 def _to_begin_with(dfinal, state, spare):
     """The gradient of a final state, zeros for None: memory of its own, ``spare`` zeros a row."""
     if dfinal is None:
-        D, B, width = state.shape
-        return state.new_zeros(D, B, width + spare)
+        count, B, width = state.shape
+        return state.new_zeros(count, B, width + spare)
     return torch.constant_pad_nd(dfinal, (0, spare)) if spare else dfinal.clone()
 
 
@@ -143,15 +145,14 @@ def _as_read(hidden, dtype):
     return hidden if hidden.dtype == dtype else hidden.to(dtype)
 
 
-def _kept_at(cell, shape, kept, gates):
+def _kept_at(stack, kept, gates):
     """For each direction the addresses of what is kept, that of gates where row 0's would be; and
     from which step on these are.
     """
-    if not kept:
-        return None
-    each, start, found = cell.kept * shape.H * shape.dtype.itemsize, at(kept.get("gates"))[0], []
-    after, extra_after, m = [at_each(kept.get(n), shape.D) for n in ("after", "extra_after", "m")]
-    for d, (step, row, rows) in enumerate(gates):
-        found.append((after[d], extra_after[d], m[d], start - row * each, step))
+    first, count = stack.shapes[0], len(stack.places)
+    each, start, found = stack.cell.kept * first.H * first.dtype.itemsize, at(kept.get("gates"))[0], []
+    named = [at_each(kept.get(n), count) for n in ("after", "extra_after", "m")]
+    for *there, (step, row, rows) in zip(*named, gates * stack.layers, strict=True):
+        found.append((*there, start - row * each, step))
         start += rows * each
     return found

@@ -1,14 +1,21 @@
-"""The CPU engine: a layer forward, and its gradients, as a few calls of compiled functions."""
+"""The CPU engine: layers forward, and their gradients, as a few calls of compiled functions.
+
+A ``Stack`` is what is known of layers from their sizes alone, found once and remembered. Its
+tensors come in one flat list: x (its rows, and I columns), the cell's states, (layers * D, B, H or
+P) each, and direction after direction the weights that there are, in the order of Weights.
+"""
 
 from functools import lru_cache
+from math import prod
 
 import torch
 
-from ..gate import take, whole
+from ..gate import addresses, take, whole
 from ..untraced import untraced
-from ..weights import Weights
+from ..weights import Weights, expected, split
 from . import calls, machine
 from .layouts import Shape
+from .memory import at
 from .target import registers
 
 HALF = (torch.bfloat16, torch.float16)
@@ -24,21 +31,112 @@ def dtypes(dtype):
     return (torch.float32, torch.float32) if dtype in HALF else (dtype, dtype)
 
 
+class Stack:
+    """Layers of one shape; only the first may have other columns of input.
+
+    first: the first one's Shape; rows: the shape of x without its columns; each: how many weights
+    a direction has.
+    """
+
+    def __init__(self, cell, first, rows, layers, each):
+        self.cell, self.rows, self.N, self.layers = cell, rows, prod(rows), layers
+        self.D, self.S, self.width = first.D, first.S, first.D * first.S
+        self.first, self.each = 1 + cell.states, each  # the first of the weights
+        self.shapes = [first, *[first._replace(I=self.width)] * (layers - 1)]
+        count = layers * first.D
+        # where the weights of each direction are among the tensors; absent ones at -1
+        places = split(range(self.first, self.first + count * each), count)
+        self.places = [Weights(*(-1 if i is None else i for i in place)) for place in places]
+        M, hr = cell.gates * first.H, (first.S, first.H) if first.projected else None
+        known = [Weights((M, first.I), (M, first.S), None, None, hr)] * count
+        states, weights = expected(cell, first.D, first.I, first.B, known)
+        shapes = [(*rows, first.I), *states]
+        for place, sizes in zip(self.places, weights, strict=True):
+            shapes += [size for i, size in zip(place, sizes, strict=True) if i >= 0]
+        wide = machine.wide(first.dtype)
+        tile = machine.tiles(cell.gates, first.dtype)
+        self.spare = -first.S % tile.lanes  # numbers behind each gradient of a hidden state
+        self.sums = tile.padded(max(M, first.S))  # and the width of the sums of a direction
+        self.inputs = _as_expected(shapes, [first.dtype] + [wide] * (len(shapes) - 1))
+        results = [(*rows, self.width), *states]
+        self.results = _as_expected(results, [first.dtype] + [wide] * len(states))
+
+
+def _as_expected(shapes, dtypes):
+    """What the gate is told of each tensor: its shape, dtype, and bytes."""
+    return [
+        (torch.Size(shape), dtype, prod(shape) * dtype.itemsize)
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]
+
+
+stack = lru_cache(maxsize=256)(Stack)
+
+
+def stack_of(cell, x, steps, directions, states):
+    """The Stack of one layer, and its tensors."""
+    shape = Shape.of(cell, x, steps, directions, states)
+    weights = [w for each in directions for w in each if w is not None]
+    each = len(weights) // len(directions)
+    return stack(cell, shape, x.shape[:-1], 1, each), [x, *states, *weights]
+
+
+@lru_cache(maxsize=256)
+def kept_by(stack, gates):
+    """({name: (shape, dtype)} of what forward keeps for backward, as the gate is told of it).
+
+    Of all layers in one, with what there is ``between`` them: the outputs of all but the last.
+    gates: as from ``Shape.gates``.
+    """
+    last, found = stack.shapes[-1], {}
+    for name, ((count, *rest), dtype) in last.kept(stack.cell, stack.N, gates).items():
+        found[name] = (stack.layers * count, *rest), dtype
+    if stack.layers > 1:
+        found["between"] = (stack.layers - 1, stack.N, stack.width), last.dtype
+    return found, _as_expected(*zip(*found.values(), strict=True))
+
+
+@untraced
+def forward(stack, steps, keep, tensors, found=None):
+    """The layers, forward. found: the addresses of the tensors, if these have passed the gate.
+
+    Returns the output (the rows of x, D * H or P wide), the final states, and what ``backward``
+    wants to see again. ``keep``: how much of it, a Keep.
+    """
+    if found is None:
+        tensors = whole(tensors)
+        found = at(*tensors)
+    gates = stack.shapes[0].gates(stack.cell, keep, steps) if keep else None
+    sizes = kept_by(stack, gates)[0] if keep else {}
+    return calls.forward(stack, steps, keep, tensors, found, gates, sizes)
+
+
+@untraced
+def backward(stack, steps, keep, tensors, kept, grads, needed):
+    """The layers, backward: the gradients of the tensors, None for those not ``needed``.
+
+    grads: those of the output and the final states, None for zeros.
+    """
+    gates = stack.shapes[0].gates(stack.cell, keep, steps)
+    names, sizes = kept_by(stack, gates)
+    given, told = (*tensors, *grads, *kept), (*stack.inputs, *stack.results, *sizes)
+    found = addresses(given, told)
+    if found is None:
+        shapes, dtypes, _ = zip(*told, strict=True)
+        given = take(given, shapes, dtypes)
+        found = at(*given)
+    return calls.backward(stack, steps, keep, given, found, gates, names, needed)
+
+
 @untraced
 def layer(cell, x, steps, directions, states, keep):
     """One layer, forward. x: (N, I), or (T, B, I) of a dense batch; states: a (D, B, H or P) tensor
     for each of the cell's.
 
-    Their dtypes are as ``dtypes`` says, and all shapes fit together. Returns the output (of x's
-    form, D * H or P wide), the final states, and what ``gradients`` wants to see again. ``keep``:
-    how much of it, a Keep.
+    Their dtypes are as ``dtypes`` says, and all shapes fit together. Returns what ``forward`` does.
     """
-    shape = Shape.of(cell, x, steps, directions, states)
-    tensors = sum(directions, (x, *states))
-    found = whole(tensors)
-    if found is not tensors:
-        x, directions, states, _ = _apart(cell, shape, found)
-    return calls.forward(cell, shape, x, steps, directions, states, keep)
+    stack, tensors = stack_of(cell, x, steps, directions, states)
+    return forward(stack, steps, keep, tensors)
 
 
 @untraced
@@ -48,40 +146,10 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
     Returns the gradients of x (None unless asked for), of the states, and a Weights for each
     direction (None where nobody asked).
     """
-    shape = Shape.of(cell, x, steps, directions, states)
-    gates = shape.gates(cell, keep, steps)
-    rows = (steps.T, steps.B) if steps.dense and x.dim() == 3 else (steps.N,)
-    names, *expected = _expected(cell, shape, steps.N, rows, gates)
-    tensors = (*sum(directions, (x, *states)), *grads, *kept)
-    found = take(tensors, *expected)
-    if found is not tensors:
-        x, directions, states, others = _apart(cell, shape, found)
-        grads, kept = others[: len(grads)], others[len(grads) :]
-    kept = dict(zip(names, kept, strict=True))
-    given = x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
-    return calls.backward(cell, shape, *given)
-
-
-@lru_cache(maxsize=256)
-def _expected(cell, shape, N, rows, gates):
-    """(names of what is kept, shapes, dtypes), the latter two of x, the states, the weights, the
-    gradients of the output and of the final states, and what is kept.
-
-    rows: the shape of x without its columns; gates: as from ``Shape.gates``.
-    """
-    dtype, wide, D, M = shape.dtype, machine.wide(shape.dtype), shape.D, cell.gates * shape.H
-    ends = [(D, shape.B, width) for width in (shape.S, shape.H)[: cell.states]]
-    weights = (M, shape.I), (M, shape.S), (M,), (M,), (shape.S, shape.H)
-    kept = shape.kept(cell, N, gates)
-    sizes, kinds = zip(*kept.values(), strict=True)
-    shapes = [(*rows, shape.I), *ends, *weights * D, (*rows, D * shape.S), *ends, *sizes]
-    count = len(ends) + len(weights) * D
-    return tuple(kept), shapes, [dtype, *[wide] * count, dtype, *[wide] * len(ends), *kinds]
-
-
-def _apart(cell, shape, tensors):
-    """(x, a Weights for each direction, the states, the rest) from what has passed the gate."""
-    first, each = 1 + cell.states, len(Weights._fields)
-    end = first + shape.D * each
-    directions = [Weights(*tensors[i : i + each]) for i in range(first, end, each)]
-    return tensors[0], directions, tensors[1:first], tensors[end:]
+    stack, tensors = stack_of(cell, x, steps, directions, states)
+    flat = [n for each, need in zip(directions, need_weights, strict=True)
+            for w, n in zip(each, need, strict=True) if w is not None]  # fmt: skip
+    needed = [need_x, *[True] * cell.states, *flat]
+    found = [*backward(stack, steps, keep, tensors, kept, grads, needed), None]
+    dweights = [Weights(*(found[i] for i in place)) for place in stack.places]
+    return found[0], found[1 : stack.first], dweights

@@ -128,9 +128,7 @@ def forward_layout(cell, shape, keep, threads):
 
 @lru_cache(maxsize=256)
 def backward_layout(cell, shape, keep, need_x, threads):
-    """(layout, row parts, groups, numbers behind each gradient of a hidden state, width of the
-    sums of a direction).
-    """
+    """(layout, row parts, groups)."""
     dtype, T, B, D, I, H, S, projected = shape
     M, tile = cell.gates * H, machine.tiles(cell.gates, dtype)
     size, item = machine.wide(dtype).itemsize, dtype.itemsize
@@ -169,8 +167,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
         }
     for more, field in zip(_for_weights(cell, shape, tile, parts), (numbers, scratch), strict=True):
         field |= more
-    layout = Layout(BACKWARD, D, row_parts, numbers, scratch)
-    return layout, row_parts, groups, whole - S, tile.padded(max(M, S))
+    return Layout(BACKWARD, D, row_parts, numbers, scratch), row_parts, groups
 
 
 def _for_weights(cell, shape, tile, parts):
