@@ -35,7 +35,9 @@ class Call:
         return profiling.layer(backends.load(self.engine).layer, "", *given)
 
     def backward(self, keep, tensors, kept, grads, needed):
-        """The gradients of all tensors; grads: those of the output and the final states."""
+        """The gradients of the tensors, None for those not ``needed``; grads: those of the output
+        and the final states.
+        """
         x, states, directions = self.apart(tensors)
         if self.engine != "numba":  # which makes its own zeros
             grads = materialized(grads, x, states)
@@ -43,7 +45,8 @@ class Call:
         given = self.cell, x, self.steps, directions, states, keep, kept, grads, need_x
         dx, dstates, dweights = profiling.layer(run, " backward", *given, need_weights)
         pairs = zip(sum(dweights, ()), sum(directions, ()), strict=True)
-        return [dx, *dstates, *[gradient for gradient, weight in pairs if weight is not None]]
+        found = [dx, *dstates, *[gradient for gradient, weight in pairs if weight is not None]]
+        return [g if n else None for g, n in zip(found, needed, strict=True)]
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
@@ -58,13 +61,13 @@ def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL):
     return y, finals
 
 
-def run(call, keep, tensors, found=None):
-    """(output, *final states) of a Call. found: the addresses of the tensors, if known."""
+def run(call, keep, tensors, through=None):
+    """(output, *final states) of a Call. through: what the gate says of the tensors, if asked."""
     if torch.is_grad_enabled():
         for t in tensors:
             if t.requires_grad:
-                return Layer.apply(call, keep, found, *tensors)
-    y, finals, _ = call.forward(Keep.NOTHING, tensors, found)
+                return Layer.apply(call, keep, through, *tensors)
+    y, finals, _ = call.forward(Keep.NOTHING, tensors, through)
     return y, *finals
 
 
@@ -83,12 +86,12 @@ def saved(ctx):
 
 
 class Layer(torch.autograd.Function):
-    """apply(call, keep, found, x, *states, *weights) -> (output, *final states); as ``run``."""
+    """apply(call, keep, through, x, *states, *weights) -> (output, *final states), as ``run``."""
 
     @staticmethod
     @untraced
-    def forward(ctx, call, keep, found, *tensors):
-        y, finals, kept = call.forward(keep, tensors, found)
+    def forward(ctx, call, keep, through, *tensors):
+        y, finals, kept = call.forward(keep, tensors, through)
         ctx.call, ctx.keep, ctx.count = call, keep, len(tensors)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *kept)
@@ -116,7 +119,6 @@ class Layer(torch.autograd.Function):
             found = _watched(call, ctx.keep, tensors, kept, grads, needed)
         else:
             found = call.backward(ctx.keep, tensors, kept, grads, needed)
-            found = [g if n else None for g, n in zip(found, needed, strict=True)]
         return *[None] * LEADING, *found
 
 

@@ -27,9 +27,9 @@ class Known(Call):
         self.layers, self.stack = layers, stack
         self.second = stack.first + stack.each * D  # where the second layer's weights begin
 
-    def forward(self, keep, tensors, found):
-        """As Call's; found: the addresses of the tensors."""
-        return backends.load("numba").forward(self.stack, self.steps, keep, tensors, found)
+    def forward(self, keep, tensors, through):
+        """As Call's; through: what the gate says of the tensors."""
+        return backends.load("numba").forward(self.stack, self.steps, keep, tensors, through)
 
     def backward(self, keep, tensors, *rest):
         """As Call's."""
@@ -41,18 +41,35 @@ class Known(Call):
             return run(*given)
 
 
+def usual():
+    """Whether torch just computes, on the engine that is best for plain tensors: nothing traces,
+    transforms, watches or casts, nobody asks for another engine, or records each layer.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._is_tracing()
+        or torch.is_autocast_enabled("cpu")
+        or backends.asked() not in (None, "numba")
+        or profiling.flag._is_profiler_enabled
+    )
+
+
 def at_once(
     name, keep, x, hx, weights, bias, layers, p, training, bidirectional, batch_first
 ):  # fmt: skip
-    """(output, *final states), as torch._VF.<name> returns them; None for the long way."""
+    """(output, *final states), as torch._VF.<name> returns them; None for the long way.
+
+    For where all is ``usual``.
+    """
     states = hx if type(hx) is tuple else (hx,)
     if not (
         type(bias) is type(training) is type(bidirectional) is type(batch_first) is bool
         and type(layers) is int
         and type(p) in (float, int)
         and not (p and training and layers > 1)
-        and _undisturbed()
-        and not profiling.flag._is_profiler_enabled  # which wants to see each layer
     ):
         return None
     for t in (x, *states):
@@ -63,8 +80,8 @@ def at_once(
     if call is None:
         return None
     tensors = (x, *states, *weights)
-    found = gate.addresses(tensors, call.stack.inputs)
-    if found is None or 0 in found:
+    through = gate.passed(tensors, call.stack.inputs)
+    if through is None or 0 in through[1]:
         return None
     if torch.is_grad_enabled():
         trained = [t.requires_grad for t in tensors]
@@ -72,24 +89,9 @@ def at_once(
             # where the first layers are frozen, nothing is kept of them: layer after layer
             if layers > 1 and True not in trained[: call.second]:
                 return None
-            return Layer.apply(call, keep, found, *tensors)
-    y, finals, _ = call.forward(Keep.NOTHING, tensors, found)
+            return Layer.apply(call, keep, through, *tensors)
+    y, finals, _ = call.forward(Keep.NOTHING, tensors, through)
     return y, *finals
-
-
-def _undisturbed():
-    """Whether plain tensors are just computed with, on the engine that is best: nothing traces,
-    transforms, watches or casts, and nobody asks for another engine.
-    """
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or torch._C._is_tracing()
-        or torch.is_autocast_enabled("cpu")
-        or backends.asked() not in (None, "numba")
-    )
 
 
 @lru_cache(maxsize=256)
@@ -107,7 +109,11 @@ def _known(name, dtype, sizes, states, count, bias, layers, bidirectional, batch
     if 0 in (B, T, I, S, H) or (batch_first and B > 1 and T > 1):
         return None  # nothing to compute; rows that do not lie as the steps take them
     choice = backends.served(dtype, False)
-    if choice is None or choice.name != "numba" or backends.dtypes("numba", dtype) != (dtype, dtype):
+    if (
+        choice is None
+        or choice.name != "numba"
+        or backends.dtypes("numba", dtype) != (dtype, dtype)
+    ):
         return None
     engine, steps = backends.load("numba"), layouts.dense(T, B)
     shape = engine.Shape(dtype, steps.rounded, B, D, I, H, S, projected)

@@ -12,15 +12,14 @@ PLAIN = {torch.Tensor, torch.nn.Parameter}  # the types of tensors that have no 
 _STRIDED = torch.strided
 
 
-def addresses(tensors, expected):
-    """The addresses of tensors, 0 for None; or None, unless all are as ``expected``, and plain:
-    then ``take`` may make them so, or says what is wrong.
+def passed(tensors, expected):
+    """(the tensors, as ``whole`` gives them; their addresses, 0 for None), if all are plain, and as
+    expected: (shape, dtype, bytes) of each. None if not: then ``take`` says what is wrong.
 
-    expected: (shape, dtype, bytes) of each. No question is asked twice here: of a short call this
-    takes the most time.
+    Of a short call this takes the most time, so no question is asked twice.
     """
-    found = []
-    for tensor, (shape, dtype, size) in zip(tensors, expected, strict=True):
+    given, found = tensors, []
+    for i, (tensor, (shape, dtype, size)) in enumerate(zip(tensors, expected, strict=True)):
         if tensor is None:
             found.append(0)
             continue
@@ -31,15 +30,19 @@ def addresses(tensors, expected):
             and tensor.layout is _STRIDED
             and not tensor.is_nested
             and tensor.shape == shape
-            and tensor.is_contiguous()
-            and not tensor.is_neg()
         ):
             return None
-        address, storage = tensor.data_ptr(), tensor.untyped_storage()
-        if not address or address + size > storage.data_ptr() + storage.nbytes():
-            return None
-        found.append(address)
-    return found
+        address = tensor.data_ptr()
+        if address and tensor.is_contiguous() and not tensor.is_neg():
+            storage = tensor.untyped_storage()
+            if address + size <= storage.data_ptr() + storage.nbytes():
+                found.append(address)
+                continue
+        if given is tensors:
+            given = list(tensors)
+        given[i] = _made_whole(tensor)
+        found.append(given[i].data_ptr())
+    return given, found
 
 
 def take(tensors, shapes, dtypes):

@@ -150,7 +150,11 @@ def _kept_at(stack, kept, gates):
     from which step on these are.
     """
     first, count = stack.shapes[0], len(stack.places)
-    each, start, found = stack.cell.kept * first.H * first.dtype.itemsize, at(kept.get("gates"))[0], []
+    each, start, found = (
+        stack.cell.kept * first.H * first.dtype.itemsize,
+        at(kept.get("gates"))[0],
+        [],
+    )
     named = [at_each(kept.get(n), count) for n in ("after", "extra_after", "m")]
     for *there, (step, row, rows) in zip(*named, gates * stack.layers, strict=True):
         found.append((*there, start - row * each, step))

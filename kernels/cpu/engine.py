@@ -10,7 +10,7 @@ from math import prod
 
 import torch
 
-from ..gate import addresses, take, whole
+from ..gate import passed, take, whole
 from ..untraced import untraced
 from ..weights import Weights, expected, split
 from . import calls, machine
@@ -97,18 +97,18 @@ def kept_by(stack, gates):
 
 
 @untraced
-def forward(stack, steps, keep, tensors, found=None):
-    """The layers, forward. found: the addresses of the tensors, if these have passed the gate.
+def forward(stack, steps, keep, tensors, through=None):
+    """The layers, forward. through: the tensors and their addresses, if they have passed the gate.
 
     Returns the output (the rows of x, D * H or P wide), the final states, and what ``backward``
     wants to see again. ``keep``: how much of it, a Keep.
     """
-    if found is None:
+    if through is None:
         tensors = whole(tensors)
-        found = at(*tensors)
+        through = tensors, at(*tensors)
     gates = stack.shapes[0].gates(stack.cell, keep, steps) if keep else None
     sizes = kept_by(stack, gates)[0] if keep else {}
-    return calls.forward(stack, steps, keep, tensors, found, gates, sizes)
+    return calls.forward(stack, steps, keep, *through, gates, sizes)
 
 
 @untraced
@@ -120,12 +120,12 @@ def backward(stack, steps, keep, tensors, kept, grads, needed):
     gates = stack.shapes[0].gates(stack.cell, keep, steps)
     names, sizes = kept_by(stack, gates)
     given, told = (*tensors, *grads, *kept), (*stack.inputs, *stack.results, *sizes)
-    found = addresses(given, told)
-    if found is None:
+    through = passed(given, told)
+    if through is None:
         shapes, dtypes, _ = zip(*told, strict=True)
         given = take(given, shapes, dtypes)
-        found = at(*given)
-    return calls.backward(stack, steps, keep, given, found, gates, names, needed)
+        through = given, at(*given)
+    return calls.backward(stack, steps, keep, *through, gates, names, needed)
 
 
 @untraced
