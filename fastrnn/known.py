@@ -75,8 +75,14 @@ def at_once(
     for t in (x, *states):
         if type(t) not in gate.PLAIN or t.is_nested:
             return None
-    sizes = x.shape, tuple([s.shape for s in states]), len(weights)
-    call = _known(name, x.dtype, *sizes, bias, layers, bidirectional, batch_first)
+    sizes = x.shape
+    if batch_first and 1 not in sizes[:2]:  # rows that do not lie as the steps take them
+        turned = x.transpose(0, 1) if len(sizes) == 3 else x
+        options = bias, layers, p, training, bidirectional, False
+        found = at_once(name, keep, turned, hx, weights, *options)
+        return found and (found[0].transpose(0, 1), *found[1:])
+    given = sizes, tuple([s.shape for s in states]), len(weights)
+    call = _known(name, x.dtype, *given, bias, layers, bidirectional, batch_first)
     if call is None:
         return None
     tensors = (x, *states, *weights)
@@ -106,8 +112,8 @@ def _known(name, dtype, sizes, states, count, bias, layers, bidirectional, batch
     projected = each in (3, 5)
     if rest or not 2 <= each <= 5 or bias != (each >= 4) or projected != (S != H):
         return None
-    if 0 in (B, T, I, S, H) or (batch_first and B > 1 and T > 1):
-        return None  # nothing to compute; rows that do not lie as the steps take them
+    if 0 in (B, T, I, S, H):  # nothing to compute
+        return None
     choice = backends.served(dtype, False)
     if (
         choice is None
