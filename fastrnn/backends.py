@@ -87,7 +87,7 @@ def _able(tensors, step, layer, gpu):
             type(t) in PLAIN and t.is_cpu and t.dtype is dtype and t.layout is _STRIDED
         ):
             return _unserved(tensors, step, layer)
-    return _served(dtype, step) or _unserved(tensors, step, layer)
+    return served(dtype, step) or _unserved(tensors, step, layer)
 
 
 def _recorded(tensors, step, layer, gpu):
@@ -196,12 +196,12 @@ def _cudnn_takes(dtype):
 
 
 @cache
-def _served(dtype, step):
+def served(dtype, step):
     """The Choice for tensors of ``dtype`` on CPU."""
     return _on_cpu(dtype, step, _name(dtype)) if dtype in NUMBA_DTYPES else None
 
 
-_served_in_trace = constant(_served)
+_served_in_trace = constant(served)
 
 
 @constant
