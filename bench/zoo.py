@@ -68,8 +68,8 @@ def _contestants(cls, training, T, B, H):
     layer = cls(H, H)
     if not training:
         layer.eval()
-    x = torch.randn(T, B, layer.input_size, requires_grad=training)
-    inputs = _inputs(cls, T, B, layer.input_size)
+    x = torch.randn(T, B, H, requires_grad=training)
+    inputs = _inputs(cls, T, B, H)
 
     def call():
         torch.manual_seed(1)  # the same masks for both
