@@ -51,7 +51,7 @@ class Cut:
     def _apart(self, name):
         """(a value that the loop can give and all of y comes through, what is left)."""
         for node in ancestors([self.y], ()):
-            if node.shape == self.new[0].shape and node.kind == STATE and node.func:
+            if node.shape == self.new[0].shape and node.kind == STATE:
                 after = self._after({node})
                 if after is not None:
                     self.loop = Loop(self.tape, self.new, node, name)
@@ -84,7 +84,7 @@ class Cut:
         before.run(values, rows)
         out, finals = self._looped(values, rows, [states[i] for i in self.loop.order])
         rows[self.made] = out.to(self.made.dtype)
-        if self.before in after.given:
+        if self.before in (self.y, *after.given):
             first = states[self.loop.order[0]]
             rows[self.before] = torch.cat([first[None].to(out.dtype), out[:-1]])
         after.run(values, rows)

@@ -8,28 +8,19 @@ gate of the input, or is given to each step.
 from operator import getitem
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from ..kernels import cells
+from ..kernels.cells import CELLS
 from ..kernels.symbolic.cell import Cell
 from ..kernels.symbolic.gates import Gates
 from ..kernels.symbolic.graph import Graph
-from ..kernels.symbolic.symbol import FUNCTIONS, NAMED, Refused, Symbol, apply, call
-from .linear import CELLS, columns_of, linear, parts_of, parts_of_product, product_of
-from .linear import call as node_of
+from ..kernels.symbolic.symbol import Refused, Symbol, apply, call
+from . import functions
+from .functions import OVER_UNITS, POINTWISE, columns_of, linear, mask, parts_of, product_of
 from .node import FIXED, X, refused, replaced
+from .registry import registered
 
 GATES = 8  # so many the engines take
-OVER_UNITS = {"mean", "layer_norm"}  # which need all of a step's units at once
-POINTWISE = {
-    **FUNCTIONS, Tensor.__pow__: NAMED["pow"], Tensor.__eq__: NAMED["eq"],
-    Tensor.__and__: NAMED["logical_and"], Tensor.__or__: NAMED["logical_or"],
-    Tensor.__invert__: NAMED["logical_not"], torch.rsub: lambda a, b: b - a,
-    **dict.fromkeys(
-        (Tensor.masked_fill, torch.masked_fill), lambda x, mask, v: NAMED["where"](mask, v, x)
-    ),
-}  # fmt: skip
 
 
 class Loop:
@@ -82,7 +73,7 @@ class Loop:
             "gates": count, "states": len(self.states), "recurrent": bool(self.gates),
             "own": len(self.own), "inputs": len(self.planes),
         }  # fmt: skip
-        cell = cells.cell_of(cells.key_of(Cell(self.name, self._step, **ports)))
+        cell = registered(Cell(self.name, self._step, **ports))
         if cell.staged:
             raise refused(*self.over)
         return cell
@@ -127,7 +118,10 @@ class Loop:
         product = self.product(node)
         if product:
             return self._multiplied(product, node, start)
-        return self._cell(node) or self._pointwise(node, start)
+        made = node.args[0] if node.func is getitem else node
+        if made.name in functions.CELLS:
+            return self._cell(made, node.args[1] if node.func is getitem else 0)
+        return self._pointwise(node, start)
 
     def _fixed(self, node, start):
         if len(node.shape) == 2 and node.shape[0] > 1:
@@ -182,7 +176,7 @@ class Loop:
             what = f"a product of {node.shape[1]} columns, where states have {self.H}"
             raise refused(what, node.place)
         if node not in self.parts:
-            self.parts[node] = parts_of_product(node, product, self.cats)
+            self.parts[node] = functions.parts_of_product(node, product, self.cats)
         if len(self.parts[node]) > 1:
             first, *rest = [self.lower(part, start) for part in self.parts[node]]
             return sum(rest, first)
@@ -201,12 +195,9 @@ class Loop:
         same = found and found[0].shape == node.shape
         return self._root(found[0]) if same else node
 
-    def _cell(self, node):
-        """A state of one of torch's cells; None if it is none."""
-        made = node.args[0] if node.func is getitem else node
-        if made.name not in CELLS:
-            return None
-        rule = cells.CELLS[CELLS[made.name]]
+    def _cell(self, made, number):
+        """A state that one of torch's cells has made."""
+        rule = CELLS[functions.CELLS[made.name]]
         x, hx, w_ih, w_hh, *biases = made.args
         hx = hx if isinstance(hx, (tuple, list)) else [hx]
         if made not in self.parts:
@@ -215,7 +206,7 @@ class Loop:
         runs = range(0, rule.gates * self.H, self.H)
         gates = [Gates(self.lower(part, at) for at in runs) for part in self.parts[made]]
         new = rule.step(*gates, tuple(map(self.lower, hx)), (), ())
-        return new[node.args[1] if node.func is getitem else 0]
+        return new[number]
 
     def _pointwise(self, node, start):
         """An operation of each unit by itself, or over all of them."""
@@ -228,7 +219,8 @@ class Loop:
             self.over = f"{node.name}, which is over all units", node.place
         wide = over or node.shape[-1:] != (1,) or self.H == 1
         shape = node.inputs()[0].shape if over else node.shape
-        if len(shape) != 2 or (wide and (shape[1] < start + self.H or over and shape[1] > self.H)):
+        narrow = len(shape) != 2 or (wide and shape[1] < start + self.H)
+        if narrow or (over and shape[1] > self.H):
             what = f"{node.name} of shape {shape}, where states are {(self.B, self.H)}"
             raise refused(what, node.place)
 
@@ -246,12 +238,7 @@ class Loop:
         """Dropout: a product with a mask, which is drawn for all steps at once."""
         if node not in self.parts:
             (value,), p = node.inputs(), node.args[1] if len(node.args) > 1 else node.kwargs["p"]
-            self.parts[node] = node_of(
+            self.parts[node] = functions.call(
                 mask, self.x, value.shape[1], value.dtype, p, kind=X, shape=value.shape, like=node
             )
         return self.lower(node.args[0], start) * self._give("x", (self.parts[node], start))
-
-
-def mask(x, width, dtype, p):
-    """What dropout multiplies rows by."""
-    return F.dropout(torch.ones(x.shape[0], width, dtype=dtype, device=x.device), p)

@@ -5,8 +5,7 @@ from operator import getitem
 import torch
 from torch.nn import functional as F
 
-from .linear import product_of
-from .loop import OVER_UNITS, POINTWISE, mask
+from .functions import OVER_UNITS, POINTWISE, mask, product_of
 from .node import FIXED
 
 UNITWISE = {F.dropout, F.selu, F.celu, F.mish, F.hardswish, F.relu6, F.tanhshrink}

@@ -1,4 +1,4 @@
-"""What a node is to columns: a product, a run of another's columns, or several side by side."""
+"""What torch's functions are to the columns of a state: products, runs of columns, or pointwise."""
 
 from operator import getitem
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..kernels.symbolic.symbol import FUNCTIONS, NAMED
 from .node import FIXED, STATE, Like, Node
 
 
@@ -42,6 +43,15 @@ SAME = {
 CELLS = {
     "lstm_cell": "lstm", "gru_cell": "gru", "rnn_tanh_cell": "rnn_tanh",
     "rnn_relu_cell": "rnn_relu",
+}  # fmt: skip
+OVER_UNITS = {"mean", "layer_norm"}  # which need all of a step's units at once
+POINTWISE = {
+    **FUNCTIONS, Tensor.__pow__: NAMED["pow"], Tensor.__eq__: NAMED["eq"],
+    Tensor.__and__: NAMED["logical_and"], Tensor.__or__: NAMED["logical_or"],
+    Tensor.__invert__: NAMED["logical_not"], torch.rsub: lambda a, b: b - a,
+    **dict.fromkeys(
+        (Tensor.masked_fill, torch.masked_fill), lambda x, mask, v: NAMED["where"](mask, v, x)
+    ),
 }  # fmt: skip
 CHUNKS = {"chunk", "split", "tensor_split", "split_with_sizes", "unsafe_chunk", "unsafe_split"}
 
@@ -153,3 +163,8 @@ def _together(nodes):
     shape = nodes[0].shape[0], sum(n.shape[1] for n in nodes)
     kind = max(n.kind for n in nodes)
     return call(torch.cat, list(nodes), 1, kind=kind, shape=shape, like=nodes[0])
+
+
+def mask(x, width, dtype, p):
+    """What dropout multiplies rows by."""
+    return F.dropout(torch.ones(x.shape[0], width, dtype=dtype, device=x.device), p)
