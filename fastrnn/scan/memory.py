@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import backends
 from ..kernels.symbolic.symbol import Refused
 from .cut import Cut
-from .tape import Tape
+from .tape import Stop, Tape
 
 FORMS = 64  # of calls, remembered for each module
 LONG = 100  # a list that is longer is looked at as a whole
@@ -62,8 +62,11 @@ def _read(module, step, x, states, attributes):
             raise Refused(f"{type(part).__name__} has hooks, which are to see every step")
     states = [s.view_as(s) for s in states]  # a tensor each, whatever they were
     tape = Tape(x, states, [a for a in attributes if isinstance(a, Tensor)])
-    with backends.use("torch"), tape:
-        y, new = step(x, states)
+    try:
+        with backends.use("torch"), tape:  # whose cells it reads
+            y, new = step(x, states)
+    except Stop as stop:
+        raise stop.refused from None
     return Cut(tape, tape.result(y), [tape.result(s) for s in new], type(module).__name__)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..kernels.symbolic.symbol import Refused
 from .node import FIXED, STATE, Node, X, leaves, place, refused, replaced
 
 # What may be asked of a tensor: its numbers do not answer it.
@@ -22,6 +23,18 @@ QUESTIONS = {
     "is_same_size", "is_inference", "is_signed", "__get__",
 }  # fmt: skip
 STATISTICS = {"batch_norm", "instance_norm"}  # which they update in training
+
+IF = "`if`, `and`, `or` or `not` on a value: torch.where, & | ~ are for that"
+
+
+class Stop(BaseException):
+    """Ends a step that is refused: no TypeError, which operators make into another, nor any that a
+    step itself catches.
+    """
+
+    def __init__(self, refused):
+        super().__init__(refused)
+        self.refused = refused
 
 
 class Tape(TorchFunctionMode):
@@ -62,15 +75,22 @@ class Tape(TorchFunctionMode):
         return self.node(tensor, None)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs, where = kwargs or {}, place()
+        try:
+            return self._recorded(func, args, kwargs or {}, place())
+        except Refused as error:
+            raise Stop(error) from None
+
+    def _recorded(self, func, args, kwargs, where):
         target, func, args, kwargs = self._in_place(func, args, kwargs, where)
         before = [g.get_state() for g in self.generators]
         result = func(*args, **kwargs)
         made = [t for t in leaves(result) if isinstance(t, Tensor)]
         if not made:
             given = any(isinstance(t, Tensor) for t in leaves((args, kwargs)))
-            if given and getattr(func, "__name__", "") not in QUESTIONS:
-                raise refused(f"{_name(func)}: here a value becomes one of Python's", where)
+            if given and _name(func) == "__bool__":
+                raise refused(IF, where)
+            if given and _name(func) not in QUESTIONS:
+                raise refused(f"{_name(func)}: a value becomes one of Python's", where)
             return result
         if target is None and all(id(t) in self.known for t in made):
             return result
