@@ -123,4 +123,5 @@ def results(scan, module, xs, h0):
     loss = sum((t * w).sum() for t, w in zip(outputs, weights, strict=True))
     found = torch.autograd.grad(loss, leaves, allow_unused=True)
     zeros = map(torch.zeros_like, leaves)
+    outputs = [t.detach() for t in outputs]
     return outputs + [z if g is None else g for g, z in zip(found, zeros, strict=True)]
