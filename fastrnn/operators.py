@@ -232,7 +232,7 @@ def _directions(cell, states, flat):
 
 def _kept_by_numba(cell, x, directions, states):
     """As kernels/cpu/calls.py allocates them."""
-    from .kernels.cpu.layouts import Shape
+    from .kernels.cpu.shape import Shape
 
     steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
     shape = Shape.of(cell, x, steps, directions, states)

@@ -159,7 +159,8 @@ class Recurrent(nn.Module):
         parameter, H = getattr(self, name), self.hidden_size
         if parameter.shape != shape:
             raise RuntimeError(
-                f"{type(self).__name__}.{name} should be of shape {shape}, not {tuple(parameter.shape)}"
+                f"{type(self).__name__}.{name} should be of shape {shape}, "
+                f"not {tuple(parameter.shape)}"
             )
         return parameter.expand(H)
 
@@ -182,7 +183,9 @@ class Recurrent(nn.Module):
         p, D = self.dropout if self.training else 0.0, 1 + self.bidirectional
         run = stack_on_gpu if engine == "triton" else stack
         given = call.steps, call.directions, call.states, D, p, dtype, keep, call.planes
-        return call.results(*run(engine, cell, x, *given))
+        y, finals = run(engine, cell, x, *given)
+        to = dtype or x.dtype  # an engine may compute states more exactly
+        return call.results(y.to(to), [s.to(to) for s in finals])
 
     def _served(self, call):
         """(cell, engine, why) for a call."""

@@ -70,7 +70,7 @@ class Call:
         """For each layer the inputs of its steps side by side; nothing if it has none."""
         module, names = self.module, type(self.module).signature.inputs
         like = self.x[..., :1].detach().expand(*self.x.shape[:-1], module.hidden_size)
-        planes = []
+        inputs, planes = {n: self._beside_x(v) for n, v in inputs.items()}, []
         for layer in range(module.num_layers if names or inputs else 0):
             given = module.inputs_for(layer, like, **inputs)
             if set(given) != set(names):
@@ -82,11 +82,15 @@ class Call:
             planes.append(torch.stack(each, -2).reshape(self.steps.N, len(names), like.shape[-1]))
         return planes
 
+    def _beside_x(self, value):
+        """An input of the steps as the caller has it, laid out as x is."""
+        if isinstance(value, PackedSequence):
+            return value.data
+        dense = isinstance(value, torch.Tensor) and not self.packed
+        return self._laid_out(value) if dense and value.dim() >= 2 - self.single else value
+
     def _plane(self, name, value, like):
         """One input, for every unit of every row."""
-        value = value.data if isinstance(value, PackedSequence) else value
-        if not self.packed and value.dim() >= 1 + (not self.single) and value.shape != like.shape:
-            value = self._laid_out(value)
         value = value.unsqueeze(-1) if value.dim() == like.dim() - 1 else value
         try:
             return value.to(like.dtype).expand(like.shape)

@@ -6,8 +6,6 @@ AD, torch.func and devices or dtypes that no other engine takes.
 
 from functools import partial
 
-from functools import partial
-
 import torch
 from torch.nn.functional import linear
 

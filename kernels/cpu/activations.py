@@ -50,7 +50,10 @@ def exactly(a, b):
 
 
 def _sigmoid(shift, terms, limit, divide=exactly):
-    """``shift`` rounds to an integer what is added to it; ``limit`` keeps 2**n a normal number."""
+    """``shift`` rounds to an integer what is added to it; ``limit`` keeps 2**n a normal number.
+
+    Beyond it the result is 0, where it would be no normal number.
+    """
     power = horner([math.log(2) ** k / math.factorial(k) for k in range(terms + 1)])
 
     @inline
@@ -104,17 +107,17 @@ def make_activations(dtype, roughly=None):
     """
     if roughly:
         # the series end before 0.347**6 / 6! = 2e-6, a thousandth of such a rounding
-        sigmoid = _sigmoid(1.5 * 2.0**23, 5, 87.0, roughly)
+        sigmoid = _sigmoid(1.5 * 2.0**23, 5, 88.0, roughly)
         tanh = _ending_in_one(
             _tanh(1.5 * 2.0**23, 5, 0.693359375, -2.12194440054690583e-4, roughly)
         )
     elif dtype == types.float32:
         # both series end before 0.347**8 / 8! = 5e-9, a twelfth of a rounding
-        sigmoid = _sigmoid(1.5 * 2.0**23, 7, 87.0)
+        sigmoid = _sigmoid(1.5 * 2.0**23, 7, 88.0)
         tanh = _tanh(1.5 * 2.0**23, 7, 0.693359375, -2.12194440054690583e-4)
     else:
         # 0.347**14 / 14! = 4e-18
-        sigmoid = _sigmoid(1.5 * 2.0**52, 13, 708.0)
+        sigmoid = _sigmoid(1.5 * 2.0**52, 13, 709.0)
         tanh = _tanh(1.5 * 2.0**52, 13, 6.93145751953125e-1, 1.42860682030941723212e-6)
     return {
         "sigmoid": sigmoid,

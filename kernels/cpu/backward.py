@@ -24,6 +24,7 @@ from .blocks import (
 from .forward import rendezvous, step_at
 from .integers import call, copy, integer
 from .products import GROUP
+from .recurrent import COUNT, FACTOR, FRESH, GATE, PANELS, STAGE, SUMS, product_at
 
 # specialised
 accumulate = at_once = lay_down = matmul = None
@@ -34,8 +35,11 @@ def pack_weights(p, rank):
     if p.recompute:
         call(p.pack_again, p.self, rank)
     panel, depth = p.panel, p.gates * p.H
-    if p.w_hh:
-        pack_where_wanted(p, rank, p.w_hh, depth, p.S, p.w_hh_panels)
+    for i in range(integer(p.products, 0)):
+        at = product_at(p, i)
+        weights = p.w_hh + integer(at, GATE) * p.H * p.S * p.size
+        panels = p.w_hh_panels + integer(at, PANELS)
+        pack_where_wanted(p, rank, weights, integer(at, COUNT) * p.H, p.S, panels)
     if p.dx:
         pack_where_wanted(p, rank, p.w_ih, depth, p.I, p.w_ih_panels)
     if p.w_hr:
@@ -105,26 +109,40 @@ def step(p, rank, turn, first, last, offset, kept, slot, scratch):
     unit_part = rank % p.unit_parts
     low, high = share(up(p.H, p.panel), unit_part, p.unit_parts)
     state_low, state_high = share(up(p.S, p.panel), unit_part, p.unit_parts)
+    units_low, units_high = low * p.panel, min(high * p.panel, p.H)
+    # its own units and no others: nobody waits before the next step reads them
+    begin, end = state_low * p.panel, min(state_high * p.panel, p.S)
     if p.w_hr:
         call(p.take_projected, p.self, first, last, offset, slot, state_low, state_high)
         turn = rendezvous(p, rank, turn)
         project_back(p, first, last, low, high, kept, slot, offset, scratch)
-    else:
-        units_low, units_high = low * p.panel, min(high * p.panel, p.H)
-        call(
-            p.cell, p.self, p.dh, p.lddh, kept, slot, offset, units_low, units_high, first, last
-        )  # fmt: skip
-    turn = rendezvous(p, rank, turn)
-    depth, ld = p.gates * p.H, p.dgates_each * p.H
-    dgates = p.dgates + ((slot + first) * ld + p.first_h * p.H) * p.item
-    # its own units and no others: nobody waits before the next step reads them
-    end, panel = min(state_high * p.panel, p.S), panel_for(p, last - first, p.S)
-    end = end if p.w_hh else 0
-    for column in range(state_low * p.panel, end, panel):
-        dh, wide = p.dh + (first * p.lddh + column) * p.size, up(min(panel, end - column), p.lanes)
-        b, ldb = panel_at(p, p.w_hh_panels, p.w_hh, p.S, depth, column)
-        multiply(p, last - first, wide, depth, dgates, ld, b, ldb, dh, p.lddh, dh, p.lddh)
+    for stage in range(p.stages + 1):
+        if not p.w_hr:
+            cell = integer(p.cell, stage) if p.stages else p.cell
+            call(
+                cell, p.self, p.dh, p.lddh, kept, slot, offset, units_low, units_high, first, last
+            )  # fmt: skip
+        turn = rendezvous(p, rank, turn)
+        for i in range(integer(p.products, 0)):
+            at = product_at(p, i)
+            if integer(at, STAGE) == stage:
+                multiply_back(p, at, first, last, slot, begin, end)
     return turn
+
+
+def multiply_back(p, at, first, last, slot, begin, end):
+    """What a recurrent product's gates add to the gradient of its factor, in these columns."""
+    gate, factor, depth = integer(at, GATE), integer(at, FACTOR), integer(at, COUNT) * p.H
+    ld, rows = p.dgates_each * p.H, last - first
+    dgates = p.dgates + ((slot + first) * ld + (p.first_h + gate) * p.H) * p.item
+    weights, panels = p.w_hh + gate * p.H * p.S * p.size, p.w_hh_panels + integer(at, PANELS)
+    out = p.dfactors + factor * p.B * p.lddh * p.size if factor >= 0 else p.dh
+    panel = panel_for(p, rows, p.S)
+    for column in range(begin, end, panel):
+        wide, c = up(min(panel, end - column), p.lanes), out + (first * p.lddh + column) * p.size
+        b, ldb = panel_at(p, panels, weights, p.S, depth, column)
+        init, ldi = (p.zeros, 0) if integer(at, FRESH) else (c, p.lddh)
+        multiply(p, rows, wide, depth, dgates, ld, b, ldb, init, ldi, c, p.lddh)
 
 
 def products(p, rank, fresh, first, rows, slot):
@@ -132,17 +150,16 @@ def products(p, rank, fresh, first, rows, slot):
     M, ld, item, size = p.gates * p.H, p.dgates_each * p.H, p.item, p.size
     d_x = p.dgates + slot * ld * item
     d_h = p.dgates + (slot * ld + p.first_h * p.H) * item
-    d_own = p.dgates + (slot * ld + p.first_own * p.H) * item
     left, packed = p.left + rank * p.left_each * item, p.packed + rank * p.packed_each * item
     strip = p.strip + rank * GROUP * p.panel * size
     if p.dx:
         low, high = share(rows, rank, p.parts)
         dx, d = p.dx + (first + low) * p.I * item, d_x + low * ld * item
         matmul(p, high - low, M, d, ld, p.w_ih_panels, p.w_ih, p.I, dx, p.add, strip)
-    x, h, m = p.x + first * p.I * item, p.hidden + slot * p.S * item, p.m + first * p.H * item
+    x, m = p.x + first * p.I * item, p.m + first * p.H * item
+    d_own = p.dgates + (slot * ld + p.first_own * p.H) * item
     for d, ldd, wide, a, columns, strips, sums, dw in (
         (d_x, ld, M, x, p.I, p.strips_x, p.sums_x, p.dw_ih),
-        (d_h, ld, M, h, p.S, p.strips_h, p.sums_h, p.dw_hh),
         (p.dp + slot * p.S * item, p.S, p.S, m, p.H, p.strips_r, p.sums_r, p.dw_hr),
         (d_own, ld, p.owns * p.H, x, 0, p.strips_x, p.sums_own, 0),
     ):
@@ -151,6 +168,23 @@ def products(p, rank, fresh, first, rows, slot):
             at_once(p, rank, rows, d, ldd, wide, a, columns, left, packed, strip, sums, dw)
         elif sums:
             accumulate(p, rank, fresh, rows, d, ldd, wide, a, columns, left, packed, strips, sums)
+    for i in range(integer(p.products, 0) if p.sums_h else 0):
+        at = product_at(p, i)
+        gate, factor, wide = integer(at, GATE), integer(at, FACTOR), integer(at, COUNT) * p.H
+        d, a = d_h + gate * p.H * item, p.hidden + slot * p.S * item
+        if factor >= 0:
+            a = p.factors + factor * p.factor_stride + first * p.H * item
+        columns, dw = p.S if p.dw_hh else 0, p.dw_hh + gate * p.H * p.S * size
+        sums, strips = p.sums_h + integer(at, SUMS) * size, strips_of(p, at)
+        if p.few:
+            at_once(p, rank, rows, d, ld, wide, a, columns, left, packed, strip, sums, dw)
+        else:
+            accumulate(p, rank, fresh, rows, d, ld, wide, a, columns, left, packed, strips, sums)
+
+
+def strips_of(p, at):
+    """Where the strips of a recurrent product's weights are."""
+    return p.strips_h + integer(at, SUMS) * p.S * p.size
 
 
 def direction(p, rank):
@@ -189,7 +223,9 @@ def direction(p, rank):
         return
     if p.dw_ih:
         lay_down(p, rank, p.gates * p.H, p.strips_x, p.I, p.dw_ih)
-    if p.dw_hh:
-        lay_down(p, rank, p.gates * p.H, p.strips_h, p.S, p.dw_hh)
+    for i in range(integer(p.products, 0) if p.dw_hh else 0):
+        at = product_at(p, i)
+        out = p.dw_hh + integer(at, GATE) * p.H * p.S * p.size
+        lay_down(p, rank, integer(at, COUNT) * p.H, strips_of(p, at), p.S, out)
     if p.dw_hr:
         lay_down(p, rank, p.S, p.strips_r, p.H, p.dw_hr)

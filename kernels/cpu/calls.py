@@ -32,12 +32,14 @@ def forward(cell, shape, x, steps, directions, states, keep, inputs=None):
         like = {x.dtype: x, hidden.dtype: hidden}
         for name, (sizes, dtype) in shape.kept(cell, steps.N, gates).items():
             kept[name] = empty(like[dtype], *sizes)
+    between = kept if keep or not cell.staged else _of_a_step(cell, shape, x, hidden)
     first = _as_read(hidden, x.dtype)
     with TEAM.members(shape.threads(cell, steps.N)) as team:
         layout, row_parts = forward_layout(cell, shape, keep, team.size)
         memory = scratch(hidden, layout.size)
         rows = steps.T, steps.bounds(row_parts), *steps.addresses, x.data_ptr()
         kept_at = _kept_at(cell, shape, kept, gates)
+        stages = _stages_at(shape, between, steps.N if keep else shape.B)
         h0s, h_ns = at_each(first, D), at_each(h_n, D)
         c0s = c_ns = ms = trails = [0] * D
         if extras:
@@ -51,26 +53,15 @@ def forward(cell, shape, x, steps, directions, states, keep, inputs=None):
         given = []
         for d, (ih, hh, b_ih, b_hh, hr, own) in enumerate(directions):
             out = y.data_ptr() + d * S * item
-            row = [*rows, *at(ih, b_ih, hh, b_hh, hr, own, inputs)]
+            row = [*rows, *at(ih, b_ih, hh, b_hh, hr, own, inputs), *stages[d]]
             if keep:
                 after, extra_after, m, kept_gates, kept_from = kept_at[d]
                 row += after, S, h0s[d], h_ns[d], extra_after, c0s[d], c_ns[d]
                 row += out, D * S, kept_gates, kept_from, m
             else:
-                to = (trails[d], S, out) if trails[d] else (out, D * S, 0)
-                row += (
-                    *to[:2],
-                    h0s[d],
-                    h_ns[d],
-                    c_ns[d],
-                    c_ns[d],
-                    c_ns[d],
-                    to[2],
-                    D * S,
-                    0,
-                    0,
-                    ms[d],
-                )
+                row += (trails[d], S) if cell.apart else (out, D * S)
+                row += h0s[d], h_ns[d], c_ns[d], c_ns[d], c_ns[d]
+                row += out if cell.apart else 0, D * S, 0, 0, ms[d]
             given.append(row)
         plan = layout.fill(memory.data_ptr(), given)
         team.run(compiled.forward(), plan)
@@ -105,7 +96,7 @@ def backward(
         # are the same for any number of threads.
         apart = groups if x.dtype == hidden.dtype else D
         dxs = [empty(x, *x.shape) for _ in range(apart)] if need_x else [None] * apart
-        kept_at = _kept_at(cell, shape, kept, gates)
+        kept_at, stages = _kept_at(cell, shape, kept, gates), _stages_at(shape, kept, steps.N)
         h0s, dhs, c0s, dcs = at_each(first, D), at_each(dh, D), [0] * D, [0] * D
         if extras:
             c0 = _together(extras)
@@ -121,7 +112,7 @@ def backward(
             row = [
                 steps.T, bounds, *steps.addresses,
                 *at(x, weights.ih, weights.b_ih, weights.hh, weights.b_hh, weights.hr),
-                *at(weights.own, inputs),
+                *at(weights.own, inputs), *stages[d],
                 dy.data_ptr() + d * S * item, D * S,
                 *at(dxs[d % apart]), d // apart, dhs[d], dcs[d],
                 after, extra_after, m, h0s[d], c0s[d], *at(dw.ih, dw.hh, dw.hr),
@@ -136,9 +127,13 @@ def backward(
         dxs[0].add_(dxs[1])
     for d, dw in enumerate(dweights):
         sum_x, sum_h, _, sum_own = sums_at[4 * d : 4 * d + 4]
-        for found, total in ((dw.b_ih, sum_x), (dw.b_hh, sum_h), (dw.own, sum_own)):
+        pieces = [(dw.b_ih, 0, None, sum_x), (dw.own, 0, None, sum_own)]
+        for first, count, place in compiled.sums_of(cell, x.dtype, shape.H):
+            pieces.append((dw.b_hh, first, count, sum_h + place * hidden.itemsize))
+        for found, first, count, total in pieces:
             if found is not None:
-                memmove(found.data_ptr(), total, found.nbytes)
+                size = found.nbytes if count is None else count * hidden.itemsize
+                memmove(found.data_ptr() + first * hidden.itemsize, total, size)
     if need_inputs:
         dinputs = dinputs[0] if D == 1 else dinputs.sum(0)
     dstates = [dh.narrow(2, 0, S) if spare else dh, *_apart(extras, dc)]
@@ -187,6 +182,24 @@ def _to_begin_with(dfinal, state, spare):
 def _as_read(hidden, dtype):
     """The hidden state in the dtype of the sequence: as each step reads it."""
     return hidden if hidden.dtype == dtype else hidden.to(dtype)
+
+
+def _of_a_step(cell, shape, x, hidden):
+    """What the stages of one step leave each other, where nothing is kept."""
+    D, B, H = shape.D, shape.B, shape.H
+    return {
+        "means": empty(hidden, D, B, len(cell.derivation.means)),
+        "factors": empty(x, D, cell.factors, B, H),
+    }
+
+
+def _stages_at(shape, kept, rows):
+    """For each direction the addresses of the means and of the factors of products, and how far
+    from one factor to the next.
+    """
+    means, factors = (at_each(kept.get(name), shape.D) for name in ("means", "factors"))
+    stride = rows * shape.H * shape.dtype.itemsize
+    return [(m, f, stride) for m, f in zip(means, factors, strict=True)]
 
 
 def _kept_at(cell, shape, kept, gates):

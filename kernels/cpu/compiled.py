@@ -2,74 +2,18 @@
 
 from functools import cache
 
-import torch
-
 from . import backward as backward_loop
-from . import blocks, pieces, products, recompute, step_loops
+from . import blocks, of_cell, products, recompute, recurrent, step_loops
 from . import forward as forward_loop
-from . import tiles as cell_tiles
-from .activations import make_activations
-from .bfloat16 import divide_roughly
-from .compile import Compiled, rebind, specialise
+from .compile import Compiled, specialise
 from .dot import ROWS, make_dot, weight_rows
 from .elements import Same, memory
 from .emit import on_stack, pick
-from .exponentials import make_exponentials
-from .front import inline
 from .integers import viewed
-from .machine import ELEMENTS, SOURCES, factors_of, kernels, moving, name_of, names_of, tiles
+from .machine import SOURCES, depth, factors_of, held, kernels, moving, name_of, tiles
 from .plan import BACKWARD, FORWARD
 from .product import make_product
-from .simd import VecType
 from .target import registers
-
-
-def _cell(cell, dtype):
-    """Globals that say what the cell is."""
-    roughly = divide_roughly if dtype == torch.bfloat16 else None
-    operations = make_activations(ELEMENTS[dtype], roughly) | make_exponentials(ELEMENTS[dtype])
-    return {
-        "cell_forward": inline(rebind(cell.forward, operations)),
-        "cell_backward": inline(rebind(cell.backward, operations)),
-        "GATES": cell.gates,
-        "HGATES": cell.hgates,
-        "EXTRA": cell.states - 1,
-        "OWN": cell.own,
-        "INPUTS": cell.inputs,
-        "KEPT": cell.kept,
-        "DGATES": _dgates(cell),
-        "PLANES": _dgates(cell) + cell.own,
-        "pick_x": pick(cell.dx),
-        "pick_h": pick(cell.dh),
-    }
-
-
-def _dgates(cell):
-    """Gradients of gates that backward's loop has of each unit: x's, and h's if these differ."""
-    return cell.gates * (1 if cell.dh in (cell.dx, ()) else 2)
-
-
-def _depends_on(cell):
-    """The bytes that what is compiled for a cell depends on; None among them if not all is known.
-
-    Of the cell that is the text of its two functions, and in which order they have gradients.
-    """
-    return [SOURCES, repr((cell.dx, cell.dh)).encode(), cell.text.encode()]
-
-
-@cache
-def _tile(function, cell, dtype):
-    """The address of a function of tiles.py for a cell."""
-    tile = tiles(cell.gates, dtype)
-    names = names_of(dtype) | _cell(cell, dtype) | {"UNITS": tile.units, "WIDTH": tile.width}
-    functions = [pieces.put_hidden, pieces.put_output, cell_tiles.place_of]
-    functions += [cell_tiles.given_to, *function]
-    label = f"{cell.name} {WORDS[function[-1].__name__]} in {name_of(dtype)}"
-    made = specialise(functions, names, label, _depends_on(cell), tile, aloud=True)
-    return made.addresses[function[-1].__name__]
-
-
-WORDS = {"apply": "forward", "recall": "once more", "differentiate": "backward"}
 
 
 def _facts(cell, dtype):
@@ -88,10 +32,10 @@ def _facts(cell, dtype):
         "width": tile.width,
         "extras": cell.states - 1,
         "keeps": cell.kept,
-        "dgates_each": _dgates(cell) + cell.own,
-        "first_h": _dgates(cell) - cell.gates,
+        "dgates_each": of_cell.dgates(cell) + cell.own,
+        "first_h": of_cell.dgates(cell) - cell.gates,
         "owns": cell.own,
-        "first_own": _dgates(cell),
+        "first_own": of_cell.dgates(cell),
         "band": registers().count // 2 * tile.lanes,
         "kernels": kernels(tile.vectors, dtype),
         **_product(),
@@ -107,7 +51,7 @@ def forward_fields(cell, dtype, projected):
         **_facts(cell, dtype),
         **moving(dtype, "pack", "spread"),
         **(moving(dtype, "put_projected") if projected else {}),
-        "cell": _tile((cell_tiles.apply_to, cell_tiles.apply), cell, dtype),
+        "cell": of_cell.forward(cell, dtype),
     }
 
 
@@ -119,11 +63,34 @@ def backward_fields(cell, dtype, projected, again):
         **moving(dtype, "pack", "spread"),
         **moving(dtype, "put_rows", "stand_up", "pack_and_sum", "lay_down"),
         **(moving(dtype, "take_projected") if projected else {}),
-        "cell": _tile((cell_tiles.differentiate_at, cell_tiles.differentiate), cell, dtype),
+        "cell": of_cell.backward(cell, dtype),
     }
     if again:
-        found["recall"] = _tile((cell_tiles.recall_of, cell_tiles.recall), cell, dtype)
+        found["recall"] = of_cell.recall(cell, dtype)
         found |= _again()
+    return found
+
+
+@cache
+def products_of(cell, dtype, S, H, back):
+    """The address of the table of a plan's recurrent products; back: of a backward plan."""
+    tile = tiles(cell.gates, dtype)
+
+    def panel_bytes(gates):
+        return depth(gates * H, dtype) * tile.padded(S) * dtype.itemsize
+
+    found = cell.derivation.back if back else cell.derivation.products
+    return held(recurrent.table(found, panel_bytes, lambda n: tile.padded(n * H)), None)
+
+
+@cache
+def sums_of(cell, dtype, H):
+    """(first number, how many, column in the sums) of each recurrent product's biases."""
+    found, column, tile = [], 0, tiles(cell.gates, dtype)
+    for product in cell.derivation.products:
+        count = product.count * H
+        found.append((product.first * H, count, column))
+        column += tile.padded(count)
     return found
 
 
@@ -131,7 +98,8 @@ def backward_fields(cell, dtype, projected, again):
 def forward():
     """The forward time loop, of every cell and dtype."""
     loop = forward_loop
-    functions = [*FORWARD_GATES, loop.project_block, loop.project_hidden, loop.step, loop.direction]
+    functions = [*FORWARD_GATES, loop.project_block, loop.project_hidden, loop.step]
+    functions += [recurrent.gates_of, recurrent.staged, loop.direction]
     return _loop("forward", functions, FORWARD)
 
 
@@ -141,7 +109,8 @@ def backward():
     loop = backward_loop
     functions = [products.matmul, products.accumulate, products.at_once, products.lay_down]
     functions += [loop.pack_where_wanted, loop.pack_weights, loop.copy_rows, loop.gather]
-    functions += [loop.project_back, loop.step, loop.products, loop.direction]
+    functions += [loop.project_back, loop.multiply_back, loop.step, loop.strips_of, loop.products]
+    functions += [loop.direction]
     return _loop("backward", functions, BACKWARD)
 
 
@@ -187,14 +156,14 @@ def step_backward(cell, dtype):
 
 def _compile_step(functions, cell, dtype):
     host, tile = registers(), tiles(1, dtype)
-    vec, wide = VecType(ELEMENTS[dtype], tile.lanes), host.count // 2
+    vec, wide = factors_of(dtype).vec, host.count // 2
     count = weight_rows(tile.lanes, host.count)
     apart = tuple(x != h for x, h in zip(cell.dx, cell.dh, strict=True))
     slots = cell.gates * (1 + any(apart))
     places = [cell.after.index(i) if i in cell.after else -1 for i in range(cell.states)]
     names = {
         **memory(Same(vec)),
-        **_cell(cell, dtype),
+        **of_cell.names(cell, dtype),
         "dot": make_dot(vec, count),
         "product": make_product(vec, tile.vectors, tile.rows, wide),
         "stack": on_stack(step_loops.CHUNK * slots * tile.lanes * vec.itemsize),
@@ -213,4 +182,6 @@ def _compile_step(functions, cell, dtype):
     }
     label = f"{cell.name} step {functions[-1].__name__} in {name_of(dtype)}"
     facts = tile, count, wide
-    return Compiled(specialise(functions, names, label, _depends_on(cell), facts, aloud=True))
+    return Compiled(
+        specialise(functions, names, label, of_cell.depends_on(cell), facts, aloud=True)
+    )

@@ -5,10 +5,11 @@ from functools import lru_cache
 import torch
 
 from ..gate import take, whole
+from ..keep import Keep
 from ..untraced import untraced
 from ..weights import Weights
 from . import calls, machine
-from .layouts import Shape
+from .shape import Shape
 from .target import registers
 
 HALF = (torch.bfloat16, torch.float16)
@@ -33,7 +34,7 @@ def layer(cell, x, steps, directions, states, keep, inputs=None):
     form, D * H or P wide), the final states, and what ``gradients`` wants to see again. ``keep``:
     how much of it, a Keep.
     """
-    shape = Shape.of(cell, x, steps, directions, states)
+    shape, keep = Shape.of(cell, x, steps, directions, states), _keep(cell, keep)
     tensors = sum(directions, (x, *states)) + (inputs,)
     found = whole(tensors)
     if found is not tensors:
@@ -51,7 +52,7 @@ def gradients(
     Returns the gradients of x (None unless asked for), of the states, a Weights for each direction
     (None where nobody asked), and the gradient of the inputs (None unless asked for).
     """
-    shape = Shape.of(cell, x, steps, directions, states)
+    shape, keep = Shape.of(cell, x, steps, directions, states), _keep(cell, keep)
     gates = shape.gates(cell, keep, steps)
     rows = (steps.T, steps.B) if steps.dense and x.dim() == 3 else (steps.N,)
     names, *expected = _expected(cell, shape, steps.N, rows, gates)
@@ -64,6 +65,11 @@ def gradients(
     kept = dict(zip(names, kept, strict=True))
     given = x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
     return calls.backward(cell, shape, *given, inputs, need_inputs)
+
+
+def _keep(cell, keep):
+    """How much of a layer is kept: a cell of several stages computes nothing anew."""
+    return Keep.ALL if cell.staged and keep else keep
 
 
 @lru_cache(maxsize=256)

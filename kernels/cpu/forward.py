@@ -25,6 +25,7 @@ from .blocks import (
 )
 from .front import inline
 from .integers import call, integer, quotient
+from .recurrent import staged
 from .sync import barrier
 
 
@@ -199,6 +200,7 @@ def direction(p, rank):
     low, high = share(p.padded // p.width, unit_part, p.unit_parts)
     scratch = p.tile + rank * p.tall * p.padded * p.size
     wide, wide_extra = p.padded * p.size, p.extras * p.H * p.size
+    gates = p.stage_gates + (part * p.B - row_low) * wide
     xgates = p.xgates + part * p.block * p.B * wide  # parts do not wait for each other
     turn, base = 1, 0
     for s in range(p.T):
@@ -215,15 +217,23 @@ def direction(p, rank):
             h, extra = p.trail + before * p.ld_trail * p.item, p.extra
             if p.keep:
                 extra = p.extra + before * wide_extra
-            step(
-                p, h, p.ld_trail, extra, here, scratch, low, high, row_low, joined, offset,
-                lasting, keeping,
-            )  # fmt: skip
+            if p.stage_gates:
+                ld = p.ld_trail
+                staged(p, h, ld, extra, here, gates, row_low, joined, offset, lasting, keeping)
+            else:
+                step(
+                    p, h, p.ld_trail, extra, here, scratch, low, high, row_low, joined, offset,
+                    lasting, keeping,
+                )  # fmt: skip
         if end > joined:
-            step(
-                p, p.h_first, p.S, p.extra_first, here, scratch, low, high, joined, end, offset,
-                lasting, keeping,
-            )  # fmt: skip
+            h, extra = p.h_first, p.extra_first
+            if p.stage_gates:
+                staged(p, h, p.S, extra, here, gates, joined, end, offset, lasting, keeping)
+            else:
+                step(
+                    p, h, p.S, extra, here, scratch, low, high, joined, end, offset, lasting,
+                    keeping,
+                )  # fmt: skip
         turn = rendezvous(p, rank, turn)
         if p.w_hr:
             project_hidden(p, scratch, row_low, end - row_low, offset, lasting, unit_part)

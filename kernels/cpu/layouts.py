@@ -4,10 +4,6 @@ Laid out once for each shape, and remembered: batch 1 is mostly the Python aroun
 """
 
 from functools import lru_cache
-from math import prod
-from typing import NamedTuple
-
-import torch
 
 from ..keep import Keep
 from . import compiled, machine
@@ -16,7 +12,6 @@ from .pieces import CHUNK
 from .plan import BACKWARD, FORWARD, Layout, team_grid
 from .products import GROUP
 
-MIN_WORK = 400_000  # multiply-adds below which a second thread does not pay
 CACHE_BYTES = 512 * 1024  # of packed weights that stay in a core's own cache
 BLOCK_BYTES = 256 * 1024  # of projected inputs at a time, so that they do too
 FAR_ROWS = 256  # rows projected at a time where the weights do not
@@ -27,96 +22,31 @@ FAR_ROWS = 256  # rows projected at a time where the weights do not
 PASSES, FAR_BYTES, BACKWARD_ROWS = 4, 4 * 2**20, 64
 
 
-class Shape(NamedTuple):
-    """All that the layout of a call depends on: x's dtype, steps, directions, and sizes."""
-
-    dtype: torch.dtype
-    T: int  # steps, rounded up to a power of two: calls of many lengths share few layouts
-    B: int
-    D: int
-    I: int
-    H: int
-    S: int  # of the hidden state: H, or P if projected
-    projected: bool
-
-    @classmethod
-    def of(cls, cell, x, steps, directions, states):
-        first = directions[0]
-        projected, H = first.hr is not None, first.ih.shape[0] // cell.gates
-        S = first.hr.shape[0] if projected else H
-        D, I = len(directions), x.shape[-1]
-        return cls(x.dtype, steps.rounded, steps.B, D, I, H, S, projected)
-
-    def threads(self, cell, N):
-        """How many threads the work on N rows, in multiply-adds, is worth."""
-        work = N * self.D * self.H * (cell.gates * self.I + cell.hgates * self.S)
-        return torch.get_num_threads() if work >= MIN_WORK else 1
-
-    def kept(self, cell, N, gates=None):
-        """What forward keeps of N rows for backward: {name: (shape, dtype)}, of what there is.
-
-        The states after each row, the cell's values before its projection, and its gates;
-        gates: of which rows, as ``gates`` says (None: of all).
-        """
-        D, H = self.D, self.H
-        gate_rows = D * N if gates is None else sum(rows for _, _, rows in gates)
-        found = {"after": ((D, N, self.S), self.dtype)}
-        if cell.states > 1:
-            found["extra_after"] = (D, N, cell.states - 1, H), machine.wide(self.dtype)
-        if self.projected:
-            found["m"] = (D, N, H), self.dtype
-        if cell.kept and gate_rows:
-            found["gates"] = (gate_rows, cell.kept, H), self.dtype
-        return found
-
-    def gates(self, cell, keep, steps):
-        """(step, row, rows) for each direction: from which of its steps on its gates are kept,
-        which is the first of their rows, and how many these are.
-
-        That is all of them (Keep.ALL), or so many that all that is kept is half of that: to compute
-        more of them anew would cost over a quarter of the time.
-        """
-        N = steps.N
-        if keep == Keep.ALL:
-            return ((0, 0, N),) * self.D
-        each = self.dtype.itemsize * cell.kept * self.H
-        states = sum(prod(shape) * t.itemsize for shape, t in self.kept(cell, N, ()).values())
-        half = (each - states / (self.D * N)) / 2
-        # within one block of backward's all or nothing is computed anew
-        rows = int(N * half / each) if half > 0 and N > CHUNK else 0
-        found = []
-        for reverse in range(self.D):
-            step = steps.last(rows, reverse)
-            if step == steps.T:
-                found.append((step, 0, 0))
-            elif reverse:
-                t = steps.T - 1 - step
-                found.append((step, 0, int(steps.offsets[t] + steps.sizes[t])))
-            else:
-                found.append((step, int(steps.offsets[step]), N - int(steps.offsets[step])))
-        return tuple(found)
-
-
 @lru_cache(maxsize=256)
 def forward_layout(cell, shape, keep, threads):
     dtype, T, B, D, I, H, S, projected = shape
     tile = machine.tiles(cell.gates, dtype)
     size, item = machine.wide(dtype).itemsize, dtype.itemsize
-    width = tile.tiles(H) * tile.width
+    width = _width(cell, tile, H)
     block = max(1, min(T, _rows_at_a_time(I, width, size) // B))
     groups = _groups(D, threads)
+    columns = 1 if cell.staged else tile.tiles(H)
     row_parts, unit_parts = team_grid(
-        B, tile.tiles(H), threads // groups, S * width * item * cell.recurrent, CACHE_BYTES
+        B, columns, threads // groups, S * width * item * cell.recurrent, CACHE_BYTES
     )
     numbers = {
         "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
         **_team(row_parts * unit_parts, unit_parts, groups, D),
-        **_tiled(cell, tile, H), **compiled.forward_fields(cell, dtype, projected),
+        **compiled.forward_fields(cell, dtype, projected), **_tiled(cell, tile, H),
+        "stages": len(cell.derivation.early),
+        "products": compiled.products_of(cell, dtype, S, H, back=False),
     }  # fmt: skip
     scratch = {
         "tile": (size, row_parts * unit_parts, tile.rows, width),
         "xgates": (size, row_parts, block * B, width),
     }
+    if cell.staged:
+        scratch["stage_gates"] = (size, row_parts, B, width)
     if _lies_forward(cell, shape):
         numbers |= machine.lying(dtype)
     else:
@@ -140,20 +70,25 @@ def backward_layout(cell, shape, keep, need_x, threads):
     capacity, groups = block * B, _groups(D, threads)
     parts = threads // groups
     weights = cell.hgates * H * S * item
-    row_parts, unit_parts = team_grid(B, tile.panels(S), parts, weights, CACHE_BYTES)
+    columns_apart = 1 if cell.staged else tile.panels(S)
+    row_parts, unit_parts = team_grid(B, columns_apart, parts, weights, CACHE_BYTES)
     numbers = {
         "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
         "lddh": whole, "loop_parts": row_parts * unit_parts,
         **_team(parts, unit_parts, groups, D),
-        **_tiled(cell, tile, H),
         **compiled.backward_fields(cell, dtype, projected, keep == Keep.STATES),
+        **_tiled(cell, tile, H),
+        "stages": len(cell.derivation.early_back),
+        "products": compiled.products_of(cell, dtype, S, H, back=True),
     }  # fmt: skip
     scratch = {
         "tile": (size, parts, tile.rows, max(tile.panel, tile.width)),
         "dgates": (item, 2, capacity, numbers["dgates_each"], H),
         "hidden": (item, 2, capacity, S),
         "extra": (size, 2, capacity, cell.states - 1, H),
-        "w_hh_panels": (item, machine.depth(cell.hgates * H, dtype), columns),
+        "w_hh_panels": (item, *_each_product(cell, lambda n: machine.depth(n * H, dtype)), columns),
+        "dfactors": (size, cell.factors, B, whole),
+        "back_means": (size, B, sum(len(means) for _, means in cell.derivation.early_back)),
         "strip": (size, parts, max(GROUP * tile.panel, numbers["band"])),
     }
     if need_x:
@@ -165,13 +100,14 @@ def backward_layout(cell, shape, keep, need_x, threads):
         numbers["recompute"] = 1
         scratch |= {
             "recalled": (item, capacity, cell.kept, H),
-            "xgates": (size, capacity, tile.tiles(H) * tile.width),
+            "xgates": (size, capacity, _width(cell, tile, H)),
             **_gate_tiles(cell, shape, tile, size, item),
         }
     for more, field in zip(_for_weights(cell, shape, tile, parts), (numbers, scratch), strict=True):
         field |= more
     layout = Layout(BACKWARD, D, row_parts, numbers, scratch)
-    return layout, row_parts, groups, whole - S, tile.padded(max(M, S, cell.own * H))
+    sums = max(M, S, cell.own * H, *_each_product(cell, lambda n: tile.padded(n * H)))
+    return layout, row_parts, groups, whole - S, tile.padded(sums)
 
 
 def _for_weights(cell, shape, tile, parts):
@@ -189,8 +125,8 @@ def _for_weights(cell, shape, tile, parts):
     if few and N <= BACKWARD_ROWS:
         numbers |= machine.lying(dtype)
     if not few:
-        wide = tile.padded(M)
-        scratch |= {"strips_x": (size, wide, I), "strips_h": (size, wide * cell.recurrent, S)}
+        columns = _each_product(cell, lambda n: tile.padded(n * H))
+        scratch |= {"strips_x": (size, tile.padded(M), I), "strips_h": (size, *columns, S)}
         if projected:
             scratch["strips_r"] = (size, tile.padded(S), H)
     return numbers, scratch
@@ -198,15 +134,27 @@ def _for_weights(cell, shape, tile, parts):
 
 def _tiled(cell, tile, H):
     """The fields that say how the gates of H units lie in tiles."""
-    padded, last = tile.tiles(H) * tile.width, tile.vectors
+    padded, last = _width(cell, tile, H), tile.vectors
+    if cell.staged:  # one tile has all units
+        return {"padded": padded, "gates_last": last, "units": tile.padded(H), "width": padded}
     if cell.gates == 1:
         last = -(-(H - padded + tile.panel) // tile.lanes)
     return {"padded": padded, "gates_last": last}
 
 
+def _width(cell, tile, H):
+    """Columns of the gates of H units, with what fills their tiles."""
+    return cell.gates * tile.padded(H) if cell.staged else tile.tiles(H) * tile.width
+
+
+def _each_product(cell, columns):
+    """(what the recurrent products take together,), of which one of n gates takes columns(n)."""
+    return (sum(columns(p.count) for p in cell.derivation.products),)
+
+
 def _lies_forward(cell, shape):
     """Whether forward multiplies with the weights as they lie."""
-    if machine.wide(shape.dtype) != shape.dtype:
+    if machine.wide(shape.dtype) != shape.dtype or cell.staged:
         return False
     passes = shape.T * -(-shape.B // machine.lying_rows(shape.dtype))
     columns = cell.gates * shape.I + cell.hgates * shape.S
@@ -216,7 +164,7 @@ def _lies_forward(cell, shape):
 
 def _gate_tiles(cell, shape, tile, size, item):
     """The scratch for weights in tiles of all gates."""
-    width = tile.tiles(shape.H) * tile.width
+    width = _width(cell, tile, shape.H)
     recurrent = width if cell.recurrent else 0
     return {
         "w_ih_tiles": (item, machine.depth(shape.I, shape.dtype), width),

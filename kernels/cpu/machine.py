@@ -57,7 +57,7 @@ def kernels(vectors, dtype):
     ]
     label = f"products of {name_of(dtype)} in panels of {vectors}"
     found = code(label, [SOURCES], None, partial(emit_gemm, factors_of(dtype), shapes))
-    return _held(table(found.addresses.values(), shapes), found)
+    return held(table(found.addresses.values(), shapes), found)
 
 
 def lying_rows(dtype):
@@ -71,11 +71,11 @@ def lying(dtype):
     vec, rows = factors_of(dtype).vec, lying_rows(dtype)
     label = f"products of {name_of(dtype)} with weights as they lie"
     found = code(label, [SOURCES], None, partial(lying_kernels.emit_lying, vec, rows))
-    address = _held(lying_kernels.table(found.addresses.values()), found)
+    address = held(lying_kernels.table(found.addresses.values()), found)
     return {"lying": address, "lying_rows": rows}
 
 
-def _held(table, functions):
+def held(table, functions):
     """The address of a table of functions, which are then there for good."""
     _tables.append((table, functions))
     return table.buffer_info()[0]
@@ -89,13 +89,17 @@ def factors_of(dtype):
     return Pairs(vec) if dtype == torch.bfloat16 else Singles(vec)
 
 
+def elements_of(dtype):
+    """The elements of a sequence in memory."""
+    vec = factors_of(dtype).vec
+    return Bfloat16(vec) if dtype == torch.bfloat16 else Same(vec)
+
+
 def names_of(dtype):
     """Globals that say how this machine computes with ``dtype``."""
-    factors = factors_of(dtype)
+    factors, items = factors_of(dtype), elements_of(dtype)
     vec = factors.vec
-    same = items = Same(vec)
-    if dtype == torch.bfloat16:
-        items = Bfloat16(vec)
+    same = Same(vec)
     return {
         **memory(same),
         **{f"item_{name}": function for name, function in memory(items).items()},

@@ -12,8 +12,8 @@ from torch import empty_like
 from ..gate import take, whole
 from ..untraced import untraced
 from . import compiled
-from .layouts import MIN_WORK
 from .memory import ZEROS, empty
+from .shape import MIN_WORK
 from .threads import TEAM
 
 

@@ -12,10 +12,12 @@ from .simd import zeros_like
 # Specialised (see pieces.py); of the cell: its gates and those of the recurrent product, the states
 # beside the hidden one, its own parameters and inputs, the values that it keeps for backward, and
 # how many gradients of gates: x's, and h's if these differ, each in the order of the gates. A row
-# of ``dgates`` has these, and then the gradients of the cell's own parameters.
+# of ``dgates`` has these, and then the gradients of the cell's own parameters. Of a cell that has
+# several stages (early.py): the means of a row that forward makes and backward makes, and the
+# values that products are made of; then one tile has all units, and UNITS and WIDTH are 0.
 SIZE = ITEM = LANES = UNITS = WIDTH = 0
-GATES = HGATES = EXTRA = OWN = INPUTS = KEPT = DGATES = PLANES = 0
-load = store = load_each = store_each = None
+GATES = HGATES = EXTRA = OWN = INPUTS = KEPT = DGATES = PLANES = MEANS = BACK = FACTORS = 0
+spread_each = load = store = load_each = store_each = None
 item_load = item_store = item_load_each = item_store_each = None
 put_hidden = put_output = cell_forward = cell_backward = pick_x = pick_h = None
 view_forward, view_backward = viewed(FORWARD), viewed(BACKWARD)
@@ -24,16 +26,38 @@ view_forward, view_backward = viewed(FORWARD), viewed(BACKWARD)
 @inlined
 def place_of(unit):
     """Where the first gate of a unit is in a row of tiles, in bytes."""
+    if UNITS == 0:
+        return unit * SIZE
     tile = quotient(unit, UNITS)
     return (tile * (WIDTH - UNITS) + unit) * SIZE
 
 
 @inlined
-def given_to(p, row, unit, left):
-    """The cell's own parameters, and its inputs of a row, on a register of units."""
+def end_of(p, tile):
+    """The unit behind those of the tiles before ``tile``."""
+    return min(tile * UNITS, p.H) if UNITS else tile * p.H
+
+
+@inlined
+def given_to(p, row, at, unit, left):
+    """The cell's own parameters, and its inputs and means of a row, on a register of units.
+
+    at: the row's place among the means.
+    """
     own = load_each(OWN, p.own + unit * SIZE, p.H * SIZE, left)
-    at = p.inputs + (row * INPUTS * p.H + unit) * ITEM
-    return own, item_load_each(INPUTS, at, p.H * ITEM, left)
+    inputs = item_load_each(INPUTS, p.inputs + (row * INPUTS * p.H + unit) * ITEM, p.H * ITEM, left)
+    return own, inputs + spread_each(MEANS, p.means + at * MEANS * SIZE)
+
+
+@inlined
+def forward_values(p, hidden, extra, xgates, hgates, row, at, unit, left):
+    """What the cell is given of a register of units, ``left`` or more, of one row."""
+    stride = (UNITS if UNITS else p.units) * SIZE
+    xs = load_each(GATES, xgates, stride, LANES)
+    hs = load_each(HGATES, hgates, stride, LANES)
+    before = (item_load(hidden, left),) + load_each(EXTRA, extra, p.H * SIZE, left)
+    own, inputs = given_to(p, row, at, unit, left)
+    return xs, hs, before, own, inputs
 
 
 @inlined
@@ -43,13 +67,12 @@ def apply_to(p, hidden, extra, xgates, hgates, b, row, unit, left, ends, keeping
     hidden, extra: where its previous states are; xgates, hgates: its pre-activations.
     """
     H, wide = p.H, EXTRA * p.H * SIZE  # a row of extra states
-    xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
-    hs = load_each(HGATES, hgates, UNITS * SIZE, LANES)
-    before = (item_load(hidden, left),) + load_each(EXTRA, extra, H * SIZE, left)
-    own, inputs = given_to(p, row, unit, left)
+    at = row if p.keep else b
+    xs, hs, before, own, inputs = forward_values(
+        p, hidden, extra, xgates, hgates, row, at, unit, left
+    )
     output, states, kept = cell_forward(xs, hs, before, own, inputs)
-    at = (row if p.keep else b) * wide + unit * SIZE
-    store_each(states[1:], p.extra + at, H * SIZE, left)
+    store_each(states[1:], p.extra + at * wide + unit * SIZE, H * SIZE, left)
     if keeping:
         # the values of a register of units side by side: backward reads them in one run
         kept_at = p.kept + KEPT * (row * H + unit) * ITEM
@@ -57,7 +80,7 @@ def apply_to(p, hidden, extra, xgates, hgates, b, row, unit, left, ends, keeping
     if p.keep and ends:
         store_each(states[1:], p.extra_last + b * wide + unit * SIZE, H * SIZE, left)
     if p.w_hr:
-        item_store(states[0], p.m + ((row if p.keep else b) * H + unit) * ITEM, left)
+        item_store(states[0], p.m + (at * H + unit) * ITEM, left)
     else:
         put_hidden(p, states[0], b, row, unit, left, ends)
         put_output(p, output, row, unit, left)
@@ -74,7 +97,7 @@ def apply(
     for b in range(first, last):
         x, hg, ends = xgates + b * p.padded * SIZE, hgates + b * ldg, b >= lasting
         hidden, c = h + b * ldh * ITEM, extra + b * EXTRA * p.H * SIZE
-        for unit in range(low * UNITS, min(high * UNITS, p.H), LANES):
+        for unit in range(end_of(p, low), end_of(p, high), LANES):
             left, at, row = p.H - unit, place_of(unit), offset + b
             before, e = hidden + unit * ITEM, c + unit * SIZE
             if left >= LANES:  # said apart, so that whole registers are compiled without masks
@@ -86,14 +109,13 @@ def apply(
 @inlined
 def recall_of(p, xgates, hgates, b, row, slot, unit, left):
     """What the cell keeps of a register of units, ``left`` or more, of the block's row ``b``."""
-    H, wide = p.H, EXTRA * p.H
-    xs = load_each(GATES, xgates, UNITS * SIZE, LANES)
-    hs = load_each(HGATES, hgates, UNITS * SIZE, LANES)
-    hidden = item_load(p.hidden + (slot * p.S + unit) * ITEM, left)
-    extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
-    own, inputs = given_to(p, row, unit, left)
-    _, _, kept = cell_forward(xs, hs, (hidden,) + extra, own, inputs)
-    kept_at = p.recalled + KEPT * (b * H + unit) * ITEM
+    hidden = p.hidden + (slot * p.S + unit) * ITEM
+    extra = p.extra + (slot * EXTRA * p.H + unit) * SIZE
+    xs, hs, before, own, inputs = forward_values(
+        p, hidden, extra, xgates, hgates, row, row, unit, left
+    )
+    _, _, kept = cell_forward(xs, hs, before, own, inputs)
+    kept_at = p.recalled + KEPT * (b * p.H + unit) * ITEM
     item_store_each(kept, kept_at, min(left, LANES) * ITEM, left)
 
 
@@ -105,12 +127,35 @@ def recall(plan, hgates, ldg, slot, base, low, high, first, last):
     p = view_backward(plan)
     for b in range(first, last):
         x, hg = p.xgates + b * p.padded * SIZE, hgates + b * ldg
-        for unit in range(low * UNITS, min(high * UNITS, p.H), LANES):
+        for unit in range(end_of(p, low), end_of(p, high), LANES):
             left, at = p.H - unit, place_of(unit)
             if left >= LANES:
                 recall_of(p, x + at, hg + at, b, base + b, slot + b, unit, LANES)
             else:
                 recall_of(p, x + at, hg + at, b, base + b, slot + b, unit, left)
+
+
+@inlined
+def backward_values(p, dh, kept, b, row, slot, unit, left):
+    """What the cell's derivative is given of a register of units, ``left`` or more, of one row."""
+    H, S, wide = p.H, p.S, EXTRA * p.H
+    d, dout = load(dh, LANES), zeros_like(load(dh, LANES))
+    if not p.w_hr:
+        dout = item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
+    dextra = load_each(EXTRA, p.dextra + (b * wide + unit) * SIZE, H * SIZE, left)
+    kept_at = kept + KEPT * (row * H + unit) * ITEM
+    values = item_load_each(KEPT, kept_at, min(left, LANES) * ITEM, left)
+    hidden = item_load(p.hidden + (slot * S + unit) * ITEM, left)
+    extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
+    after = item_load(p.after + (row * S + unit) * ITEM, left)
+    extra_after = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
+    before, after = (hidden,) + extra, (after,) + extra_after
+    own, inputs = given_to(p, row, row, unit, left)
+    inputs = inputs + spread_each(BACK, p.back_means + b * BACK * SIZE)
+    dfactors = load_each(
+        FACTORS, p.dfactors + (b * p.lddh + unit) * SIZE, p.B * p.lddh * SIZE, LANES
+    )
+    return dout, (d,) + dextra, values, before, after, own, inputs, dfactors
 
 
 @inlined
@@ -120,22 +165,12 @@ def differentiate_at(p, dh, kept, b, row, slot, unit, left):
     dh: its recurrent gradient, at ``unit``; kept: where row 0's values are; ``slot``: the row's
     place in the block.
     """
-    H, S, wide = p.H, p.S, EXTRA * p.H
-    dextra_at = p.dextra + (b * wide + unit) * SIZE
-    d, dout = load(dh, LANES), zeros_like(load(dh, LANES))
-    if not p.w_hr:
-        dout = item_load(p.dy + (row * p.lddy + unit) * ITEM, left)
-    dextra = load_each(EXTRA, dextra_at, H * SIZE, left)
-    kept_at = kept + KEPT * (row * H + unit) * ITEM
-    values = item_load_each(KEPT, kept_at, min(left, LANES) * ITEM, left)
-    hidden = item_load(p.hidden + (slot * S + unit) * ITEM, left)
-    extra = load_each(EXTRA, p.extra + (slot * wide + unit) * SIZE, H * SIZE, left)
-    after = item_load(p.after + (row * S + unit) * ITEM, left)
-    extra_after = load_each(EXTRA, p.extra_after + (row * wide + unit) * SIZE, H * SIZE, left)
-    before, after = (hidden,) + extra, (after,) + extra_after
-    own, inputs = given_to(p, row, unit, left)
+    H = p.H
+    dout, d, values, before, after, own, inputs, dfactors = backward_values(
+        p, dh, kept, b, row, slot, unit, left
+    )
     dgates, down, dinputs, dstates = cell_backward(
-        dout, (d,) + dextra, values, before, after, own, inputs
+        dout, d, values, before, after, own, inputs, dfactors
     )
     at = p.dgates + (slot * PLANES * H + unit) * ITEM
     item_store_each(pick_x(dgates), at, H * ITEM, left)
@@ -145,7 +180,7 @@ def differentiate_at(p, dh, kept, b, row, slot, unit, left):
     if p.dinputs:
         at = p.dinputs + (row * INPUTS * H + unit) * ITEM
         item_store_each(dinputs, at, H * ITEM, left)
-    store_each(dstates[1:], dextra_at, H * SIZE, left)
+    store_each(dstates[1:], p.dextra + (b * EXTRA * H + unit) * SIZE, H * SIZE, left)
     if not p.w_hr:
         store(dstates[0], dh, LANES)
 

@@ -1,20 +1,17 @@
 """A cell: what a step is to the engines. It is written forward only; the rest is derived."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, wraps
 from typing import NamedTuple
 
 from . import text
 from .derivation import Derivation
 from .gates import Gates, Product
-from .graph import Graph, Node, needed
-from .symbol import Refused, Symbol
+from .graph import WANTED, Graph, Node, needed
+from .operations import V
+from .refusals import badly_made, broken, refuse
+from .symbol import Symbol, operand
 from .tensors import OPERATIONS
-
-_lock = threading.RLock()
-TWICE = "gate {} of the recurrent product is made twice in a step: each gate has one product"
 
 
 class Traced(NamedTuple):
@@ -27,15 +24,28 @@ class Traced(NamedTuple):
     factors: tuple[Node, ...]  # for each of them, what it is a product with
 
 
-def _once(function):
-    """A cached property that no two threads compute: compiled code is remembered by its results."""
+TWICE = "gate {} of the recurrent product is made twice in a step: each gate has one product"
+COUNTS = {"gates": 0, "states": 1, "own": 0, "inputs": 0}  # at least so many
+MOST = 1000  # of each
 
-    @wraps(function)
-    def locked(self):
-        with _lock:
-            return vars(self).get(function.__name__) or function(self)
 
-    return cached_property(locked)
+class once:
+    """A property that is computed once: from then on it is found as any attribute is.
+
+    Of threads that come at once all take what the first has put there: compiled code is remembered
+    by what it is made of. (A lock would stay locked in the child of a fork.)
+    """
+
+    def __init__(self, function, doc=None):
+        self.function, self.__doc__ = function, doc or function.__doc__
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, cell, owner=None):
+        if cell is None:
+            return self
+        return vars(cell).setdefault(self.name, self.function(cell))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +54,9 @@ class Cell:
 
     step(wx, uh, states, own, inputs) -> states, or (output, states) where that is no state
         wx, uh: Gates of the pre-activations W_ih x + b_ih and W_hh h + b_hh, kept apart, in the
-        order of the weights' rows, the second a Product; states: the hidden one first; own: parameters of one number a
-        unit; inputs: what a step is given beside x. It is run on symbols, once.
+        order of the weights' rows, the second a Product; states: the hidden one first; own:
+        parameters of one number a unit; inputs: what a step is given beside x. It is run on
+        symbols, once.
 
     From it come two functions on values (tensors here, registers in the CPU engine, blocks in the
     GPU engine, each of which has operations of its own):
@@ -65,6 +76,9 @@ class Cell:
     forward_0, backward_0 ..., which give (what products are made of, what is to be averaged).
     ``inputs`` then ends in the means that are known, and ``backward`` is given one thing more, the
     gradients of products' factors.
+
+    Raises ValueError for numbers that no cell has. What comes of the step raises Refused for one
+    that no kernel can run.
     """
 
     name: str
@@ -75,12 +89,22 @@ class Cell:
     own: int = 0
     inputs: int = 0
 
-    @property
+    def __post_init__(self):
+        if type(self.name) is not str or not self.name.isprintable():
+            raise ValueError(f"a cell's name is not {self.name!r}")
+        if type(self.recurrent) is not bool:
+            raise ValueError(f"a cell is recurrent or not, and not {self.recurrent!r}")
+        for count, least in COUNTS.items():
+            given = getattr(self, count)
+            if type(given) is not int or not least <= given <= MOST:
+                raise ValueError(f"a cell has at least {least} {count}, and not {given!r}")
+
+    @once
     def hgates(self):
         """How many gates the recurrent product has."""
         return self.gates if self.recurrent else 0
 
-    @_once
+    @once
     def traced(self):
         """A Traced."""
         graph = Graph()
@@ -88,67 +112,86 @@ class Cell:
         def given(kind, count):
             return tuple([Symbol(graph, graph.input(kind, i)) for i in range(count)])
 
-        states, own = given("state", self.states), given("own", self.own)
-        first, h, others = states[0].node, given("h", self.hgates), {}
+        states = given("state", self.states)
+        x, h = given("x", self.gates), given("h", self.hgates)
+        own, inputs = given("own", self.own), given("input", self.inputs)
+        first, others = states[0].node, {}
 
         def multiply(value, gate):
-            node = _node(graph, value)
+            node = operand(graph, value)
+            if not node.serves(V):
+                refuse(f"a product with a condition: it is with {WANTED[V]}")
             if node is first:
                 return h[gate]
             if others.setdefault(gate, node) is not node:
-                raise Refused(TWICE.format(gate))
+                refuse(TWICE.format(gate))
             return Symbol(graph, graph.input("other", gate))
 
-        gates = Gates(given("x", self.gates)), Product(h, multiply)
-        result = self.step(*gates, states, own, given("input", self.inputs))
-        result = result if isinstance(result, tuple) else (result,)
-        output, new = result if isinstance(result[-1], tuple) else (result[0], result)
-        if len(new) != self.states:
-            raise Refused(f"a step returns {len(new)} states where it has {self.states}")
-        hs = [h[g].node if g not in others else graph.input("other", g) for g in range(len(h))]
-        factors = tuple([others.get(g, first) for g in range(len(h))])
-        found = Traced(
-            graph, _node(graph, output), tuple([_node(graph, n) for n in new]), hs, factors
-        )
-        for gate, node in enumerate(h):
-            if gate in others and node.node in needed([found.output, *found.new, *factors]):
-                raise Refused(TWICE.format(gate))
-        return found
+        try:
+            result = self.step(Gates(x), Product(h, multiply), states, own, inputs)
+        except (TypeError, AttributeError) as error:  # what symbols cannot do
+            raise broken(error) from error
+        output, new = self._parts(result)
+        output, new = self._node(graph, output), tuple([self._node(graph, n) for n in new])
+        factors = tuple([others.get(gate, first) for gate in range(len(h))])
+        there = needed([output, *new, *factors])
+        for gate in others:
+            if h[gate].node in there:
+                raise badly_made(TWICE.format(gate), self.step)
+        hs = [graph.input("other", g) if g in others else h[g].node for g in range(len(h))]
+        return Traced(graph, output, new, hs, factors)
 
-    @_once
+    def _parts(self, result):
+        """(output, new states) of what the step returns."""
+        new = result if isinstance(result, tuple) else (result,)
+        apart = len(new) == 2 and isinstance(new[1], tuple)
+        output, new = new if apart else (new[0] if new else None, new)
+        if len(new) != self.states:
+            raise badly_made(f"{self.name} returns {len(new)} states, not {self.states}", self.step)
+        return output, new
+
+    def _node(self, graph, value):
+        node = graph.number(value) if isinstance(value, (int, float)) else None
+        if isinstance(value, Symbol) and value.graph is graph and value.node.serves(V):
+            node = value.node
+        if node is None:
+            what = "a condition" if isinstance(value, Symbol) else f"a {type(value).__name__}"
+            raise badly_made(f"{self.name} returns {what}, no value of its units", self.step)
+        return node
+
+    @once
     def derivation(self):
+        """The Derivation."""
         return Derivation.of(self)
 
     # What engines need to know of it.
 
-    @property
+    @once
     def apart(self):
         """Whether the output is no state."""
         return self.traced.output is not self.traced.new[0]
 
-    @property
+    @once
+    def factors(self):
+        """How many values the step computes that recurrent products are made of."""
+        return len({p.factor for p in self.derivation.products} - {-1})
+
+    @once
     def staged(self):
         """Whether it has several stages: all hidden units of one must be there before the next."""
-        return bool(self.derivation.sums or self.derivation.back_sums)
+        return bool(self.derivation.early or self.derivation.early_back)
 
-    kept = property(lambda self: len(self.derivation.kept), doc="How many values are kept.")
-    dgates = property(lambda self: len(self.derivation.dgates), doc="How many there are.")
-    dx = property(lambda self: self.derivation.dx, doc="For each gate, its gradient in ``dgates``.")
-    dh = property(lambda self: self.derivation.dh, doc="And that of h's part.")
-    after = property(lambda self: self.derivation.after, doc="The new states backward reads.")
-    text = property(lambda self: self.derivation.text, doc="``forward`` and ``backward``.")
-    forward = property(lambda self: self.functions["forward"])
-    backward = property(lambda self: self.functions["backward"])
-    whole = property(lambda self: self.functions["whole"])
+    kept = once(lambda self: len(self.derivation.kept), doc="How many values are kept.")
+    dgates = once(lambda self: len(self.derivation.dgates), doc="How many there are.")
+    dx = once(lambda self: self.derivation.dx, doc="For each gate, its gradient in ``dgates``.")
+    dh = once(lambda self: self.derivation.dh, doc="And that of h's part.")
+    after = once(lambda self: self.derivation.after, doc="The new states backward reads.")
+    text = once(lambda self: self.derivation.text, doc="``forward`` and ``backward``.")
+    forward = once(lambda self: self.functions["forward"], doc="On tensors.")
+    backward = once(lambda self: self.functions["backward"], doc="On tensors.")
+    whole = once(lambda self: self.functions["whole"], doc="On tensors.")
 
-    @_once
+    @once
     def functions(self):
+        """{name: function} of the text, on tensors."""
         return text.functions(self.text, self.name, OPERATIONS)
-
-
-def _node(graph, value):
-    if isinstance(value, Symbol):
-        return value.node
-    if isinstance(value, (int, float)):
-        return graph.number(value)
-    raise Refused(f"a step returns values of its units, not a {type(value).__name__}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from . import derive, stages
-from .graph import needed
+from .graph import Graph, needed
 from .stages import Levels
 from .text import Function
 
@@ -18,8 +18,8 @@ class Derivation:
     after: tuple[int, ...]  # which of the new states backward reads
     products: tuple  # the recurrent products, stages.Product
     back: tuple  # and those of the gradients of their factors, the first state's last
-    sums: tuple[tuple[int, int], ...]  # for each early stage, forward: factors, and means
-    back_sums: tuple[tuple[int, int], ...]  # and backward
+    early: tuple  # for each early stage, which factors it gives, and which means
+    early_back: tuple  # and backward: of which gates it gives h's gradient, and which means
     text: str
 
     @classmethod
@@ -32,7 +32,8 @@ class _Deriving:
 
     def __init__(self, cell):
         self.cell, traced = cell, cell.traced
-        self.graph, self.output, self.new = traced.graph, traced.output, list(traced.new)
+        self.graph = Graph(traced.graph)  # its own: other threads may be deriving too
+        self.output, self.new = traced.output, list(traced.new)
         counts = {"x": cell.gates, "state": cell.states, "own": cell.own, "input": cell.inputs}
         self.given = {k: [self.graph.input(k, i) for i in range(n)] for k, n in counts.items()}
         self.given["h"] = list(traced.hs)
@@ -47,7 +48,7 @@ class _Deriving:
 
     def found(self):
         cell, graph, given = self.cell, self.graph, self.given
-        forward = list(graph.nodes)
+        forward = needed(self.results)
         dout, dnew = graph.input("dout", 0), [graph.input("dstate", i) for i in range(cell.states)]
         dfactors = [graph.input("dfactor", i) for i in range(len(self.computed))]
         wanted = [n for kind in KINDS for n in given[kind]]
@@ -59,8 +60,7 @@ class _Deriving:
         before = [*given["state"], *given["own"], *given["input"], *self.means]
         kept = derive.kept(backward, forward, [*before, *self.new])
         there = {*before, *kept}
-        read = {a for n in needed(backward, {*there, *self.new}) for a in n.args} | set(backward)
-        after = [n if n in read - there and n.op != "number" else None for n in self.new]
+        after = self._after(backward, there)
 
         waits = {
             d: tuple(g for g, f in zip(grads["h"], self.factors, strict=True) if f is factor)
@@ -83,13 +83,14 @@ class _Deriving:
             self._take(function, "before", _known([*self.means, *sums], known))
             function.take("after", after, "a")
 
-        arguments = ("dout", "dstates", "kept", "before", "after", "own", "inputs")
-        waited = [g for gates in waits.values() for g in gates]
+        arguments = ("dout", "dstates", "kept", "before", "after", "own", "inputs", "dfactors=()")
+        pairs = list(zip(grads["h"], self.factors, strict=True))
+        waited = [(i, g) for i, (g, f) in enumerate(pairs) if f is not given["state"][0]]
         texts = [
             self._forward(kept, first),
             stages.functions(
-                "backward", arguments + ("dfactors",) * bool(dfactors), take, levels, last,
-                waited, sums, results,
+                "backward", arguments, take, levels, last,
+                [node for _, node in waited], sums, results,
             ),
             self._whole(),
         ]  # fmt: skip
@@ -97,9 +98,17 @@ class _Deriving:
             "kept": kept, "means": self.means, "dgates": dgates, "dx": dx, "dh": dh,
             "after": tuple(i for i, n in enumerate(after) if n is not None),
             "products": self.products, "back": tuple(back),
-            "sums": _counts(self.levels, first, self.computed, self.means),
-            "back_sums": _counts(levels, last, waited, sums), "text": "\n\n".join(texts),
+            "early": _early(self.levels, first, list(enumerate(self.computed)), self.means),
+            "early_back": _early(levels, last, waited, sums), "text": "\n\n".join(texts),
         }  # fmt: skip
+
+    def _after(self, wanted, there):
+        """The new states that backward reads, None for others; of those that are the same the first
+        is.
+        """
+        read = {a for n in needed(wanted, {*there, *self.new}) for a in n.args} | set(wanted)
+        read = {n for n in read - there if not n.is_number()}
+        return [n if n in read and self.new.index(n) == i else None for i, n in enumerate(self.new)]
 
     def _take(self, function, states, means):
         """What both forward and backward are given; means: after the inputs, None for unknown."""
@@ -128,7 +137,7 @@ class _Deriving:
             factor = factors[product.factor + 1]
             function.make([factor])
             mine = slice(product.first, product.first + product.count)
-            asked = f"{function.operand(factor)}, {product.first}, {product.count}"
+            asked = f"{function.value(factor)}, {product.first}, {product.count}"
             function.take(f"product({asked})", self.given["h"][mine], f"h{product.first}_")
         return function.give(self.output, self.new)
 
@@ -140,12 +149,15 @@ def _known(nodes, known):
     return [node if known(node) else None for node in nodes]
 
 
-def _counts(levels, last, waited, means):
-    """For each early stage how many values products are made of, and how many means, it gives."""
+def _early(levels, last, waited, means):
+    """For each early stage the numbers of what products are made of, and of the means, it gives.
+
+    waited: (number, node) pairs.
+    """
     return tuple([
         (
-            sum(levels.of(n) == stage for n in waited),
-            sum(levels.of(n) == stage + 1 for n in means),
+            tuple([i for i, n in waited if levels.of(n) == stage]),
+            tuple([i for i, n in enumerate(means) if levels.of(n) == stage + 1]),
         )
         for stage in range(last)
     ])  # fmt: skip

@@ -5,8 +5,8 @@ from functools import cache
 
 from .cell import Cell
 from .graph import needed
-from .operations import OPERATIONS
-from .symbol import Symbol, apply
+from .operations import COMMUTE, OPERATIONS
+from .symbol import Symbol
 
 PORTS = ("gates", "states", "recurrent", "own", "inputs")
 KINDS = ("x", "h", "state", "own", "input")
@@ -30,7 +30,10 @@ def _instruction(node, place, traced):
         return ["h", gate, place[traced.factors[gate]]]
     if node.op == "input":
         return list(node.value)
-    return ["number", node.value] if node.op == "number" else [node.op, *map(place.get, node.args)]
+    if node.op == "number":
+        return ["number", node.value]
+    places = [place[a] for a in node.args]
+    return [node.op, *(sorted(places) if node.op in COMMUTE else places)]
 
 
 @cache
@@ -38,39 +41,44 @@ def cell_of(program):
     """The Cell of a text that ``program_of`` has made. Raises ValueError if it is none."""
     try:
         found = json.loads(program)
-        ports = {name: found[name] for name in PORTS}
-        code, results, name = found["code"], found["results"], str(found["name"])
-        _check(ports, code, results)
-    except (TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"this is no cell's program ({error!r}): {program[:200]}") from error
-    return Cell(name=name, step=_replay(code, results), **ports)
+        code, results = found.pop("code"), found.pop("results")
+        ports = {name: found.pop(name) for name in ("name", *PORTS)}
+        cell = Cell(step=_replay(code, results), **ports, **found)
+        _check(cell, code, results)
+        _ = cell.traced  # raises for a condition as a value, and the other way round
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"this is no cell's program ({error}): {str(program)[:200]}") from error
+    return cell
 
 
-def _check(ports, code, results):
+def _check(cell, code, results):
     """Raise ValueError unless each instruction is one, of values that stand before it."""
-    counts = {"x": ports["gates"], "h": ports["gates"] * ports["recurrent"]}
-    counts |= {"state": ports["states"], "own": ports["own"], "input": ports["inputs"]}
+    counts = {"x": cell.gates, "h": cell.hgates, "state": cell.states}
+    counts |= {"own": cell.own, "input": cell.inputs}
     for number, (op, *args) in enumerate(code):
         if op in KINDS:
-            good = len(args) == 1 + (op == "h") and all(type(a) is int and a >= 0 for a in args)
-            good = good and args[0] < counts[op] and max(args[1:], default=-1) < number
+            good = len(args) == 1 + (op == "h") and _below(counts[op], args[:1])
+            good = good and _below(number, args[1:])
         elif op == "number":
-            good = len(args) == 1 and type(args[0]) in (int, float)
+            good = len(args) == 1 and type(args[0]) is float
         else:
-            good = op in OPERATIONS and len(args) == OPERATIONS[op].arguments
-            good = good and all(type(a) is int and 0 <= a < number for a in args)
+            good = op in OPERATIONS and _below(number, args)
         if not good:
-            raise ValueError(f"instruction {number} of a cell's program is none: {op} {args}")
-    if not all(type(r) is int and 0 <= r < len(code) for r in results):
-        raise ValueError(f"a cell's program has no results {results}")
+            raise ValueError(f"instruction {number} is none: {op} {args}")
+    if len(results) != 1 + cell.states or not _below(len(code), results):
+        raise ValueError(f"results are {results}")
+
+
+def _below(end, indices):
+    return all(type(i) is int and 0 <= i < end for i in indices)
 
 
 def _replay(code, results):
     """The step that does what the instructions say."""
 
     def step(wx, uh, states, own, inputs):
+        graph, values = states[0].graph, []
         given = dict(zip(KINDS, (wx, uh, states, own, inputs), strict=True))
-        graph, values = wx[0].graph if wx else states[0].graph, []
         for op, *args in code:
             if op == "h":
                 values.append(uh(values[args[1]], args[0]))
@@ -79,7 +87,7 @@ def _replay(code, results):
             elif op == "number":
                 values.append(Symbol(graph, graph.number(args[0])))
             else:
-                values.append(apply(op, *[values[a] for a in args]))
+                values.append(Symbol(graph, graph.op(op, *[values[a].node for a in args])))
         output, *new = [values[r] for r in results]
         return output, tuple(new)
 

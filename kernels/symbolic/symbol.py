@@ -1,27 +1,16 @@
-"""A step run on symbols: torch's functions and Python's operators on these build its graph."""
+"""A step run on symbols: Python's operators on these, and torch's functions, build its graph."""
 
-import linecache
-import sys
-from pathlib import Path
+from numbers import Real
 
 import torch
-from torch.nn import functional as F
 
-HERE, TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
+from .graph import WANTED
+from .operations import OPERATIONS, C
+from .refusals import Refused, refuse
 
-
-class Refused(TypeError):
-    """A step does what no kernel can. The message says what, and where: file, line and text."""
-
-
-def refuse(what):
-    frame = sys._getframe(1)
-    while frame and frame.f_code.co_filename.startswith((HERE, TORCH)):
-        frame = frame.f_back
-    if frame is None:
-        raise Refused(what)
-    name, line = frame.f_code.co_filename, frame.f_lineno
-    raise Refused(f"{what}\n  {name}, line {line}: {linecache.getline(name, line).strip()}")
+# What a function of torch's is on symbols, and what a method of that name: functions.py says it.
+FUNCTIONS, METHODS = {}, {}
+MIXED = "add", "mul", "div"  # of which torch has those of a condition and a value
 
 
 def _infix(op, swapped=False):
@@ -31,10 +20,16 @@ def _infix(op, swapped=False):
     return method
 
 
+def _refusing(what):
+    return lambda *args: refuse(what)
+
+
 class Symbol:
     """What a step computes with while it is traced: a node of a graph, one number of a unit."""
 
     __slots__ = ("graph", "node")
+    __array_ufunc__ = None  # NumPy's numbers leave their arithmetic to it
+    __hash__ = None
 
     def __init__(self, graph, node):
         self.graph, self.node = graph, node
@@ -47,7 +42,6 @@ class Symbol:
     __gt__, __ge__ = _infix("lt", True), _infix("le", True)
     __eq__, __and__, __or__ = _infix("eq"), _infix("and"), _infix("or")
     __rand__, __ror__ = _infix("and", True), _infix("or", True)
-    __hash__ = None
 
     def __ne__(self, other):
         return ~(self == other)
@@ -62,27 +56,31 @@ class Symbol:
         return apply("not", self)
 
     def __pow__(self, exponent):
-        return power(self, exponent)
+        return METHODS["pow"](self, exponent)
 
-    def __bool__(self):
-        refuse("`if`, `and`, `or` or `not` on a value: torch.where, & | ~ are for that")
+    def __rpow__(self, base):
+        return METHODS["pow"](base, self)
 
-    def __float__(self):
-        refuse("a value cannot become a number of Python's in a step")
-
-    __int__ = __index__ = item = __float__
-
-    def __iter__(self):
-        refuse("a value is one number of each unit: it has no parts")
-
-    __getitem__ = __len__ = lambda self, *_: self.__iter__()
+    __bool__ = _refusing("`if`, `and`, `or` or `not` on a value: torch.where, & | ~ are for that")
+    __float__ = __int__ = __index__ = item = tolist = _refusing(
+        "a value cannot become a number of Python's in a step"
+    )
+    __iter__ = __len__ = __contains__ = __getitem__ = _refusing(
+        "a value is one number of a unit: it has no parts"
+    )
+    __setitem__ = __delitem__ = _refusing("a value cannot be changed: c = c + x makes another")
+    __matmul__ = __rmatmul__ = _refusing("a product with a matrix: a step has W x and U h as gates")
+    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = _refusing(
+        "% and // are no operations of a step"
+    )
+    __xor__ = __rxor__ = _refusing("^ is no operation of a step: & | ~ are")
 
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        if name not in NAMED:
+        if name not in METHODS:
             refuse(f".{name} is no operation of a step")
-        return lambda *args, **kwargs: call(NAMED[name], name, self, *args, **kwargs)
+        return lambda *args, **kwargs: call(METHODS[name], name, self, *args, **kwargs)
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -91,6 +89,10 @@ class Symbol:
             refuse(f"torch's {name} is no operation of a step")
         return call(FUNCTIONS[function], name, *args, **(kwargs or {}))
 
+    @property
+    def is_condition(self):
+        return self.node.serves(C)
+
 
 def call(function, name, *args, **kwargs):
     try:
@@ -98,128 +100,43 @@ def call(function, name, *args, **kwargs):
     except Refused:
         raise
     except TypeError as error:  # an argument that is torch's, but not ours
-        refuse(f"{name} with these arguments is no operation of a step ({error})")
+        why = str(error).rpartition("() ")[2]
+        refuse(f"{name} with these arguments is no operation of a step: it {why}")
 
 
 def apply(op, *args):
     """The operation of that name on symbols and numbers."""
-    graph = next(a.graph for a in args if isinstance(a, Symbol))
-    return Symbol(graph, graph.op(op, *map(_operand, args)))
+    graph, *others = {id(a.graph): a.graph for a in args if isinstance(a, Symbol)}.values()
+    if others:
+        refuse("a value of another step: what a step returns as its states is all that lasts")
+    takes = OPERATIONS[op].takes
+    if len(args) != len(takes):
+        raise TypeError(f"takes {len(takes)} arguments but {len(args)} were given")
+    if op in MIXED and any(isinstance(a, Symbol) and not a.is_condition for a in args):
+        args = [as_value(a) for a in args]
+    nodes = [operand(graph, a) for a in args]
+    for node, wanted in zip(nodes, takes, strict=True):
+        if not node.serves(wanted):
+            refuse(f"{op} takes {WANTED[wanted]}")
+    return Symbol(graph, graph.op(op, *nodes))
 
 
-def _operand(value):
+def as_value(x):
+    """A condition as 1 or 0, as torch has it in arithmetic with floats; all else as it is."""
+    if isinstance(x, Symbol) and x.is_condition:
+        return apply("where", x, 1.0, 0.0)
+    return x
+
+
+def operand(graph, value):
+    """The node of a symbol or a number."""
     if isinstance(value, Symbol):
         return value.node
-    if isinstance(value, (bool, int, float)):
-        return float(value)
     if isinstance(value, torch.Tensor) and value.dim() == 0 and not value.requires_grad:
-        return value.item()
+        value = value.item()
+    if isinstance(value, Real):
+        return graph.number(value)
     refuse(
         f"a {type(value).__name__} in the arithmetic of a step: it computes with gates, states, "
         "its inputs, parameters that are declared in its class, and numbers"
     )
-
-
-def _of(op):
-    return lambda *args: apply(op, *args)
-
-
-def power(x, exponent):
-    if exponent == 2:
-        return x * x
-    if exponent == 3:
-        return x * x * x
-    if exponent == 0.5:
-        return apply("sqrt", x)
-    if exponent == -1:
-        return 1.0 / x
-    refuse(f"a power of {exponent!r}: 2, 3, 0.5 and -1 are operations of a step")
-
-
-def clamp(x, min=None, max=None):
-    x = x if min is None else where(x < min, min, x)
-    return x if max is None else where(_of("lt")(max, x), max, x)
-
-
-def where(condition, a, b):
-    return apply("where", condition, a, b)
-
-
-def softplus(x, beta=1, threshold=20):
-    return apply("softplus", x) if beta == 1 else apply("softplus", x * beta) / beta
-
-
-def gelu(x, approximate="none"):
-    if approximate == "tanh":
-        inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)  # sqrt(2 / pi)
-        return 0.5 * x * (1.0 + apply("tanh", inner))
-    return 0.5 * x * (1.0 + apply("erf", x * 0.7071067811865476))
-
-
-def elu(x, alpha=1.0, inplace=False):
-    return where(_of("lt")(0.0, x), x, alpha * (apply("exp", x) - 1.0))
-
-
-def mean(x, dim=None, keepdim=False):
-    if dim not in (-1, 1, (-1,), [-1], (1,), [1]) or not keepdim:
-        refuse("a mean that is not over all hidden units: .mean(-1, keepdim=True) is")
-    return apply("mean", x)
-
-
-def layer_norm(x, shape, weight=None, bias=None, eps=1e-5):
-    if len(shape) != 1:
-        refuse("layer_norm over more than the hidden units: its shape is (hidden_size,)")
-    centred = x - apply("mean", x)
-    x = centred * apply("rsqrt", apply("mean", centred * centred) + eps)
-    x = x if weight is None else x * weight
-    return x if bias is None else x + bias
-
-
-def _scaled(op):
-    return lambda a, b, alpha=1: apply(op, a, b if alpha == 1 else b * alpha)
-
-
-def _swapped(op):
-    return lambda a, b: apply(op, b, a)
-
-
-# What torch calls an operation, as a function and as a method.
-NAMED = {
-    **{name: _of(name) for name in (
-        "sigmoid", "tanh", "exp", "log", "abs", "sqrt", "rsqrt", "neg", "erf", "maximum", "minimum",
-        "where", "mul", "div", "lt", "le", "eq",
-    )},
-    "add": _scaled("add"), "sub": _scaled("sub"),
-    "gt": _swapped("lt"), "ge": _swapped("le"), "ne": lambda a, b: ~apply("eq", a, b),
-    "relu": lambda x, inplace=False: apply("relu", x),
-    "mean": mean,
-    "square": lambda x: x * x, "reciprocal": lambda x: 1.0 / x, "pow": power, "clamp": clamp,
-    "lerp": lambda a, b, weight: a + weight * (b - a),
-    "addcmul": lambda a, b, c, value=1: a + value * b * c,
-    "zeros_like": lambda x: Symbol(x.graph, x.graph.number(0.0)),
-    "ones_like": lambda x: Symbol(x.graph, x.graph.number(1.0)),
-    "logical_and": _of("and"), "logical_or": _of("or"), "logical_not": _of("not"),
-    "true_divide": _of("div"), "subtract": _scaled("sub"), "multiply": _of("mul"),
-    "divide": _of("div"), "clip": clamp, "absolute": _of("abs"), "negative": _of("neg"),
-}  # fmt: skip
-FUNCTIONS = {
-    **{getattr(torch, name): f for name, f in NAMED.items() if hasattr(torch, name)},
-    # what an operator of a tensor on the left and a symbol on the right comes in as
-    **{getattr(torch.Tensor, name): f for name, f in NAMED.items() if hasattr(torch.Tensor, name)},
-    torch.Tensor.__rsub__: _swapped("sub"), torch.Tensor.__rdiv__: _swapped("div"),
-    F.sigmoid: NAMED["sigmoid"], F.tanh: NAMED["tanh"], F.relu: NAMED["relu"],
-    F.silu: lambda x, inplace=False: x * apply("sigmoid", x),
-    F.softplus: softplus, F.gelu: gelu, F.elu: elu,
-    F.logsigmoid: lambda x: -apply("softplus", -x),
-    F.layer_norm: layer_norm,
-    F.softsign: lambda x: x / (1.0 + abs(x)),
-    F.leaky_relu: lambda x, slope=0.01, inplace=False: where(x < 0.0, x * slope, x),
-    F.hardsigmoid: lambda x, inplace=False: clamp(x / 6.0 + 0.5, 0.0, 1.0),
-    F.hardtanh: lambda x, min_val=-1.0, max_val=1.0, inplace=False: clamp(x, min_val, max_val),
-    torch.special.expit: NAMED["sigmoid"], torch.special.erf: NAMED["erf"],
-}  # fmt: skip
-
-
-def clip_gradient(value, limit):
-    """``value``; backward, its gradient is held between -limit and limit, where limit > 0."""
-    return apply("clip_gradient", value, float(limit))

@@ -1,12 +1,17 @@
 """The operations of a step on torch's tensors: what the reference engine computes with."""
 
+from functools import partial
+from numbers import Real
+
 import torch
 from torch.nn.functional import softplus
 
-from . import symbol
+from .symbol import Symbol, apply
 
 
 class _ClipGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(value, limit):
         return value.view_as(value)
@@ -19,6 +24,10 @@ class _ClipGradient(torch.autograd.Function):
     def backward(ctx, grad):
         return grad.clamp(-ctx.limit, ctx.limit), None
 
+    @staticmethod
+    def jvp(ctx, tangent, _):
+        return tangent.view_as(tangent)
+
 
 def clip_gradient(value, limit):
     """``value`` as it is, whose gradient is held between ``-limit`` and ``limit`` in backward.
@@ -26,10 +35,10 @@ def clip_gradient(value, limit):
     In a step this bounds what flows back through time, unit by unit, where clipping the gradients
     of the weights comes too late. ``limit``: a number above zero; else ValueError.
     """
-    if not limit > 0:
+    if not (isinstance(limit, Real) and limit > 0):
         raise ValueError(f"limit should be a number above zero, not {limit!r}")
-    if isinstance(value, symbol.Symbol):
-        return symbol.apply("clip_gradient", value, limit)
+    if isinstance(value, Symbol):
+        return apply("clip_gradient", value, limit)
     return _ClipGradient.apply(value, float(limit))
 
 
@@ -44,16 +53,16 @@ def _of_two(function):
 
 
 def mean(x):
-    """Over all hidden units."""
-    return x.mean(-1, keepdim=True)
+    """Over all hidden units; each has it."""
+    return x.mean(-1, keepdim=True).expand_as(x)
 
 
 OPERATIONS = {
     **{name: getattr(torch, name) for name in (
-        "sigmoid", "tanh", "relu", "exp", "log", "abs", "sqrt", "rsqrt", "erf", "where",
+        "sigmoid", "tanh", "relu", "exp", "expm1", "log", "abs", "sqrt", "rsqrt", "erf", "where",
         "zeros_like",
     )},
-    "softplus": softplus,
+    "softplus": partial(softplus, threshold=40.0),  # beyond which it is x, to the last digit
     "mean": mean,
     "maximum": _of_two(torch.maximum),
     "minimum": _of_two(torch.minimum),

@@ -16,7 +16,7 @@ class Function:
 
     def __init__(self, name, arguments):
         self.lines = [f"def {name}({', '.join(arguments)}):"]
-        self.names, self.like = {}, None
+        self.names, self.like = {}, None  # a name of which ``zeros_like`` can be asked
 
     def take(self, expression, nodes, prefix):
         """Bind the values of a tuple to these nodes (None: unused)."""
@@ -34,10 +34,16 @@ class Function:
     def make(self, nodes):
         """Write what these nodes need."""
         for node in needed(nodes, self.names):
-            if node.op != "number":
-                text = OPERATIONS[node.op].text.format(*map(self.operand, node.args))
+            if not node.is_number():
+                line = f"    v{node.number} = {self._operation(node)}"
                 self.bind(node, f"v{node.number}")
-                self.lines.append(f"    {self.names[node]} = {text}")
+                self.lines.append(line)
+
+    def _operation(self, node):
+        args = [self.names.get(a) or _number(a.value) for a in node.args]
+        if node.op == "where" and node.args[1].is_number() and node.args[2].is_number():
+            args[1] = self.value(node.args[1])  # of two numbers torch would choose the dtype
+        return OPERATIONS[node.op].text.format(*args)
 
     def give(self, *results):
         """The whole text, whose last line gives these: nodes, or tuples of nodes."""
@@ -45,17 +51,22 @@ class Function:
         self.lines.append(f"    return {', '.join(map(self._result, results))}")
         return "\n".join(self.lines) + "\n"
 
-    def operand(self, node):
-        # a number of Python's, of which infinity has no literal that all compilers read
-        return self.names.get(node) or repr(node.value).replace("inf", "1e999")
-
     def _result(self, result):
         if isinstance(result, (list, tuple)):
-            return f"({''.join(f'{self._result(n)}, ' for n in result)})"
-        if not result.is_number():
-            return self.names[result]
+            return f"({''.join(f'{self.value(n)}, ' for n in result)})"
+        return self.value(result)
+
+    def value(self, node):
+        """A node as a value, which a number is not."""
+        if not node.is_number():
+            return self.names[node]
         zeros = f"zeros_like({self.like})"
-        return zeros if result.is_number(0) else f"{zeros} + {self.operand(result)}"
+        return zeros if node.is_number(0) else f"{zeros} + {_number(node.value)}"
+
+
+def _number(value):
+    """A number of Python's; of infinity and NaN there is no literal that all compilers read."""
+    return "(1e999 - 1e999)" if value != value else repr(value).replace("inf", "1e999")
 
 
 def functions(text, name, operations):
