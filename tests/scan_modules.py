@@ -71,6 +71,20 @@ class GRUByHand(nn.Module):
         return h, h
 
 
+class ResetFirst(nn.Module):
+    """A GRU whose reset comes before the product, and whose states are normed."""
+
+    def __init__(self):
+        super().__init__()
+        self.g, self.n, self.norm = nn.Linear(I + H, 2 * H), nn.Linear(I + H, H), nn.LayerNorm(H)
+
+    def forward(self, x, h):
+        r, z = torch.sigmoid(self.g(torch.cat([x, h], 1))).chunk(2, 1)
+        n = torch.tanh(self.n(torch.cat([x, r * h], 1)))
+        h = self.norm((1 - z) * n + z * h)
+        return h, h
+
+
 class WithNetworks(nn.Module):
     """One before the recurrence, and one after it that sees what came before it too."""
 
@@ -104,7 +118,9 @@ def loop(module, xs, h0):
     ys, hidden = [], h0
     for x in xs:
         result = module(x, hidden)
-        y, hidden = result if isinstance(result, tuple) and len(result) == 2 else (result, result)
+        one = isinstance(h0, torch.Tensor)
+        both = isinstance(result, tuple) and isinstance(result[1], torch.Tensor) == one
+        y, hidden = result if both else (states_of(result)[0], result)
         ys.append(y)
     return torch.stack(ys), hidden
 

@@ -11,6 +11,7 @@ from scan_modules import (
     I,
     NewerSimpleRNN,
     Peephole,
+    ResetFirst,
     SimpleRNN,
     WithNetworks,
     loop,
@@ -27,15 +28,16 @@ MODULES = {
     "peephole": Peephole,
     "gru": GRUByHand,
     "networks": WithNetworks,
+    "reset first, layer norm": ResetFirst,
     "nn.LSTMCell": lambda: nn.LSTMCell(I, H),
 }
 EVERY_MODULE = pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
 
 
-def arguments(module, T, B, dtype=torch.float32, inputs=I):
-    """(xs, h0), which want gradients."""
-    count = 2 if isinstance(module, (Peephole, nn.LSTMCell)) else 1
-    xs = torch.randn(T, B, inputs, dtype=dtype, requires_grad=True)
+def arguments(module, T, B, dtype=torch.float32, count=None):
+    """(xs, h0), which want gradients, of so many states."""
+    count = count or (2 if isinstance(module, (Peephole, nn.LSTMCell)) else 1)
+    xs = torch.randn(T, B, I, dtype=dtype, requires_grad=True)
     states = [torch.randn(B, H, dtype=dtype, requires_grad=True) for _ in range(count)]
     return xs, states[0] if count == 1 else tuple(states)
 
@@ -45,23 +47,12 @@ def scanned(module, xs, h0):
     return fastrnn.scan(module, xs, h0, strict=True)
 
 
-def stepped(module, xs, h0):
-    """The loop, where a module may also return its hidden state alone."""
-    if isinstance(module, nn.LSTMCell):
-        hs, hidden = [], h0
-        for x in xs:
-            hidden = module(x, hidden)
-            hs.append(hidden[0])
-        return torch.stack(hs), hidden
-    return loop(module, xs, h0)
-
-
 def exact(make, module, xs, h0):
     """The loop's results in float64."""
     truth = make().double()
     truth.load_state_dict(module.state_dict())
     xs, *states = [t.detach().double().requires_grad_() for t in (xs, *states_of(h0))]
-    return results(stepped, truth, xs, tuple(states) if isinstance(h0, tuple) else states[0])
+    return results(loop, truth, xs, tuple(states) if isinstance(h0, tuple) else states[0])
 
 
 def check(found, expected, tolerance):
@@ -105,7 +96,7 @@ def test_threads(make):
 def test_bfloat16(make):
     module = make().bfloat16()
     xs, h0 = arguments(module, 6, 3, torch.bfloat16)
-    found, usual = results(scanned, module, xs, h0), results(stepped, module, xs, h0)
+    found, usual = results(scanned, module, xs, h0), results(loop, module, xs, h0)
     truth = exact(make, module, xs, h0)
     assert [t.dtype for t in found] == [t.dtype for t in usual]
     for ours, theirs, right in zip(found, usual, truth, strict=True):
@@ -118,7 +109,7 @@ def test_autocast(make):
     xs, h0 = arguments(module, 6, 3)
     truth = exact(make, module, xs, h0)
     with torch.autocast("cpu", torch.bfloat16):
-        found, usual = results(scanned, module, xs, h0), results(stepped, module, xs, h0)
+        found, usual = results(scanned, module, xs, h0), results(loop, module, xs, h0)
     assert [t.dtype for t in found] == [t.dtype for t in usual]
     for ours, theirs, right in zip(found, usual, truth, strict=True):
         assert difference(ours, right) <= max(2 * difference(theirs, right), 2e-2)
@@ -137,7 +128,7 @@ def test_second_derivatives(make):
         squares = sum(g.square().sum() for g in first if g is not None)
         return torch.autograd.grad(squares, leaves, allow_unused=True, materialize_grads=True)
 
-    check(twice(scanned), twice(stepped), 1e-10)
+    check(twice(scanned), twice(loop), 1e-10)
 
 
 def test_strides():

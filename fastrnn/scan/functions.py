@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..kernels.symbolic.symbol import FUNCTIONS, NAMED
+from ..kernels.symbolic.symbol import FUNCTIONS, METHODS
 from .node import FIXED, STATE, Like, Node
 
 
@@ -46,12 +46,17 @@ CELLS = {
 }  # fmt: skip
 OVER_UNITS = {"mean", "layer_norm"}  # which need all of a step's units at once
 POINTWISE = {
-    **FUNCTIONS, Tensor.__pow__: NAMED["pow"], Tensor.__eq__: NAMED["eq"],
-    Tensor.__and__: NAMED["logical_and"], Tensor.__or__: NAMED["logical_or"],
-    Tensor.__invert__: NAMED["logical_not"], torch.rsub: lambda a, b: b - a,
+    **FUNCTIONS, Tensor.__pow__: METHODS["pow"], Tensor.__eq__: METHODS["eq"],
+    Tensor.__and__: METHODS["logical_and"], Tensor.__or__: METHODS["logical_or"],
+    Tensor.__invert__: METHODS["logical_not"],
+    Tensor.__rsub__: lambda self, other: other - self,
+    Tensor.__rdiv__: lambda self, other: other / self,
     **dict.fromkeys(
-        (Tensor.masked_fill, torch.masked_fill), lambda x, mask, v: NAMED["where"](mask, v, x)
+        (Tensor.masked_fill, torch.masked_fill),
+        lambda input, mask, value: METHODS["where"](value, mask, input),
     ),
+    # of a condition; of what is a value already they are SAME
+    **dict.fromkeys((Tensor.double, Tensor.to), lambda input, *to, **more: METHODS["float"](input)),
 }  # fmt: skip
 CHUNKS = {"chunk", "split", "tensor_split", "split_with_sizes", "unsafe_chunk", "unsafe_split"}
 

@@ -14,7 +14,8 @@ from ..kernels.cells import CELLS
 from ..kernels.symbolic.cell import Cell
 from ..kernels.symbolic.gates import Gates
 from ..kernels.symbolic.graph import Graph
-from ..kernels.symbolic.symbol import Refused, Symbol, apply, call
+from ..kernels.symbolic.refusals import Refused
+from ..kernels.symbolic.symbol import Symbol, apply
 from . import functions
 from .functions import OVER_UNITS, POINTWISE, columns_of, linear, mask, parts_of, product_of
 from .node import FIXED, X, refused, replaced
@@ -35,7 +36,7 @@ class Loop:
         self.B, self.H = self.states[0].shape
         self.x, self.products, self.parts, self.cats = tape.x, {}, {}, {}
         self.ports = {kind: {} for kind in ("x", "h", "own", "input")}
-        self.graph, self.given, self.order, self.over = Graph(), None, None, None
+        self.graph, self.given, self.order = Graph(), None, None
         self._run()
         self._arrange()
 
@@ -73,10 +74,7 @@ class Loop:
             "gates": count, "states": len(self.states), "recurrent": bool(self.gates),
             "own": len(self.own), "inputs": len(self.planes),
         }  # fmt: skip
-        cell = registered(Cell(self.name, self._step, **ports))
-        if cell.staged:
-            raise refused(*self.over)
-        return cell
+        return registered(Cell(self.name, self._step, **ports))
 
     def _step(self, wx, uh, states, own, inputs):
         """The step that a Cell has."""
@@ -185,8 +183,6 @@ class Loop:
         value = self._root(product.value)
         if value.shape != (self.B, self.H):
             raise refused(f"a product with {value.shape[1:]} columns of the states", node.place)
-        if value not in self.states:
-            self.over = f"a product with what the step itself computes ({value.name})", node.place
         factor, gate = self.lower(value), self._give("h", (node, start))
         return gate if self.given is None else gate(factor, self.gates.index((node, start)))
 
@@ -215,8 +211,6 @@ class Loop:
         if node.func not in POINTWISE:
             raise refused(f"{node.name} in the recurrence is no operation of a step", node.place)
         over = node.name in OVER_UNITS
-        if over:
-            self.over = f"{node.name}, which is over all units", node.place
         wide = over or node.shape[-1:] != (1,) or self.H == 1
         shape = node.inputs()[0].shape if over else node.shape
         narrow = len(shape) != 2 or (wide and shape[1] < start + self.H)
@@ -230,9 +224,10 @@ class Loop:
 
         args, kwargs = replaced((node.args, node.kwargs), below)
         try:
-            return call(POINTWISE[node.func], node.name, *args, **kwargs)
-        except Refused as error:
-            raise refused(str(error).partition("\n")[0], node.place) from None
+            return POINTWISE[node.func](*args, **kwargs)
+        except (Refused, TypeError) as error:  # an argument of torch's that is none of a step
+            first, *_ = str(error).splitlines()  # then a place, which is not the step's
+            raise refused(f"{node.name}: {first}", node.place) from None
 
     def _dropped(self, node, start):
         """Dropout: a product with a mask, which is drawn for all steps at once."""

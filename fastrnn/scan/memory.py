@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import backends
-from ..kernels.symbolic.symbol import Refused
+from ..kernels.symbolic.refusals import Refused
 from .cut import Cut
 from .tape import Stop, Tape
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..kernels.symbolic.symbol import Refused
+from ..kernels.symbolic.refusals import Refused
 
 # What a value depends on: nothing of the sequence, the step's input alone, or the states.
 FIXED, X, STATE = range(3)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..kernels.symbolic.symbol import Refused
+from ..kernels.symbolic.refusals import Refused
 from .node import FIXED, STATE, Node, X, leaves, place, refused, replaced
 
 # What may be asked of a tensor: its numbers do not answer it.
@@ -66,7 +66,9 @@ class Tape(TorchFunctionMode):
             return value
         if id(value) not in self.known:
             if id(value) not in self.own:
-                raise refused("a tensor that is not made by torch in the step, nor in it", where)
+                raise refused(
+                    "a tensor that is neither the module's nor made by torch in the step", where
+                )
             self.known[id(value)] = Node(None, (value,), {}, FIXED, value), value
         return self.known[id(value)][0]
 
