@@ -157,7 +157,12 @@ def scripted():
     return module, "neither the module's"
 
 
-@pytest.mark.parametrize("make", [changing, normed, hooked, grown, of_two, scripted])
+def of_no_shape():
+    step = Each(lambda s, x, h: (x.masked_select(x > 0).sum() + s.b(h).sum(), torch.tanh(s.b(h))))
+    return step, "torch.vmap cannot run"
+
+
+@pytest.mark.parametrize("make", [changing, normed, hooked, grown, of_two, of_no_shape, scripted])
 def test_modules_that_are_refused(make):
     module, says = make()
     xs, h0 = arguments(module, 4, 3, count=2 if make is of_two else 1)
@@ -165,6 +170,13 @@ def test_modules_that_are_refused(make):
     fastrnn.scan(module, xs, h0)  # which says nothing
     with pytest.raises(TypeError, match=says):
         scanned(module, xs, h0)
+
+
+def test_it_is_said_once():
+    module = Each(REFUSED["softmax"][0])
+    warned(module, torch.randn(4, 3, I), torch.randn(3, H))
+    for T, B in ((4, 3), (5, 3), (4, 2), (4, 1)):
+        fastrnn.scan(module, torch.randn(T, B, I), torch.randn(B, H))
 
 
 def test_a_state_in_place_is_the_callers():

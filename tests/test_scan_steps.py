@@ -50,6 +50,7 @@ STEPS = {
     "addmm": lambda s, x, h: twice(tanh(torch.addmm(s.p, h, s.b.weight) + x[:, :1])),
     "x as it is": lambda s, x, h: twice(tanh(cat((x, x[:, :1]), 1) + s.b(h))),
     "no product": lambda s, x, h: twice(sigmoid(s.p) * h + x[:, :1]),
+    "a row": lambda s, x, h: twice(tanh(s.b(h) + s.p[None]) * s.p.unsqueeze(0)[:, :1]),
     "no x": lambda s, x, h: twice(sigmoid(s.p) * s.b(h)),
     "network of x": lambda s, x, h: twice(tanh(s.b(h) + s.b(s.b(cat((x, x[:, :1]), 1)).relu()))),
     "gate of x": lambda s, x, h: twice(sigmoid(s.a(cat((x, s.p.expand(len(x), H)), 1))) * h),

@@ -1,10 +1,12 @@
 """``fastrnn.scan``: an ordinary module that is stepped by hand, run as a fused kernel."""
 
+from functools import cache
+from importlib import import_module
+
 import torch
 from torch import Tensor, nn
 
 from ..tracing import tracing
-from .memory import cut_of
 
 
 def scan(module, xs, h0, strict=False):
@@ -47,11 +49,17 @@ def scan(module, xs, h0, strict=False):
         y, hidden = _results(module, module(x, _formed(states, h0)), h0)
         return y, [hidden] if isinstance(hidden, Tensor) else list(hidden)
 
-    cut = cut_of(module, step, xs, states, strict)
+    cut = _reader().cut_of(module, step, xs, states, strict)
     if cut is None:
         return _loop(module, xs, h0)
     ys, new = cut.run(xs, states)
     return ys, _formed(new, h0)
+
+
+@cache
+def _reader():
+    """What reads steps; it is loaded when it is first asked for."""
+    return import_module("fastrnn.scan.memory")
 
 
 def _loop(module, xs, h0):

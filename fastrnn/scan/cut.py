@@ -5,6 +5,7 @@ import torch
 from .. import backends
 from ..functional import stack, stack_on_gpu, steps_of
 from ..kernels.keep import Keep
+from ..kernels.symbolic.refusals import Refused
 from ..kernels.weights import Weights
 from ..tracing import tracing
 from .loop import Loop
@@ -74,6 +75,18 @@ class Cut:
         read += [n for p in products for n in (p.weight, p.bias) if n]
         self.fixed = ancestors([node for node in read if node.kind == FIXED], ())
 
+    @torch.no_grad()
+    def try_out(self, xs, states):
+        """Raise Refused if torch cannot run something step by step in one call."""
+        if not all(stage.flat for stage in self.stages):
+            try:
+                self.run(xs, states)
+            except RuntimeError as error:
+                first, *_ = str(error).splitlines()
+                raise Refused(
+                    f"torch.vmap cannot run what is beside the recurrence: {first}"
+                ) from error
+
     def run(self, xs, states):
         """(ys, new states), of xs (T, B, ...) and the states (B, H)."""
         values = {}
@@ -89,7 +102,7 @@ class Cut:
             rows[self.before] = torch.cat([first[None].to(out.dtype), out[:-1]])
         after.run(values, rows)
         T = xs.shape[0]
-        y = values[self.y].expand(T, *self.y.shape) if self.y.kind == FIXED else rows[self.y]
+        y = rows[self.y] if self.y.kind != FIXED else torch.stack([values[self.y]] * T)
         final = dict(zip(self.loop.order, finals, strict=True))
         return y, [final[i].to(node.dtype) for i, node in enumerate(self.new)]
 
@@ -105,7 +118,8 @@ class Cut:
         if hh is not None and (b_ih is None) != (b_hh is None):  # engines take both or none
             zeros = states[0].new_zeros(len(ih))
             b_ih, b_hh = zeros if b_ih is None else b_ih, zeros if b_hh is None else b_hh
-        own = [_units(values[node], start, H).expand(H).to(ih.dtype) for node, start in loop.own]
+        own = [_units(values[node], start, H).reshape(-1) for node, start in loop.own]
+        own = [each.expand(H).to(ih.dtype) for each in own]
         planes = [
             _units(rows[node] if node.kind == X else values[node], start, H)
             for node, start in loop.planes

@@ -16,7 +16,7 @@ FORMS = 64  # of calls, remembered for each module
 LONG = 100  # a list that is longer is looked at as a whole
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PLAIN = {int, float, bool, str, complex, bytes, torch.dtype, torch.device, torch.Size}
-_known = WeakKeyDictionary()  # {module: {form of a call: (attributes or None, Cut or None)}}
+_known = WeakKeyDictionary()  # {module: {form of a call: (attributes or None, Cut or why not)}}
 
 
 def cut_of(module, step, xs, states, strict):
@@ -27,25 +27,25 @@ def cut_of(module, step, xs, states, strict):
     form, attributes = _form(xs, states), _attributes(module)
     known = _known.setdefault(module, {})
     before, cut = known.get(form, ((), None))
-    if (before is None or _same(before, attributes)) and not (strict and cut is None):
-        return cut
+    if (before is None or _same(before, attributes)) and (isinstance(cut, Cut) or not strict):
+        return cut if isinstance(cut, Cut) else None
+    said = {why for _, why in known.values()}
     if len(known) >= FORMS:
         known.clear()
     try:
         cut = _read(module, step, xs[0], states, attributes)
+        cut.try_out(xs[:1], states)
         if not _same(attributes, _attributes(module)):
             attributes = None  # it will be another at every call
             raise Refused(f"a step of {type(module).__name__} changes an attribute of its module")
     except Refused as refused:
         if strict:
             raise
-        cut = None
-        warnings.warn(
-            f"{type(module).__name__} is scanned as a plain loop, which is slow: {refused}",
-            stacklevel=3,
-        )
+        cut = f"{type(module).__name__} is scanned as a plain loop, which is slow: {refused}"
+        if cut not in said:
+            warnings.warn(cut, stacklevel=3)
     known[form] = attributes, cut
-    return cut
+    return cut if isinstance(cut, Cut) else None
 
 
 def _form(xs, states):
