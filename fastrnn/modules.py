@@ -5,7 +5,7 @@ unbatched input. Only the name ``_VF``, through which that code reaches torch's 
 ours. So there is no second copy of torch's behaviour that could differ from it.
 """
 
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from types import FunctionType, SimpleNamespace
 
 import torch
@@ -62,7 +62,7 @@ def _in_short(module, keep, x, hx):
     """
     own = module.__dict__
     known = own["mode"] in MODES.get(type(module), ())
-    if not known or type(x) not in PLAIN or x.is_nested:
+    if not known or type(x) not in PLAIN or x.is_nested or not x.is_cpu:
         return None
     sizes = x.shape
     if len(sizes) != 3 or sizes[2] != own["input_size"] or module._weights_have_changed():
@@ -71,8 +71,8 @@ def _in_short(module, keep, x, hx):
     D, B = 2 if own["bidirectional"] else 1, sizes[0 if batch_first else 1]
     widths = (own["proj_size"] or H, H) if own["mode"] == "LSTM" else (H,)
     if hx is None:
-        made = {"dtype": x.dtype, "device": x.device}
-        hx = tuple([torch.zeros(layers * D, B, width, **made) for width in widths])
+        make = _zeros if layers * D * B * H <= SMALL else _zeros.__wrapped__
+        hx = tuple([make(x.dtype, layers * D, B, width) for width in widths])
     else:
         hx = hx if type(hx) is tuple else (hx,)
         for state, width in zip(hx, widths, strict=False):
@@ -82,6 +82,16 @@ def _in_short(module, keep, x, hx):
     given = module._flat_weights, own["bias"], layers, *options
     found = at_once(own["mode"].lower(), keep, x, hx, *given)
     return found if found is None or len(widths) == 1 else (found[0], found[1:])
+
+
+SMALL = 4096  # numbers of a state that is worth remembering
+
+
+@lru_cache(maxsize=64)
+def _zeros(dtype, *sizes):
+    """A state to begin with. It is read and never written: so one will do for many calls."""
+    with torch._C.DisableTorchFunction(), torch.inference_mode(False):  # whatever is active now
+        return torch.zeros(sizes, dtype=dtype, device="cpu")
 
 
 class _Sequence:

@@ -91,18 +91,19 @@ def whole(tensors):
 
 
 def _made_whole(tensor):
-    if tensor._is_zerotensor():
+    address = tensor.data_ptr()
+    if not address and tensor._is_zerotensor():
         return torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
     if not tensor.numel():
         return tensor.contiguous()
     last = sum([(n - 1) * by for n, by in zip(tensor.shape, tensor.stride(), strict=True)])
     end = (tensor.storage_offset() + last + 1) * tensor.itemsize
-    storage = tensor.untyped_storage()
-    if storage.nbytes() < end or not tensor.data_ptr():
+    size = tensor.untyped_storage().nbytes()
+    if size < end or not address:
         raise RuntimeError(
             f"a {tensor.dtype} tensor of shape {tuple(tensor.shape)} has no memory, or too little: "
-            f"it needs {end} bytes, and its storage has {storage.nbytes()}. Its storage was freed "
+            f"it needs {end} bytes, and its storage has {size}. Its storage was freed "
             "or made smaller (as FSDP does with weights outside of forward), or it is of a class "
             f"whose numbers are elsewhere ({type(tensor).__name__})."
         )
-    return tensor.resolve_neg().contiguous()
+    return (tensor.resolve_neg() if tensor.is_neg() else tensor).contiguous()

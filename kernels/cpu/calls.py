@@ -213,10 +213,14 @@ def _kept_at(stack, kept, gates):
     """For each direction the addresses of what is kept, that of gates where row 0's would be; and
     from which step on these are.
     """
-    first, count, found = stack.shapes[0], len(stack.places), []
-    each, start = stack.cell.kept * first.H * first.dtype.itemsize, at(kept.get("gates"))[0]
-    named = [at_each(kept.get(n), count) for n in ("after", "extra_after", "m")]
-    for *there, (step, row, rows) in zip(*named, gates * stack.layers, strict=True):
-        found.append((*there, start - row * each, step))
+    shape, count = stack.shapes[0], len(stack.places)
+    after, extra, m = [at_each(kept.get(n), count) for n in ("after", "extra_after", "m")]
+    each, start = stack.cell.kept * shape.H * shape.dtype.itemsize, 0
+    if "gates" in kept:
+        start = kept["gates"].data_ptr()
+    found = []
+    for j in range(count):
+        step, row, rows = gates[j % stack.D]
+        found.append((after[j], extra[j], m[j], start - row * each, step))
         start += rows * each
     return found
