@@ -93,6 +93,8 @@ class Cell:
     own: int = 0
     inputs: int = 0
 
+    program = None  # its text (program.py), once that is known
+
     def __post_init__(self):
         if type(self.name) is not str or not self.name.isprintable():
             raise ValueError(f"a cell's name is not {self.name!r}")
