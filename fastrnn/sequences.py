@@ -25,7 +25,8 @@ class Call:
     def __init__(self, module, input, hx, inputs):
         self.module, self.form, self.packed = module, input, isinstance(input, PackedSequence)
         if not self.packed and not isinstance(input, torch.Tensor):
-            raise TypeError(f"{self._name} takes a tensor or a PackedSequence, not {type(input)}")
+            kind = type(input).__name__
+            raise TypeError(f"{self._name} takes a tensor or a PackedSequence, not a {kind}")
         self.single = not self.packed and input.dim() == 2
         x = input.data if self.packed else self._laid_out(input)
         if x.dim() != 3 - self.packed or x.shape[-1] != module.input_size:
@@ -101,6 +102,9 @@ class Call:
 
     def _given(self, name, value):
         """An input of the call, time first, its sequences in order; the rows of a packed one."""
+        if not isinstance(value, (PackedSequence, torch.Tensor)):
+            kind = type(value).__name__
+            raise TypeError(f"{self._name}: the input {name} should be a tensor, not a {kind}")
         if not isinstance(value, PackedSequence):
             if self.packed and value.dim() < 3:
                 return value
@@ -162,7 +166,7 @@ class Call:
         if self.packed:
             y = PackedSequence(y, self.form.batch_sizes, self.form.sorted_indices, order)
         else:
-            y = y if y.dim() == 3 else y.view(self.steps.T, self.steps.B, -1)
+            y = y if y.dim() == 3 else y.view(self.steps.T, self.steps.B, y.shape[-1])
             if self.single:
                 y, finals = y.squeeze(1), [s.squeeze(1) for s in finals]
             elif self.module.batch_first:
