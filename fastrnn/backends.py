@@ -45,14 +45,16 @@ _TRANSFORMED = Choice("reference", "torch.func or forward-mode AD is active")
 
 
 def explain(*called, step=False, **inputs):
-    """The Choice for a call: of a module, ``explain(module, input, hx, **inputs)``, or of any layer
-    on these tensors (input, states, weights; None where absent). ``step``: of a cell, which takes
-    one step; only for tensors. What a GPU serves depends on sizes too: there ask for the module.
+    """The Choice for a call: of a module, ``explain(module, input, hx)``, or of any layer on these
+    tensors (input, states, weights; None where absent). inputs: those of a module's step.
+
+    ``step``: of a cell, which takes one step; only for tensors. What a GPU serves depends on the
+    sizes too, so there ask for the module.
     """
     layer, tensors = None, called
-    if hasattr(called[0], "explain"):  # a Recurrent module
-        return called[0].explain(*called[1:], **inputs)
     if isinstance(called[0], torch.nn.Module):
+        if hasattr(type(called[0]), "explain"):  # a Recurrent
+            return called[0].explain(*called[1:], **inputs)
         if description.is_torchs(called[0]):
             return Choice("torch", "a module of torch.nn: fastrnn.accelerate(model) changes it")
         tensors, step, layer = description.describe(*called)

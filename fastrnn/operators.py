@@ -160,7 +160,7 @@ def _backward(gradients, ctx, grads):
     x, batch_sizes, inputs, *rest = saved(ctx)
     count, weighing = ctx.counts
     states, weights, kept = rest[:count], rest[count:][:weighing], rest[count + weighing :]
-    # without inputs, a recorded call may leave out the last argument
+    # what is None, as inputs may be, a dispatcher leaves out at the end
     _, _, _, need_x, _, need_states, need_weights, *need_inputs = ctx.needs_input_grad
     needed, tensors = [need_x, *need_states, *need_weights], [x, *states, *weights]
     if inputs is not None:
@@ -181,8 +181,7 @@ def _backward(gradients, ctx, grads):
         found = [next(computed) if need else None for need in needed]
     dx, *found = found
     dinputs = None if inputs is None else found.pop()
-    results = None, None, None, dx, None, found[:count], found[count:], dinputs
-    return results[: len(ctx.needs_input_grad)]
+    return None, None, None, dx, None, found[:count], found[count:], *[dinputs] * len(need_inputs)
 
 
 def _each_alone(operator):

@@ -90,6 +90,8 @@ class Cell:
     inputs: int = 0
     program: str = ""  # the text that it was made of, if it was
 
+    program = None  # its text (program.py), once that is known
+
     def __post_init__(self):
         if type(self.name) is not str or not self.name.isprintable():
             raise ValueError(f"a cell's name is not {self.name!r}")

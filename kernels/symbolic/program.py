@@ -14,6 +14,12 @@ KINDS = ("x", "h", "state", "own", "input")
 
 def program_of(cell):
     """The text of a cell: of two cells with the same text one is as good as the other."""
+    if cell.program is None:
+        vars(cell).update(program=_written(cell))
+    return cell.program
+
+
+def _written(cell):
     traced = cell.traced
     factors = {h: (f,) for h, f in zip(traced.hs, traced.factors, strict=True)}
     nodes = needed([traced.output, *traced.new], more=factors)
@@ -46,6 +52,7 @@ def cell_of(program):
         cell = Cell(step=_replay(code, results), program=program, **ports, **found)
         _check(cell, code, results)
         _ = cell.traced  # raises for a condition as a value, and the other way round
+        vars(cell).update(program=program)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"this is no cell's program ({error}): {str(program)[:200]}") from error
     return cell
