@@ -6,7 +6,7 @@ What is compiled is tested elsewhere: so these run on the reference engine.
 import pytest
 import torch
 from against_torch import difference
-from scan_modules import Each, H, I, loop, results
+from scan_modules import Each, H, I, NewerSimpleRNN, loop, results
 from test_scan import arguments, scanned
 from torch import nn
 from torch.nn import functional as F
@@ -190,6 +190,24 @@ class Pictures(nn.Module):
 
     def forward(self, x, h):
         return self.rec(self.see(x), h)
+
+
+class Spelled(nn.Module):
+    """Each step's input is a sequence of its own, which another scan goes through."""
+
+    def __init__(self):
+        super().__init__()
+        self.spell, self.rec = NewerSimpleRNN(), nn.Linear(H, H)
+
+    def forward(self, letters, h):
+        first = letters.new_zeros(letters.shape[0], H)
+        _, word = fastrnn.scan(self.spell, letters.transpose(0, 1), first)
+        h = tanh(self.rec(h) + word)
+        return h, h
+
+
+def test_a_scan_within():
+    compare(Spelled().double(), torch.randn(4, 3, 2, I).double(), torch.zeros(3, H).double())
 
 
 def test_words():

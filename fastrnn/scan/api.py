@@ -1,5 +1,6 @@
 """``fastrnn.scan``: an ordinary module that is stepped by hand, run as a fused kernel."""
 
+from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..tracing import tracing
+
+_reading = ContextVar("fastrnn_scan_reading", default=False)  # whether a step is read just now
 
 
 def scan(module, xs, h0, strict=False):
@@ -42,11 +45,16 @@ def scan(module, xs, h0, strict=False):
         TypeError, ValueError: for arguments, or results of the module, that are not as above.
     """
     states = _states(module, xs, h0)
-    if tracing(xs) or torch._C._are_functorch_transforms_active() or not xs.numel():
+    watched = tracing(xs) or torch._C._are_functorch_transforms_active() or _reading.get()
+    if watched or not xs.numel():
         return _loop(module, xs, h0)
 
     def step(x, states):
-        y, hidden = _results(module, module(x, _formed(states, h0)), h0)
+        token = _reading.set(True)
+        try:
+            y, hidden = _results(module, module(x, _formed(states, h0)), h0)
+        finally:
+            _reading.reset(token)
         return y, [hidden] if isinstance(hidden, Tensor) else list(hidden)
 
     cut = _reader().cut_of(module, step, xs, states, strict)
