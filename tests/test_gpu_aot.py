@@ -68,7 +68,7 @@ def test_no_row_gets_worse(row):
 def test_it_is_what_a_launch_compiles():
     """No number of a call is compiled in but its constants; every address is a multiple of 16."""
     row = next(row for row in rows.rows() if row.gpu == "sm90" and row.H == 512)
-    layer = compiler.Layer(row.cell, *rows.ARITHMETICS[row.arithmetic], row.H)
+    layer = compiler.Layer(CELLS[row.cell], *rows.ARITHMETICS[row.arithmetic], row.H)
     target = compiler.target("sm90")
     once, other = (
         compiler.compiled(target, layer._replace(B=B, D=D), forward=tiles.Forward(*row.tile))

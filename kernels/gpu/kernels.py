@@ -9,6 +9,7 @@ import triton.language as tl
 from .activations import OPERATIONS
 from .backward import backward as backward_kernel
 from .forward import forward as forward_kernel
+from .sizes import row_groups
 
 # No value of these is worth a compilation of its own.
 RUN_TIME = ["block0", "s0", "s1", "T", "D", "B", "N"]
@@ -24,10 +25,13 @@ def rebind(function, names):
 def _bind(kernel, cell):
     names = {
         "GATES": cell.gates,
-        "ROW_GROUPS": 1 if cell.gates == 1 else 4,  # a block has a power of two of rows
+        "ROW_GROUPS": row_groups(cell.gates),  # a block has a power of two of rows
+        "PRODUCT": cell.recurrent,
+        "APART": cell.apart,
         "STATES": cell.states,
+        "OWN": cell.own,
+        "INPUTS": cell.inputs,
         "KEPT": cell.kept,
-        "DGATES": cell.dgates,
         "DH": cell.dh,
     }
     names = {name: tl.constexpr(value) for name, value in names.items()}

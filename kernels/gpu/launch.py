@@ -45,7 +45,7 @@ def run(kernel, launches, start, warps, T, **arguments):
 
     launches: the sizes.Launches.
     """
-    alone = launches.groups == 1
+    alone = launches.together is None
     end, failed = torch.empty_like(start), arguments["counters"][-LINE.value :]
     options = {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": not alone}
     arguments |= options | {"failed": failed, "T": T, "SPIN_LIMIT": SPIN_LIMIT}
