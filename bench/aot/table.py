@@ -65,7 +65,7 @@ class _CodeAlone(ast.NodeTransformer):
 
 
 def digest(sources):
-    """Of the code in {name: source}; not of a tree's dump, which another Python writes otherwise."""
+    """Of the code in {name: text}; not of a tree's dump, which another Python writes otherwise."""
     found = sha256()
     for name, source in sources.items():
         tree = _CodeAlone().visit(ast.parse(source))

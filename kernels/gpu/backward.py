@@ -120,8 +120,10 @@ def backward(
         news = news + each(extra + at + u[:, None], N * D * H, alive, STATES - 1)
         olds = olds + each(extra + at_before + u[:, None], N * D * H, begun, STATES - 1)
         olds = select(begun, olds, earliest, STATES)
-        recall = kept + ((d * N + line) * (WIDTH * H))[None, :] + u[:, None]
-        recalled = each(recall, H, alive, KEPT)
+        recalled = ()
+        for n in tl.static_range(KEPT):
+            recall = kept + ((d * N + line) * (WIDTH * H))[None, :] + n * H + u[:, None]
+            recalled = recalled + (tl.load(recall, mask=alive, other=0.0).to(tl.float32),)
         given = given_to(inputs, line, u, alive, H, INPUTS)
         dout = tl.load(dy + at + u[:, None], mask=alive, other=0.0).to(tl.float32)
 

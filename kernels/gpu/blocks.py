@@ -31,14 +31,30 @@ def by_gate(
     if GROUPS == 1:
         return (tile,)
     else:
-        HALF: tl.constexpr = GROUPS // 2
-        halves = tl.reshape(tile, (2, HALF * UNITS, COLUMNS)).permute(1, 2, 0)
-        low, high = tl.split(halves)
-        if GATES <= HALF:
-            return by_gate(low, GATES, HALF, UNITS, COLUMNS)
+        if GROUPS == 2:
+            bits = tl.reshape(tile, (2, UNITS, COLUMNS)).permute(1, 2, 0)
+        elif GROUPS == 4:
+            bits = tl.reshape(tile, (2, 2, UNITS, COLUMNS)).permute(2, 3, 0, 1)
         else:
-            others = by_gate(high, GATES - HALF, HALF, UNITS, COLUMNS)
-            return by_gate(low, HALF, HALF, UNITS, COLUMNS) + others
+            bits = tl.reshape(tile, (2, 2, 2, UNITS, COLUMNS)).permute(3, 4, 0, 1, 2)
+        return parted(bits, GATES, GROUPS)
+
+
+@triton.jit
+def parted(bits, COUNT: tl.constexpr, GROUPS: tl.constexpr):
+    """The first COUNT of GROUPS tiles, whose number is in the last dimensions, a bit each."""
+    if GROUPS == 1:
+        return (bits,)
+    else:
+        even, odd = tl.split(bits)
+        evens = parted(even, (COUNT + 1) // 2, GROUPS // 2)
+        odds = parted(odd, COUNT // 2, GROUPS // 2)
+        found = ()
+        for i in tl.static_range(COUNT // 2):
+            found = found + (evens[i], odds[i])
+        if COUNT % 2 == 1:
+            found = found + (evens[COUNT // 2],)
+        return found
 
 
 @triton.jit

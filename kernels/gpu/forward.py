@@ -100,25 +100,24 @@ def forward(
         size, first = next_size, next_first
         next_size, next_first = rows_of(steps, t + 2 * onward, T, B)
         t += onward
-        hs = ()
         if MEET:
             total = bias
             wait(counter, tl.num_programs(1) * s, failed, SPIN_LIMIT)
-            chunks = ()
             h_row = hidden + (s % 2) * plane + (d * B + sequence) * H
+            hs = ()
             for i in tl.static_range(PIECES):
                 is_h = (b < B)[:, None] & (i * KC + k < H)[None, :]
                 at = h_row[:, None] + (i * KC + k)[None, :]
-                chunks = chunks + (tl.load(at, mask=is_h, other=0.0, cache_modifier=".cg"),)
+                hs = hs + (tl.load(at, mask=is_h, other=0.0, cache_modifier=".cg"),)
                 if i >= AHEAD:
-                    total = product(held[i - AHEAD], tl.trans(chunks[i - AHEAD]), total, PRECISION)
+                    total = product(held[i - AHEAD], tl.trans(hs[i - AHEAD]), total, PRECISION)
             for i in tl.static_range(PIECES - AHEAD, PIECES):
-                total = product(held[i], tl.trans(chunks[i]), total, PRECISION)
-            hs = by_gate(total, GATES, ROW_GROUPS, BU, BB)
+                total = product(held[i], tl.trans(hs[i]), total, PRECISION)
         elif PRODUCT:
             total = product(held[0], states[0].to(dtype), bias, PRECISION)
+        xs, hs = by_gate(x.to(tl.float32), GATES, ROW_GROUPS, BU, BB), ()
+        if PRODUCT:
             hs = by_gate(total, GATES, ROW_GROUPS, BU, BB)
-        xs = by_gate(x.to(tl.float32), GATES, ROW_GROUPS, BU, BB)
         y, new, kept = cell_forward(xs, hs, states, owned, given)
         x, given = next_x, next_given
         alive = (u < UNITS)[:, None] & active[None, :]  # the padding stays zero, come what may

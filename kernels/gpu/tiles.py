@@ -9,7 +9,17 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from . import measured
-from .sizes import KERNELS, MOST, OLDEST, PRECISIONS, Backward, Forward, fitting, launches, precision
+from .sizes import (
+    KERNELS,
+    MOST,
+    OLDEST,
+    PRECISIONS,
+    Backward,
+    Forward,
+    fitting,
+    launches,
+    precision,
+)
 
 
 class Choice(NamedTuple):
