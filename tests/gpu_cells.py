@@ -1,11 +1,11 @@
-"""Cells that have what torch's have not, one port or more each; and layers of them on the GPU engine.
+"""Cells that have what torch's have not, one port or more each, on the GPU engine.
 
 The truth is the reference engine under autograd in float64.
 """
 
 import torch
 from gpu_layers import GRID, TOLERANCE, served
-from torch import exp, maximum, relu, sigmoid, tanh
+from torch import erf, exp, log, maximum, minimum, relu, rsqrt, sigmoid, sqrt, tanh, where
 from torch.nn.functional import logsigmoid, softplus
 
 from fastrnn.kernels import reference
@@ -13,6 +13,7 @@ from fastrnn.kernels.gpu import engine
 from fastrnn.kernels.keep import Keep
 from fastrnn.kernels.steps import Steps, dense
 from fastrnn.kernels.symbolic.cell import Cell
+from fastrnn.kernels.symbolic.tensors import clip_gradient
 from fastrnn.kernels.weights import Weights
 
 
@@ -64,7 +65,17 @@ def masked(wx, uh, states, own, inputs):
     gap, mask = inputs
     decayed = c * exp(-softplus(own[0]) * abs(gap))
     n = tanh(wx[0] + uh[0]) + decayed
-    return sigmoid(wx[1] + uh[1]) * n, (torch.where(mask > 0, tanh(n), h), n)
+    return sigmoid(wx[1] + uh[1]) * n, (where(mask > 0, tanh(n), h), n)
+
+
+def every_operation(wx, uh, states, own, inputs):
+    h, c = states
+    a, b = wx + uh
+    m = sqrt(a * a + 1) + rsqrt(b * b + 1) + log(a * a + 0.5) + erf(b)
+    inside = (abs(m) < 2.0) & ~(a == b) | (c <= -1.0)
+    m = minimum(maximum(m, c), b) / (1 + abs(a))
+    n = tanh(where(inside, m, clip_gradient(h, 0.01))).clamp(min=-0.5)
+    return n, (n, where(inside, 1.0, 0.5) * exp(-softplus(own[0])) - 2.0)
 
 
 CELLS = {cell.name: cell for cell in (
@@ -75,6 +86,7 @@ CELLS = {cell.name: cell for cell in (
     Cell("slstm", slstm, gates=4, states=4),
     Cell("sru", sru, gates=3, states=1, recurrent=False, own=1, inputs=1),
     Cell("masked", masked, gates=2, states=2, own=1, inputs=2),
+    Cell("every_operation", every_operation, gates=2, states=2, own=1),
 )}  # fmt: skip
 
 

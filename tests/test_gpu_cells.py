@@ -1,4 +1,4 @@
-"""Cells with every port on the GPU engine, in Triton's interpreter: against the reference engine."""
+"""Cells with every port on the GPU engine, in Triton's interpreter, against the reference engine."""
 
 import pytest
 import torch

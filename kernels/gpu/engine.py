@@ -156,12 +156,12 @@ def _choose(direction, cell, shape, tf32):
     if shape.N >= 2**31:
         raise Refused("triton", f"{shape.N} rows are more than an int32 counts")
     dtype = str(shape.dtype).removeprefix("torch.")
-    numbers = shape.B, shape.H, shape.D, launch.describe(shape.device)
-    tile = getattr(tiles, f"choose_{direction}")(cell.hgates, dtype, tf32, *numbers)
+    rest, B = (shape.H, shape.D, launch.describe(shape.device)), tiles.sequences(cell, shape.B)
+    tile = getattr(tiles, f"choose_{direction}")(cell.hgates, dtype, tf32, B, *rest)
     if isinstance(tile, str):
         raise Refused("triton", tile)
     kind = sizes.precision(dtype, tf32)
-    return tile, sizes.launches(direction, tile, cell.hgates, kind, *numbers)
+    return tile, sizes.launches(direction, tile, cell.hgates, kind, shape.B, *rest)
 
 
 def _counters(x, count):

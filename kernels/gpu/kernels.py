@@ -9,7 +9,6 @@ import triton.language as tl
 from .activations import OPERATIONS
 from .backward import backward as backward_kernel
 from .forward import forward as forward_kernel
-from .sizes import row_groups
 
 # No value of these is worth a compilation of its own.
 RUN_TIME = ["block0", "s0", "s1", "T", "D", "B", "N"]
@@ -25,7 +24,7 @@ def rebind(function, names):
 def _bind(kernel, cell):
     names = {
         "GATES": cell.gates,
-        "ROW_GROUPS": row_groups(cell.gates),  # a block has a power of two of rows
+        "ROW_GROUPS": 1 << (cell.gates - 1).bit_length(),  # a block has a power of two of rows
         "PRODUCT": cell.recurrent,
         "APART": cell.apart,
         "STATES": cell.states,

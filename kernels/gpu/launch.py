@@ -43,7 +43,7 @@ def _described(device):
 def run(kernel, launches, start, warps, T, **arguments):
     """``kernel`` over T steps, from the states ``start``: the states at the end.
 
-    launches: the sizes.Launches.
+    launches: the grids.Launches.
     """
     alone = launches.together is None
     end, failed = torch.empty_like(start), arguments["counters"][-LINE.value :]

@@ -75,7 +75,8 @@ def recall(cell, shape, x, weights, befores, inputs, out):
         if inputs is not None:
             given = inputs[mine].float().unbind(1)
         _, _, kept = cell.forward(xs.chunk(cell.gates, 1), hs, states, own, given)
-        out[mine, : cell.kept, : shape.H] = torch.stack(kept, 1)
+        for i, value in enumerate(kept):  # of own parameters alone it may be one row
+            out[mine, i, : shape.H] = value
 
 
 def by_place(side):
@@ -99,7 +100,8 @@ def _by_gates(tensor, order, H):
 def weight_gradients(cell, dgates, x, hidden, need):
     """The gradients of a direction's weights, where ``need`` says so.
 
-    dgates: (N, DGATES, H), and those of the cell's own parameters behind them; hidden: (N, H), the hidden states before each step, if it is wanted
+    dgates: (N, DGATES, H), with those of the cell's own parameters behind them; hidden: (N, H), the
+    hidden states before each step, if it is wanted
     """
     H = dgates.shape[2]
 

@@ -11,8 +11,10 @@ kept and nobody waits, and every H fits.
 
 from collections.abc import Callable
 from functools import partial
-from math import inf, prod
+from math import prod
 from typing import NamedTuple
+
+from .grids import Launches, backward_grid, cdiv, forward_grid
 
 
 class Device(NamedTuple):
@@ -40,38 +42,6 @@ class Backward(NamedTuple):
     GU: int  # hidden units, of those that give and of those that take
     BB: int  # sequences
     warps: int
-
-
-class Launches(NamedTuple):
-    """How the programs of a kernel come to run: in blocks of BB sequences, and D directions."""
-
-    blocks: int
-    D: int
-    groups: int  # of units
-    together: int | None  # lanes at a time, 0 if there is no room for one; None: nobody waits
-    grid: Callable  # of a launch: (groups, blocks, directions)
-
-    @property
-    def at_once(self):
-        """How many blocks, in how many directions, a launch takes."""
-        if self.together is None:
-            return self.blocks, self.D
-        directions = self.D if self.together >= self.D else 1
-        return max(1, self.together // directions), directions
-
-    @property
-    def count(self):
-        """How many there are; more than any number, if there is no room for a lane."""
-        blocks, directions = self.at_once
-        count = cdiv(self.blocks, blocks) * cdiv(self.D, directions)
-        return inf if self.together == 0 else count
-
-    def each(self):
-        """(first block, first direction, grid) of each launch."""
-        blocks, directions = self.at_once
-        for block in range(0, self.blocks, blocks):
-            for d in range(0, self.D, directions):
-                yield block, d, self.grid(self.groups, min(blocks, self.blocks - block), directions)
 
 
 RESERVED = 1024  # bytes of shared memory that the driver takes for each program
@@ -115,10 +85,6 @@ def power(n):
     return max(16, 1 << (n - 1).bit_length())
 
 
-def cdiv(a, b):
-    return -(-a // b)
-
-
 def row_groups(gates):
     """Groups of rows in a forward tile: GRU's three gates are made up to four."""
     return 1 << (gates - 1).bit_length() if gates else 0
@@ -143,15 +109,6 @@ def backward_shared(tile, gates, kind, H):
     gradients = item * gates * tile.GU * tile.BB if kind == "half" else 0
     beside = max(gradients, 4 * tile.GU * max(tile.BB, 4 * tile.warps))
     return BARRIERS + item * gates * tile.GU**2 + beside
-
-
-def forward_grid(groups, blocks, directions, takers=None):
-    return blocks, groups, directions
-
-
-def backward_grid(groups, blocks, directions, takers=None):
-    """takers: the groups that give get so many; all of them, but without a product."""
-    return blocks * directions, takers or groups, groups
 
 
 def resident(shared, warps, device):

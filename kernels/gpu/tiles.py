@@ -32,6 +32,7 @@ class Choice(NamedTuple):
 
 LAUNCHES = 2  # one after another, at most, where nobody has measured whether torch is faster
 SHORT = 32  # steps, and more of them there: a call has some 0.1 ms of its own
+HELD = 8  # values of a unit that a thread has room for, with any tile: an LSTM's
 _told = []  # pairs, the last one counts; for every thread, as autograd has its own
 
 
@@ -45,6 +46,11 @@ def choose_backward(gates, dtype, tf32, B, H, D, device):
     """The Backward tile for B sequences in D directions, or why there is none."""
     told = _told[-1][1] if _told else None
     return told or _chosen("backward", gates, precision(dtype, tf32), B, H, D, device)
+
+
+def sequences(cell, B):
+    """For how many of B sequences to choose a tile: of a cell with much to hold, for one."""
+    return B if 2 * cell.states + cell.kept + cell.inputs <= HELD else 1
 
 
 @lru_cache(4096)

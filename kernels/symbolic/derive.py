@@ -57,20 +57,19 @@ def kept(backward, forward, free):
     backward: the nodes that it computes; forward: nodes of forward; free: those of them that
     backward has anyway. Keeping and computing anew cost least together.
     """
-    forward, free = set(forward) - set(free), set(free)
+    forward = {node for node in forward if node.op != "number"} - set(free)
+    free = set(free)
     network = Network()
     read = set(backward) & forward
     for node in needed(backward, free):
         if node not in forward:
             read |= forward.intersection(node.args)
             continue
-        if node.op == "number":
-            continue
         there, anew = ("there", node), ("anew", node)
         network.join(there, anew, NEVER if node.op in CONDITIONS else KEEP)
         network.join(anew, "end", OPERATIONS[node.op].cost if node.args else NEVER)
         for argument in node.args:
-            if argument not in free and argument.op != "number":
+            if argument in forward:
                 network.join(anew, ("there", argument), NEVER)
     for node in read:
         network.join("begin", ("there", node), NEVER)
