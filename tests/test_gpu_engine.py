@@ -3,6 +3,7 @@
 import math
 from contextlib import contextmanager
 
+import gpu_cells
 import pytest
 import torch
 from against_torch import (
@@ -210,6 +211,12 @@ def choices():
         for dtype in backends.TRITON_DTYPES:
             assert asked(kind, dtype=dtype).name == "triton"
     assert asked(P=2).name == "triton"
+    for name, H in (("slstm", 64), ("sru", 64), ("sru", 5000)):
+        cell = gpu_cells.CELLS[name]
+        tensors = [torch.zeros(3, 2, 4), *[torch.zeros(1, 2, H)] * cell.states]
+        found = backends._on_gpu(tensors, False, (cell, 2, 1), False)
+        assert found.name == "triton"
+        assert found.reason.endswith("torch has no kernels for such a cell")
     refused = {
         "float64": asked(dtype=torch.float64),
         "single step": asked(step=True),

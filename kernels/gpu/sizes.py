@@ -96,6 +96,8 @@ def forward_shared(tile, gates, kind, H):
     The weights, and beside them h as it comes in, or sums on their way between threads: of more
     rows where a program has all of them.
     """
+    if not gates:  # those of x, on their way between threads
+        return BARRIERS + 4 * MOST * tile.BU * tile.BB
     chunks, item = cdiv(H, tile.KC), PRECISIONS[kind].itemsize
     weights = row_groups(gates) * tile.BU * tile.KC * chunks * item
     states = tile.BB * tile.KC * item * (tile.ahead + 1)
