@@ -18,6 +18,7 @@ import torch
 from torch.autograd import forward_ad
 
 from . import description
+from .kernels.cells import CELLS
 from .kernels.refused import Refused
 from .tracing import PLAIN, RECORDED, constant, tracing
 
@@ -167,13 +168,14 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     if c.dim() != 3:
         return Choice("torch", "states that are not (layers * D, B, H)")
     T, B = (None, None) if traced else (T, c.shape[1])
-    layer = cell.name, T, B, int(c.shape[2]), D
+    torchs = CELLS.get(cell.name) is cell
+    layer = cell.hgates, torchs, T, B, int(c.shape[2]), D
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 
 @constant
 def _gpu_choice(dtype, cast, device, training, forced, *layer):
-    """The best engine for (cell, T, B, H, D) in this dtype, or for layers that fit."""
+    """The best engine for (gates, ..., H, D) as choice.fit takes it, or for layers that fit."""
     name = f"{'autocast to ' * cast}{_name(dtype)} on GPU"
     try:
         choice = import_module("fastrnn.kernels.gpu.choice")
