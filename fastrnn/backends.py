@@ -44,15 +44,17 @@ class Choice(NamedTuple):
 _TRANSFORMED = Choice("reference", "torch.func or forward-mode AD is active")
 
 
-def explain(*called, step=False):
+def explain(*called, step=False, **inputs):
     """The Choice for a call: of a module, ``explain(module, input, hx)``, or of any layer on these
-    tensors (input, states, weights; None where absent).
+    tensors (input, states, weights; None where absent). inputs: those of a module's step.
 
     ``step``: of a cell, which takes one step; only for tensors. What a GPU serves depends on the
     sizes too, so there ask for the module.
     """
     layer, tensors = None, called
     if isinstance(called[0], torch.nn.Module):
+        if hasattr(type(called[0]), "explain"):  # a Recurrent
+            return called[0].explain(*called[1:], **inputs)
         if description.is_torchs(called[0]):
             return Choice("torch", "a module of torch.nn: fastrnn.accelerate(model) changes it")
         tensors, step, layer = description.describe(*called)
@@ -87,7 +89,7 @@ def _able(tensors, step, layer, gpu):
             type(t) in PLAIN and t.is_cpu and t.dtype is dtype and t.layout is _STRIDED
         ):
             return _unserved(tensors, step, layer)
-    return _served(dtype, step) or _unserved(tensors, step, layer)
+    return served(dtype, step) or _unserved(tensors, step, layer)
 
 
 def _recorded(tensors, step, layer, gpu):
@@ -196,12 +198,12 @@ def _cudnn_takes(dtype):
 
 
 @cache
-def _served(dtype, step):
+def served(dtype, step):
     """The Choice for tensors of ``dtype`` on CPU."""
     return _on_cpu(dtype, step, _name(dtype)) if dtype in NUMBA_DTYPES else None
 
 
-_served_in_trace = constant(_served)
+_served_in_trace = constant(served)
 
 
 @constant

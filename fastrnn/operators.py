@@ -160,10 +160,11 @@ def _backward(gradients, ctx, grads):
     x, batch_sizes, inputs, *rest = saved(ctx)
     count, weighing = ctx.counts
     states, weights, kept = rest[:count], rest[count:][:weighing], rest[count + weighing :]
-    _, _, _, need_x, _, need_states, need_weights, need_inputs = ctx.needs_input_grad
+    # what is None, as inputs may be, a dispatcher leaves out at the end
+    _, _, _, need_x, _, need_states, need_weights, *need_inputs = ctx.needs_input_grad
     needed, tensors = [need_x, *need_states, *need_weights], [x, *states, *weights]
     if inputs is not None:
-        needed, tensors = [*needed, need_inputs], [*tensors, inputs]
+        needed, tensors = [*needed, *need_inputs], [*tensors, inputs]
     grads = materialized(grads[: 1 + count], x, states)
     if torch.is_grad_enabled():  # create_graph
         steps, cell = _steps(x, batch_sizes, states), cell_of(ctx.cell)
@@ -180,7 +181,7 @@ def _backward(gradients, ctx, grads):
         found = [next(computed) if need else None for need in needed]
     dx, *found = found
     dinputs = None if inputs is None else found.pop()
-    return None, None, None, dx, None, found[:count], found[count:], dinputs
+    return None, None, None, dx, None, found[:count], found[count:], *[dinputs] * len(need_inputs)
 
 
 def _each_alone(operator):

@@ -1,6 +1,7 @@
 """Layers of a cell that is written once, forward only: ``Recurrent``."""
 
 import math
+import warnings
 
 import torch
 from torch import nn
@@ -8,10 +9,17 @@ from torch import nn
 from . import backends
 from .functional import stack, stack_on_gpu
 from .kernels.keep import Keep
+from .kernels.refused import Refused
 from .kernels.weights import Weights
 from .sequences import Call
 from .step import Plain, cell_of_module, signature_of
-from .tracing import tracing
+from .tracing import constant, tracing
+
+OPTIONS = {
+    "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
+    "heads": 1, "recompute": False, "strict": False,
+}  # fmt: skip
+_asked = constant(backends.asked)
 
 
 class Recurrent(nn.Module):
@@ -37,9 +45,10 @@ class Recurrent(nn.Module):
     ``step`` takes, by name and in any order: ``wx``, W_ih x + b_ih, and ``uh``, W_hh h + b_hh,
     each a tuple of ``gates`` tensors of shape (B, H), which can be added; the states; and whatever
     else it names is an input of the step, which ``forward`` takes under that name. Without ``uh``
-    there is no recurrent product. It returns the new states, of which the first is the output, or
-    ``output, (states)``. It is pointwise: every hidden unit by itself. The derivative is found from
-    it, and one kernel runs the whole sequence.
+    there is no recurrent product; ``uh(value, gates)`` is the product with another value. It
+    returns the new states, of which the first is the output, or ``output, (states)``. It is
+    pointwise, but for these products and for means over the units. The derivative is found from it,
+    and one kernel runs the whole sequence. docs/cells.md has all of it.
 
     The step is read once, and again when an attribute of the module is set. One that does what no
     kernel can runs in plain PyTorch, and a warning says why; ``strict=True`` makes that an error.
@@ -47,16 +56,26 @@ class Recurrent(nn.Module):
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
             dtype: as in torch.nn.LSTM.
+        heads: into how many blocks the recurrent weights fall. Each gate of a block of units sees
+            the states of that block alone: ``weight_hh`` is of shape (gates * hidden_size,
+            hidden_size // heads). Default: 1.
         recompute: as in fastrnn.LSTM.
         strict: refuse a step that no kernel can run. Default: ``False``.
+
+    Raises:
+        TypeError: the class says what cannot be. ValueError: an argument does, as ``heads`` that do
+        not divide ``hidden_size``.
 
     Call:
         layer(input, hx=None, **inputs) -> (output, h_n)
         input: (T, B, input_size), (B, T, input_size) if batch_first, (T, input_size), or a
             PackedSequence. hx: the initial states, (num_layers * D, B, hidden_size) each: a tensor
             if there is one state, else a tuple. inputs: (T, B), or what can be expanded to
-            (T, B, hidden_size); they are laid out as ``input`` is.
+            (T, B, hidden_size), as (1, B, hidden_size) of each sequence; they are laid out as
+            ``input`` is. If that is packed: a PackedSequence as it is, the rows of one, or three
+            dimensions as if it were not packed.
         output: (T, B, D * hidden_size); h_n: the final states, as hx. D is 2 if bidirectional.
+        Under autocast they have the dtypes that a loop over the step would give them.
     """
 
     gates, states = 1, ("h",)
@@ -68,137 +87,164 @@ class Recurrent(nn.Module):
 
     def __init__(
         self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
-        bidirectional=False, recompute=False, strict=False, device=None, dtype=None,
+        bidirectional=False, *, heads=1, recompute=False, strict=False, device=None, dtype=None,
     ):  # fmt: skip
+        name = type(self).__name__
         if not hasattr(type(self), "signature"):
-            raise TypeError(f"{type(self).__name__} has no step: it is for classes that have one")
-        for name, value in (("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} should be a whole number above zero, not {value!r}")
+            raise TypeError(f"{name} has no step: it is for classes that have one")
+        for what, value in (
+            ("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers),
+            ("heads", heads),
+        ):  # fmt: skip
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name}: {what} should be a number above zero, not {value!r}")
+        if hidden_size % heads or (heads > 1 and not type(self).signature.recurrent):
+            raise ValueError(
+                f"{name}: {heads} heads are of recurrent weights, whose {hidden_size} columns they "
+                f"divide evenly"
+            )
         if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout should be a probability, not {dropout!r}")
+            raise ValueError(f"{name}: dropout should be a probability, not {dropout!r}")
+        if dropout and num_layers == 1:
+            warnings.warn(f"{name}: dropout is between layers, and there is one", stacklevel=2)
         super().__init__()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
-        self.bidirectional, self.recompute, self.strict = bidirectional, recompute, strict
-        for name, shape in self._shapes():
-            empty = torch.empty(shape, device=device, dtype=dtype)
-            self.register_parameter(name, nn.Parameter(empty))
+        self.bidirectional, self.heads = bidirectional, heads
+        self.recompute, self.strict = recompute, strict
+        self._places = [self._places_of(i) for i in range(num_layers * (1 + bidirectional))]
+        for fields, own in self._places:
+            for name, shape in filter(None, (*fields, *own)):
+                empty = torch.empty(shape, device=device, dtype=dtype)
+                self.register_parameter(name, nn.Parameter(empty))
         self.reset_parameters()
 
     def step(self, wx, uh, *states):
         raise NotImplementedError
 
-    def _tails(self):
-        """What the names of a layer's and direction's parameters end in, one after the other."""
-        sides = ("", "_reverse") if self.bidirectional else ("",)
-        return [f"_l{layer}{side}" for layer in range(self.num_layers) for side in sides]
-
-    def _fields(self):
-        """The names of a direction's weights, as in Weights, without the cell's own."""
-        recurrent = type(self).signature.recurrent
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return [
-            name if (recurrent or name[-2:] != "hh") and (self.bias or name[0] != "b") else None
-            for name in names
+    def _places_of(self, number):
+        """(name, shape) of each parameter of a direction: those of Weights, None for an absent one;
+        and the cell's own.
+        """
+        H, D, says = self.hidden_size, 1 + self.bidirectional, type(self).signature
+        tail = f"_l{number // D}" + "_reverse" * (number % D)
+        rows, columns = self.gates * H, self.input_size if number < D else D * H
+        fields = [
+            (f"weight_ih{tail}", (rows, columns)),
+            (f"weight_hh{tail}", (rows, H // self.heads)) if says.recurrent else None,
+            (f"bias_ih{tail}", (rows,)) if self.bias else None,
+            (f"bias_hh{tail}", (rows,)) if self.bias and says.recurrent else None,
         ]
-
-    def _shapes(self):
-        """(name, shape) of every parameter, in torch's order."""
-        rows, H, D = self.gates * self.hidden_size, self.hidden_size, 1 + self.bidirectional
-        for i, tail in enumerate(self._tails()):
-            columns = {"weight_ih": self.input_size if i < D else D * H, "weight_hh": H}
-            for name in filter(None, self._fields()):
-                yield name + tail, (rows, columns[name]) if name in columns else (rows,)
-            for name, declared in type(self).signature.own.items():
-                yield name + tail, declared.shape(H)
+        return fields, [(name + tail, declared.shape(H)) for name, declared in says.own.items()]
 
     @torch.no_grad()
     def reset_parameters(self):
         """Weights and biases between +-1 / sqrt(hidden_size), as torch's; others as declared."""
-        bound, own = 1 / math.sqrt(self.hidden_size), type(self).signature.own
-        for tail in self._tails():
-            for name in filter(None, self._fields()):
-                getattr(self, name + tail).uniform_(-bound, bound)
-            for name, declared in own.items():
-                declared.fill(getattr(self, name + tail))
+        bound, declared = 1 / math.sqrt(self.hidden_size), type(self).signature.own.values()
+        for fields, own in self._places:
+            for name, _ in filter(None, fields):
+                getattr(self, name).uniform_(-bound, bound)
+            for (name, _), each in zip(own, declared, strict=True):
+                each.fill(getattr(self, name))
 
     def extra_repr(self):
         words = [f"{self.input_size}, {self.hidden_size}"]
-        for name, default in (
-            ("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0),
-            ("bidirectional", False), ("recompute", False), ("strict", False),
-        ):  # fmt: skip
+        for name, default in OPTIONS.items():
             if getattr(self, name) != default:
                 words.append(f"{name}={getattr(self, name)}")
         return ", ".join(words)
 
     def __setattr__(self, name, value):
         super().__setattr__(name, value)
-        if name != "training":
-            self.__dict__["_cells"] = {}  # the step may read it
+        if name != "training" and name not in self.__dict__.get("_parameters", ()):
+            # the step may read it; a graph of torch.compile is made anew for another edition
+            self.__dict__["_cells"], self.__dict__["_edition"] = {}, self._edition + 1
+
+    _edition = 0
 
     def __getstate__(self):
         return {**super().__getstate__(), "_cells": {}}
 
     def directions(self):
-        """A Weights for each layer and direction. Raises RuntimeError for an own one of no shape
-        that fits.
+        """A Weights for each layer and direction.
+
+        Raises RuntimeError for a parameter that has been replaced by one of another shape.
         """
-        H, own = self.hidden_size, type(self).signature.own
-        fields, found = self._fields(), []
-        for tail in self._tails():
-            weights = [name and getattr(self, name + tail) for name in fields]
-            each = [
-                self._expanded(name + tail, declared.shape(H)) for name, declared in own.items()
-            ]
-            found.append(Weights(*weights, None, torch.stack(each) if each else None))
+        found = []
+        for fields, own in self._places:
+            ih, hh, b_ih, b_hh = [place and self._parameter(*place) for place in fields]
+            each = [self._parameter(*place).expand(self.hidden_size) for place in own]
+            if self.heads > 1:
+                hh = _dense(hh, self.gates, self.heads)
+            found.append(Weights(ih, hh, b_ih, b_hh, None, torch.stack(each) if each else None))
         return found
 
-    def _expanded(self, name, shape):
-        parameter, H = getattr(self, name), self.hidden_size
+    def _parameter(self, name, shape):
+        parameter = self._parameters.get(name)
+        if parameter is None:
+            parameter = getattr(self, name)  # one that torch.nn.utils.parametrize computes
         if parameter.shape != shape:
             raise RuntimeError(
                 f"{type(self).__name__}.{name} should be of shape {shape}, "
                 f"not {tuple(parameter.shape)}"
             )
-        return parameter.expand(H)
+        return parameter
 
     def inputs_for(self, layer, like, **inputs):
         """The inputs of one layer's steps, by name: those that ``forward`` was given, by default.
 
-        A class that draws noise or masks for each layer overrides this. like: an empty tensor of
-        shape (T, B, hidden_size), or (rows, hidden_size) if packed, with the dtype and device of
-        the layer's input.
+        A class that draws noise or masks for each layer overrides this. inputs: those of
+        ``forward``, time first, a PackedSequence as its rows. like: an empty tensor of shape
+        (T, B, hidden_size), packed or not, with the dtype and device of the layer's input. What is
+        returned can be expanded to that: (1, B, hidden_size) is the same at all steps.
         """
         return inputs
 
     def forward(self, input, hx=None, **inputs):
         call = Call(self, input, hx, inputs)
         cell, engine, _ = self._served(call)
-        dtype, x = None, call.rows(engine)
-        if torch.is_autocast_enabled(x.device.type) and engine in ("numba", "triton"):
-            dtype = torch.float16 if engine == "triton" else torch.get_autocast_dtype("cpu")
+        try:
+            return self._run(cell, engine, call)
+        except Refused:
+            if _asked():
+                raise
+            return self._run(cell, "reference", call)
+
+    def _run(self, cell, engine, call):
+        x, dtype, dtypes = call.rows(engine), None, None
+        if engine != "reference":
+            dtype, dtypes = call.dtypes(cell)
         keep = Keep.STATES if self.recompute else Keep.ALL
         p, D = self.dropout if self.training else 0.0, 1 + self.bidirectional
         run = stack_on_gpu if engine == "triton" else stack
         given = call.steps, call.directions, call.states, D, p, dtype, keep, call.planes
-        y, finals = run(engine, cell, x, *given)
-        to = dtype or x.dtype  # an engine may compute states more exactly
-        return call.results(y.to(to), [s.to(to) for s in finals])
+        return call.results(*run(engine, cell, x, *given), dtypes)
 
     def _served(self, call):
-        """(cell, engine, why) for a call."""
-        cell = cell_of_module(self, self.training)
+        """(cell, engine, why) for a call. Raises Refused for an engine that was asked for and
+        cannot serve it.
+        """
+        cell = cell_of_module(self, self.training, self._edition)
         if isinstance(cell, Plain):
-            return cell, "reference", f"a step that no kernel can run: {cell.why}"
+            why = f"a step that no kernel can run: {cell.why}"
+            if _asked() in ("numba", "triton"):
+                raise Refused(_asked(), why)
+            return cell, "reference", why
         tensors = call.x, *call.states, *[t for w in call.directions for t in w], *call.planes
         layer = cell, call.steps.T, 1 + self.bidirectional
-        choice = backends.choose(tensors, False, layer, tracing(call.x))
-        engine = choice.name if choice.name != "torch" and call.x.numel() else "reference"
-        return cell, engine, choice.reason
+        engine, reason = backends.choose(tensors, False, layer, tracing(call.x))
+        if engine == "torch":
+            reason = f"plain PyTorch, step by step, as torch has no kernel of {cell.name}: {reason}"
+        return cell, engine if engine != "torch" and call.x.numel() else "reference", reason
 
     def explain(self, input, hx=None, **inputs):
         """The Choice of an engine for a call: what fastrnn.backends.explain asks."""
         _, engine, reason = self._served(Call(self, input, hx, inputs))
         return backends.Choice(engine, reason)
+
+
+def _dense(weight, gates, heads):
+    """(gates * H, H) with the blocks of ``weight``, (gates * H, H // heads), on its diagonals."""
+    width = weight.shape[1]
+    blocks = weight.reshape(gates, heads, width, width).permute(0, 2, 3, 1)
+    return torch.diag_embed(blocks, dim1=1, dim2=3).reshape(gates * heads * width, heads * width)

@@ -1,10 +1,16 @@
 """A call of a layer, whatever form its sequences have: checked, and as rows in time order."""
 
+from functools import cache, partial
+
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from .functional import steps_of
-from .tracing import tracing
+from .kernels import reference
+from .kernels import steps as layouts
+from .kernels.cells import cell_of, key_of
+from .kernels.weights import Weights
+from .tracing import constant, tracing
 
 
 class Call:
@@ -17,8 +23,10 @@ class Call:
     """
 
     def __init__(self, module, input, hx, inputs):
-        self.module, self.packed = module, isinstance(input, PackedSequence)
-        self.form = input
+        self.module, self.form, self.packed = module, input, isinstance(input, PackedSequence)
+        if not self.packed and not isinstance(input, torch.Tensor):
+            kind = type(input).__name__
+            raise TypeError(f"{self._name} takes a tensor or a PackedSequence, not a {kind}")
         self.single = not self.packed and input.dim() == 2
         x = input.data if self.packed else self._laid_out(input)
         if x.dim() != 3 - self.packed or x.shape[-1] != module.input_size:
@@ -32,10 +40,10 @@ class Call:
         if not self.packed and T == 0:
             raise RuntimeError(f"{self._name} takes a sequence of one step or more")
         self.directions = module.directions()
-        B = None if sizes is None else int(sizes[0])
-        self.states = self._states(hx, x.shape[1] if B is None else B)
+        self.states = self._states(hx, int(sizes[0]) if self.packed else x.shape[1])
         self.steps = steps_of(T, x, sizes, self.states, tracing(x))
-        self.planes = self._planes(inputs)
+        says = type(module).signature
+        self.planes = self._planes(says.inputs, inputs) if says.inputs or inputs else []
 
     @property
     def _name(self):
@@ -44,8 +52,15 @@ class Call:
     def _laid_out(self, tensor):
         """(T, B, ...) of what the caller has in the form of ``input``."""
         if self.single:
-            return tensor.unsqueeze(1)
-        return tensor.transpose(0, 1) if self.module.batch_first else tensor
+            return tensor.unsqueeze(1) if tensor.dim() else tensor
+        if self.module.batch_first and tensor.dim() > 1:
+            return tensor.transpose(0, 1)
+        return tensor
+
+    def _sorted(self, tensor):
+        """(..., B, ...) with the sequences in the order in which they are packed."""
+        order = self.form.sorted_indices if self.packed else None
+        return tensor if order is None else tensor.index_select(1, order)
 
     def _states(self, hx, B):
         module, names = self.module, type(self.module).signature.states
@@ -55,66 +70,136 @@ class Call:
             return [self.x.new_zeros(shape, dtype=dtype) for _ in names]
         states = (hx,) if isinstance(hx, torch.Tensor) else tuple(hx)
         if len(states) != len(names):
-            raise ValueError(f"{self._name} has {len(names)} states, {names}; hx has {len(states)}")
-        if self.single:
-            states = [s.unsqueeze(1) for s in states]
-        order = self.form.sorted_indices if self.packed else None
-        states = [s if order is None else s.index_select(1, order) for s in states]
+            raise ValueError(
+                f"{self._name}: hx should have {len(names)} states, {', '.join(names)}; "
+                f"it has {len(states)}"
+            )
+        want = (shape[0], shape[2]) if self.single else shape
         for name, state in zip(names, states, strict=True):
-            if state.shape != shape:
-                want, got = shape, tuple(state.shape)
-                raise RuntimeError(f"{self._name}: state {name} of hx should be {want}, not {got}")
-        return states
+            if state.shape != want:
+                raise RuntimeError(
+                    f"{self._name}: state {name} of hx should be {want}, not {tuple(state.shape)}"
+                )
+        return [self._sorted(state.view(shape) if self.single else state) for state in states]
 
-    def _planes(self, inputs):
-        """For each layer the inputs of its steps side by side; nothing if it has none."""
-        module, names = self.module, type(self.module).signature.inputs
-        like = self.x[..., :1].detach().expand(*self.x.shape[:-1], module.hidden_size)
-        inputs, planes = {n: self._beside_x(v) for n, v in inputs.items()}, []
-        for layer in range(module.num_layers if names or inputs else 0):
+    def _planes(self, names, inputs):
+        """For each layer the inputs of its steps side by side."""
+        steps, module = self.steps, self.module
+        inputs = {name: self._given(name, value) for name, value in inputs.items()}
+        like = self.x.new_empty(1).expand(steps.T, steps.B, module.hidden_size)
+        planes = []
+        for layer in range(module.num_layers):
             given = module.inputs_for(layer, like, **inputs)
             if set(given) != set(names):
-                want = ", ".join(names) or "none"
+                says = type(module).signature
                 raise TypeError(
-                    f"{self._name} takes the inputs {want}; got {', '.join(given) or 'none'}"
+                    f"{says.place} has the inputs {', '.join(names) or 'none'}; "
+                    f"it is given {', '.join(given) or 'none'}"
                 )
             each = [self._plane(name, given[name], like) for name in names]
-            planes.append(torch.stack(each, -2).reshape(self.steps.N, len(names), like.shape[-1]))
+            planes.append(torch.stack(each, -2).reshape(steps.N, len(names), like.shape[-1]))
         return planes
 
-    def _beside_x(self, value):
-        """An input of the steps as the caller has it, laid out as x is."""
-        if isinstance(value, PackedSequence):
-            return value.data
-        dense = isinstance(value, torch.Tensor) and not self.packed
-        return self._laid_out(value) if dense and value.dim() >= 2 - self.single else value
+    def _given(self, name, value):
+        """An input of the call, time first, its sequences in order; the rows of a packed one."""
+        if not isinstance(value, (PackedSequence, torch.Tensor)):
+            kind = type(value).__name__
+            raise TypeError(f"{self._name}: the input {name} should be a tensor, not a {kind}")
+        if not isinstance(value, PackedSequence):
+            if self.packed and value.dim() < 3:
+                return value
+            value = self._laid_out(value)
+            return self._sorted(value) if self.packed and value.shape[1] > 1 else value
+        mine = self.form
+        if not (
+            self.packed
+            and _same(value.batch_sizes, mine.batch_sizes)
+            and _same(value.sorted_indices, mine.sorted_indices)
+        ):
+            raise ValueError(f"{self._name}: the input {name} is not packed as the sequence is")
+        return value.data
 
     def _plane(self, name, value, like):
         """One input, for every unit of every row."""
-        value = value.unsqueeze(-1) if value.dim() == like.dim() - 1 else value
+        rows = (*self.x.shape[:-1], like.shape[-1])
+        found = value.to(like.dtype)
+        if found.dim() == len(rows) - 1:
+            found = found.unsqueeze(-1)
         try:
-            return value.to(like.dtype).expand(like.shape)
+            if self.packed and found.dim() == 3:
+                found = found.expand(*like.shape[:2], found.shape[-1])[self._places()]
+            return found.expand(rows)
         except RuntimeError:
             raise ValueError(
                 f"{self._name}: the input {name} should be (T, B), or what can be expanded to "
                 f"{tuple(like.shape)}, not {tuple(value.shape)}"
             ) from None
 
+    def _places(self):
+        """(step, sequence) of each row of a packed sequence: two tensors."""
+        sizes, N, device = self.form.batch_sizes, self.steps.N, self.x.device
+        step = torch.repeat_interleave(torch.arange(len(sizes)), sizes, output_size=N)
+        sequence = torch.arange(N) - (sizes.cumsum(0) - sizes)[step]
+        return step.to(device), sequence.to(device)
+
     def rows(self, engine):
         """x as the engine takes it: the CPU engine a dense batch as it is, the others its rows."""
         whole = self.packed or (engine == "numba" and not tracing(self.x))
         return self.x.contiguous() if whole else self.x.reshape(-1, self.x.shape[-1])
 
-    def results(self, y, finals):
-        """(output, final states) in the form of the input."""
+    def dtypes(self, cell):
+        """(what an engine of ours computes in, None for x's dtype; the dtypes of the results)."""
+        kind, given = self.x.device.type, (self.x.dtype, *[s.dtype for s in self.states])
+        if not torch.is_autocast_enabled(kind):
+            return None, given
+        to = torch.get_autocast_dtype(kind)
+        own = self.directions[0].ih.dtype
+        T = 1 if self.steps.T == 1 else 2
+        return to, _of_a_loop(key_of(cell), T, kind, to, own, given)
+
+    def results(self, y, finals, dtypes=None):
+        """(output, final states) in the form of the input; dtypes: of these."""
         order = self.form.unsorted_indices if self.packed else None
         finals = [s if order is None else s.index_select(1, order) for s in finals]
+        if dtypes is not None:
+            y, *finals = [t.to(d) for t, d in zip((y, *finals), dtypes, strict=True)]
         if self.packed:
             y = PackedSequence(y, self.form.batch_sizes, self.form.sorted_indices, order)
         else:
-            y = y if y.dim() == 3 else y.view(self.steps.T, self.steps.B, -1)
+            y = y if y.dim() == 3 else y.view(self.steps.T, self.steps.B, y.shape[-1])
             if self.single:
                 y, finals = y.squeeze(1), [s.squeeze(1) for s in finals]
             elif self.module.batch_first:
                 y = y.transpose(0, 1)
         return y, finals[0] if len(finals) == 1 else tuple(finals)
+
+
+def _same(a, b):
+    """Whether two tensors, or None, are equal; of what is traced, as far as a trace knows."""
+    if a is None or b is None or a is b:
+        return a is b
+    return a.shape == b.shape and (tracing(a) or torch.equal(a, b))
+
+
+@constant
+@cache
+def _of_a_loop(key, T, kind, to, own, given):
+    """The dtypes that plain PyTorch's results have under autocast: no rule tells them, so it is
+    asked.
+
+    given: the dtypes of x and the states; own: of weights.
+    """
+    cell, zeros = cell_of(key), partial(torch.zeros, device=kind)
+    x, *states = given
+    G, H = cell.gates, 2
+    weights = Weights(
+        zeros(G * H, 1, dtype=own), zeros(G * H, H, dtype=own) if cell.recurrent else None,
+        None, None, None, zeros(cell.own, H, dtype=own) if cell.own else None,
+    )  # fmt: skip
+    inputs = zeros(T, cell.inputs, H, dtype=x) if cell.inputs else None
+    states = [zeros(1, 1, H, dtype=d) for d in states]
+    with torch.no_grad(), torch.autocast(kind, to):
+        y, finals = reference.layer(
+            cell, zeros(T, 1, dtype=x), layouts.Traced(T, 1, T), [weights], states, inputs
+        )
+    return y.dtype, *[s.dtype for s in finals]

@@ -69,7 +69,7 @@ class Dense(Steps):
     def __init__(self, T, B):
         self.T, self.B, self.N = T, B, T * B
         self.sizes = np.full(T, B, np.int64)
-        self.offsets = np.arange(0, self.N, B, np.int64)
+        self.offsets = np.arange(T, dtype=np.int64) * B
         self._remember()
 
     def _begins(self, parts):

@@ -142,7 +142,8 @@ def test_what_serves(name):
     module = build(name, 1, 1, dtype=torch.float32)
     taken = {n: torch.zeros(5, 3) for n in type(module).signature.inputs}
     inputs = {} if "inputs_for" in vars(type(module)) else taken
-    choice = module.explain(torch.zeros(5, 3, module.input_size), **inputs)
+    x = torch.zeros(5, 3, module.input_size)
+    choice = fastrnn.backends.explain(module, x, **inputs)
     assert choice == ("numba", "float32 on CPU")
 
 

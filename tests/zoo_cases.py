@@ -95,11 +95,14 @@ def recorded(module, lengths=None):
 
 
 def _time_first(drawn, like, lengths):
-    """(T, B, H) in float64 of what was drawn for every row."""
+    """In float64, (T, B) or (T, B, H), what was drawn for every row."""
+    drawn = drawn.double()
     if lengths is None:
-        return drawn.double().expand(like.shape) if drawn.dim() != 2 else drawn.double()
+        return drawn.expand(like.shape) if drawn.dim() != 2 else drawn
     form = packed(torch.zeros(max(lengths), len(lengths), 1), lengths)
-    return pad_packed_sequence(form._replace(data=drawn.double().expand(like.shape)))[0]
+    if drawn.dim() == 3:  # the sequences are in the order in which they are packed
+        return drawn.expand(like.shape)[:, form.unsorted_indices]
+    return pad_packed_sequence(form._replace(data=drawn))[0]
 
 
 def expected(name, module, given, drawn, lengths=None):

@@ -53,14 +53,11 @@ class WeightDropLSTM(fastrnn.Recurrent):
         one = torch.ones_like(input.data[: input.batch_sizes[0]])
         mask = dropout(one, self.input_dropout, self.training)
         data = input.data * mask[sequence]
-        return super().forward(input._replace(data=data), hx, sequence=sequence)
+        return super().forward(input._replace(data=data), hx)
 
-    def inputs_for(self, layer, like, sequence=None):
-        """sequence: of each row of a packed input, in which it is."""
+    def inputs_for(self, layer, like):
         p = self.output_dropout if layer == self.num_layers - 1 else self.hidden_dropout
-        one = like[:1] if sequence is None else like[: int(sequence.max()) + 1]
-        mask = dropout(torch.ones_like(one), p, self.training)
-        return {"mask": mask if sequence is None else mask[sequence]}
+        return {"mask": dropout(torch.ones_like(like[:1]), p, self.training)}
 
     def step(self, wx, uh, h, c, mask):
         i, f, g, o = wx + uh

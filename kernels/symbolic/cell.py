@@ -88,6 +88,9 @@ class Cell:
     recurrent: bool = True  # whether there are W_hh, and ``uh``
     own: int = 0
     inputs: int = 0
+    program: str = ""  # the text that it was made of, if it was
+
+    program = None  # its text (program.py), once that is known
 
     def __post_init__(self):
         if type(self.name) is not str or not self.name.isprintable():

@@ -14,6 +14,12 @@ KINDS = ("x", "h", "state", "own", "input")
 
 def program_of(cell):
     """The text of a cell: of two cells with the same text one is as good as the other."""
+    if cell.program is None:
+        vars(cell).update(program=_written(cell))
+    return cell.program
+
+
+def _written(cell):
     traced = cell.traced
     factors = {h: (f,) for h, f in zip(traced.hs, traced.factors, strict=True)}
     nodes = needed([traced.output, *traced.new], more=factors)
@@ -43,9 +49,10 @@ def cell_of(program):
         found = json.loads(program)
         code, results = found.pop("code"), found.pop("results")
         ports = {name: found.pop(name) for name in ("name", *PORTS)}
-        cell = Cell(step=_replay(code, results), **ports, **found)
+        cell = Cell(step=_replay(code, results), program=program, **ports, **found)
         _check(cell, code, results)
         _ = cell.traced  # raises for a condition as a value, and the other way round
+        vars(cell).update(program=program)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"this is no cell's program ({error}): {str(program)[:200]}") from error
     return cell
