@@ -45,19 +45,6 @@ CELLS = {
     "rnn_relu_cell": "rnn_relu",
 }  # fmt: skip
 OVER_UNITS = {"mean", "layer_norm"}  # which need all of a step's units at once
-POINTWISE = {
-    **FUNCTIONS, Tensor.__pow__: METHODS["pow"], Tensor.__eq__: METHODS["eq"],
-    Tensor.__and__: METHODS["logical_and"], Tensor.__or__: METHODS["logical_or"],
-    Tensor.__invert__: METHODS["logical_not"],
-    Tensor.__rsub__: lambda self, other: other - self,
-    Tensor.__rdiv__: lambda self, other: other / self,
-    **dict.fromkeys(
-        (Tensor.masked_fill, torch.masked_fill),
-        lambda input, mask, value: METHODS["where"](value, mask, input),
-    ),
-    # of a condition; of what is a value already they are SAME
-    **dict.fromkeys((Tensor.double, Tensor.to), lambda input, *to, **more: METHODS["float"](input)),
-}  # fmt: skip
 CHUNKS = {"chunk", "split", "tensor_split", "split_with_sizes", "unsafe_chunk", "unsafe_split"}
 
 
@@ -134,14 +121,16 @@ def pieces(weight, widths):
     ]
 
 
-def parts_of_product(node, product, cats):
-    """Products whose sum a product is, each with one value: of x all in one, with the bias if any.
+def by_parts(node, cats):
+    """The node, or if it is a product with several values side by side, a sum of products.
 
-    cats: {nodes: them side by side}, so that what is the same stays one node.
+    Each is with one state; what is of x stays together, and has the bias. cats: {nodes: them side
+    by side}, so that what is the same stays one node.
     """
-    parts = parts_of(product.value)
-    if len(parts) == 1 or node.kind != STATE:
-        return [node]
+    product = product_of(node) if node.kind == STATE else None
+    parts = parts_of(product.value) if product else ()
+    if len(parts) < 2:
+        return node
     mine = list(zip(parts, pieces(product.weight, [p.shape[1] for p in parts]), strict=True))
     others = [(p, w) for p, w in mine if p.kind != STATE]
     if others:
@@ -149,11 +138,16 @@ def parts_of_product(node, product, cats):
         if values not in cats:
             cats[values] = _together(values)
         others = [(cats[values], _together(weights))]
-    bias, found = product.bias, []
+    bias, terms = product.bias, []
     for value, weight in others + [(p, w) for p, w in mine if p.kind == STATE]:
-        found.append(linear(value, weight, bias, node))
+        terms.append(linear(value, weight, bias, node))
         bias = None
-    return found
+    return call(added, *terms, kind=STATE, shape=node.shape, like=node)
+
+
+def added(first, *others):
+    """The sum."""
+    return sum(others, first)
 
 
 def linear(value, weight, bias, like):
@@ -173,3 +167,19 @@ def _together(nodes):
 def mask(x, width, dtype, p):
     """What dropout multiplies rows by."""
     return F.dropout(torch.ones(x.shape[0], width, dtype=dtype, device=x.device), p)
+
+
+POINTWISE = {
+    **FUNCTIONS, Tensor.__pow__: METHODS["pow"], Tensor.__eq__: METHODS["eq"],
+    Tensor.__and__: METHODS["logical_and"], Tensor.__or__: METHODS["logical_or"],
+    Tensor.__invert__: METHODS["logical_not"],
+    Tensor.__rsub__: lambda self, other: other - self,
+    Tensor.__rdiv__: lambda self, other: other / self,
+    **dict.fromkeys(
+        (Tensor.masked_fill, torch.masked_fill),
+        lambda input, mask, value: METHODS["where"](value, mask, input),
+    ),
+    added: added,
+    # of a condition; of what is a value already they are SAME
+    **dict.fromkeys((Tensor.double, Tensor.to), lambda input, *to, **more: METHODS["float"](input)),
+}  # fmt: skip

@@ -34,7 +34,7 @@ class Loop:
     def __init__(self, tape, new, output, name):
         self.states, self.new, self.output, self.name = tape.states, new, output, name
         self.B, self.H = self.states[0].shape
-        self.x, self.products, self.parts, self.cats = tape.x, {}, {}, {}
+        self.x, self.cats, self.products, self.parts = tape.x, tape.cats, {}, {}
         self.ports = {kind: {} for kind in ("x", "h", "own", "input")}
         self.graph, self.given, self.order = Graph(), None, None
         self._run()
@@ -169,15 +169,10 @@ class Loop:
         raise AssertionError(start)
 
     def _multiplied(self, product, node, start):
-        """Columns of a product: gates of the input, or of the recurrent product, or of both."""
+        """Columns of a product: a gate of the input, or of the recurrent product."""
         if start + self.H > node.shape[1]:
             what = f"a product of {node.shape[1]} columns, where states have {self.H}"
             raise refused(what, node.place)
-        if node not in self.parts:
-            self.parts[node] = functions.parts_of_product(node, product, self.cats)
-        if len(self.parts[node]) > 1:
-            first, *rest = [self.lower(part, start) for part in self.parts[node]]
-            return sum(rest, first)
         if node.kind == X:
             return self._give("x", (self._plane(node), start))
         value = self._root(product.value)
@@ -198,7 +193,8 @@ class Loop:
         hx = hx if isinstance(hx, (tuple, list)) else [hx]
         if made not in self.parts:
             b_ih, b_hh = biases or (None, None)
-            self.parts[made] = linear(x, w_ih, b_ih, made), linear(hx[0], w_hh, b_hh, made)
+            sides = linear(x, w_ih, b_ih, made), linear(hx[0], w_hh, b_hh, made)
+            self.parts[made] = [functions.by_parts(side, self.cats) for side in sides]
         runs = range(0, rule.gates * self.H, self.H)
         gates = [Gates(self.lower(part, at) for at in runs) for part in self.parts[made]]
         new = rule.step(*gates, tuple(map(self.lower, hx)), (), ())

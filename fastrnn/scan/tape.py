@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..kernels.symbolic.refusals import Refused
+from .functions import by_parts
 from .node import FIXED, STATE, Node, X, leaves, place, refused, replaced
 
 # What may be asked of a tensor: its numbers do not answer it.
@@ -53,7 +54,7 @@ class Tape(TorchFunctionMode):
         self.generators = [torch.default_generator]
         if x.is_cuda:
             self.generators.append(torch.cuda.default_generators[x.device.index])
-        self.device = x.device.type
+        self.device, self.cats = x.device.type, {}
         self.mode = self._mode()
 
     def _mode(self):
@@ -103,7 +104,8 @@ class Tape(TorchFunctionMode):
         )
         args, kwargs = replaced((args, kwargs), lambda leaf: self.node(leaf, where))
         kinds = [leaf.kind for leaf in leaves((args, kwargs)) if isinstance(leaf, Node)]
-        call = Node(func, args, kwargs, max([X if drawn else FIXED, *kinds]), result, where)
+        kind = max([X if drawn else FIXED, *kinds])
+        call = by_parts(Node(func, args, kwargs, kind, result, where), self.cats)
         if target is not None:
             self.known[id(target)] = call, target
             return target
