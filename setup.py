@@ -18,6 +18,7 @@ setup(
         "fastrnn.kernels.cpu",
         "fastrnn.kernels.gpu",
         "fastrnn.kernels.symbolic",
+        "fastrnn.zoo",
     ],
     package_dir={"fastrnn.kernels": "kernels"},
     package_data={"fastrnn.kernels.gpu": ["measured.json"]},
@@ -44,6 +45,7 @@ setup(
             "pytest-benchmark",
             "pytest-timeout",
             "ruff",
+            "torchrecurrent",  # other people's cells, which those of the zoo are held to
         ],
     },
 )

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from . import machine, peers, tables, tree
+from . import machine, peers, tables, tree, zoo
 from .groups import groups, rivals
 from .options import chosen_cases, parser
 from .results import Sink
@@ -29,6 +29,8 @@ QUICK_ROUNDS, ROUNDS = 3, 7
 def main(argv=None):
     """The exit status: 0, 1 if a result was wrong, 2 for bad options, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    if "--cells=zoo" in argv or "--cells zoo" in " ".join(argv):
+        return zoo.main(argv)
     p = parser()
     args = p.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():

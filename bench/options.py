@@ -77,7 +77,7 @@ def add_case_options(p):
         "--cells",
         type=some_of([c.lower() for c in GATES]),
         metavar="NAME[,NAME]",
-        help="of lstm, gru, rnn; default: all",
+        help="of lstm, gru, rnn; default: all. Or zoo alone: fastrnn.zoo, see --cells zoo --help",
     )
     add(
         "--modes",

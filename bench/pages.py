@@ -1,4 +1,4 @@
-"""python -m bench.pages: every table and picture of README.md and RESULTS.md, from committed files.
+"""python -m bench.pages: every table and picture of the pages, from committed files.
 
 Each block stands between two lines, such as <!-- speed:start --> and <!-- speed:end -->.
 """
@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import calls, cold, gpu_report, results, short, tables, trust
+from . import calls, cold, gpu_report, results, short, tables, trust, zoo_table
 from .machine import ROOT
 from .programs import table as programs
 
@@ -31,6 +31,7 @@ def blocks():
             "programs": programs.block(programs.load()),
             "trust": trust.block(trust.load()),
         },
+        "docs/zoo.md": {"zoo": zoo_table.block()},
     }
 
 
@@ -66,8 +67,8 @@ def draw():
 def main(argv=None):
     p = argparse.ArgumentParser(
         prog="python -m bench.pages",
-        description="Write the tables of README.md and bench/RESULTS.md, and draw the pictures, "
-        "from the committed results.",
+        description="Write the tables of README.md, bench/RESULTS.md and docs/zoo.md, and draw the "
+        "pictures, from the committed results.",
     )
     p.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page would")
     args = p.parse_args(argv)

@@ -6,6 +6,7 @@ from .kernels.symbolic.tensors import clip_gradient
 from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .parameters import PerUnit, Scalar
 from .recurrent import Recurrent
+from .scan import scan
 
 tools.meet()
 
@@ -25,4 +26,5 @@ __all__ = [
     "clip_gradient",
     "lowering",
     "restore",
+    "scan",
 ]

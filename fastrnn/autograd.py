@@ -7,10 +7,55 @@ from .kernels import autocast, reference
 from .kernels.cells import key_of
 from .kernels.keep import Keep
 from .kernels.untraced import untraced
-from .kernels.weights import Weights
+from .kernels.weights import split
 from .tracing import plain
 
-LEADING = 4  # arguments of Layer that are no tensors
+LEADING = 3  # arguments of Layer that are no tensors
+
+
+class Call:
+    """A layer on an engine, but for its tensors: x, the states, torch's flat list of weights, and
+    what its steps are given beside x, if they are given anything.
+
+    Of what known.py knows there may be several layers, each with D directions.
+    """
+
+    layers = 1
+
+    def __init__(self, engine, cell, steps, D):
+        self.engine, self.cell, self.steps, self.D = engine, cell, steps, D
+
+    def apart(self, tensors):
+        """(x, states, a Weights for each direction of each layer, inputs)."""
+        cell, first, inputs = self.cell, 1 + self.cell.states, None
+        if cell.inputs:
+            *tensors, inputs = tensors
+        directions = split(tensors[first:], self.layers * self.D, cell)
+        return tensors[0], tensors[1:first], directions, inputs
+
+    def forward(self, keep, tensors, _):
+        """(output, final states, what to keep for backward)."""
+        x, states, directions, inputs = self.apart(tensors)
+        given = self.cell, x, self.steps, directions, states, keep, inputs
+        return profiling.layer(backends.load(self.engine).layer, "", *given)
+
+    def backward(self, keep, tensors, kept, grads, needed):
+        """The gradients of the tensors, None for those not ``needed``; grads: those of the output
+        and the final states.
+        """
+        x, states, directions, inputs = self.apart(tensors)
+        if self.engine != "numba":  # which makes its own zeros
+            grads = materialized(grads, x, states)
+        run = backends.load(self.engine).gradients
+        need_x, _, need_weights, need_inputs = self.apart(needed)
+        given = self.cell, x, self.steps, directions, states, keep, kept, grads, need_x
+        dx, dstates, dweights, dinputs = profiling.layer(
+            run, " backward", *given, need_weights, inputs, bool(need_inputs)
+        )
+        pairs = zip(sum(dweights, ()), sum(directions, ()), strict=True)
+        found = [dx, *dstates, *[gradient for gradient, weight in pairs if weight is not None]]
+        found += [dinputs] * bool(self.cell.inputs)
+        return [g if n else None for g, n in zip(found, needed, strict=True)]
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None):
@@ -20,24 +65,20 @@ def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=
     """
     if engine == "reference":
         return profiling.layer(reference.layer, "", cell, x, steps, directions, states, inputs)
-    if torch.is_grad_enabled():
-        tensors = (*sum(directions, (x, *states)), inputs)
-        for t in tensors:
-            if t is not None and t.requires_grad:
-                y, *finals = Layer.apply(engine, cell, steps, keep, *tensors)
-                return y, finals
-    given = cell, x, steps, directions, states, Keep.NOTHING, inputs
-    y, finals, _ = profiling.layer(backends.load(engine).layer, "", *given)
+    tensors = [x, *states, *[w for each in directions for w in each if w is not None]]
+    tensors += [inputs] * bool(cell.inputs)
+    y, *finals = run(Call(engine, cell, steps, len(directions)), keep, tensors)
     return y, finals
 
 
-def _unflatten(cell, tensors):
-    """(x, states, a Weights for each direction, inputs) from the flat arguments of ``Layer``."""
-    x, *rest, inputs = tensors
-    states, flat = rest[: cell.states], rest[cell.states :]
-    fields = len(Weights._fields)
-    directions = [Weights(*flat[i : i + fields]) for i in range(0, len(flat), fields)]
-    return x, states, directions, inputs
+def run(call, keep, tensors, through=None):
+    """(output, *final states) of a Call. through: what the gate says of the tensors, if asked."""
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t.requires_grad:
+                return Layer.apply(call, keep, through, *tensors)
+    y, finals, _ = call.forward(Keep.NOTHING, tensors, through)
+    return y, *finals
 
 
 def save(ctx, *tensors):
@@ -55,83 +96,81 @@ def saved(ctx):
 
 
 class Layer(torch.autograd.Function):
-    """apply(engine, cell, steps, keep, x, *states, *weights, inputs) -> (output, *final states)."""
+    """apply(call, keep, through, *tensors) -> (output, *final states), as ``run``."""
 
     @staticmethod
     @untraced
-    def forward(ctx, engine, cell, steps, keep, *tensors):
-        x, states, directions, inputs = _unflatten(cell, tensors)
-        given = cell, x, steps, directions, states, keep, inputs
-        y, finals, kept = profiling.layer(backends.load(engine).layer, "", *given)
-        ctx.engine, ctx.cell, ctx.steps, ctx.keep = engine, cell, steps, keep
-        ctx.count = len(tensors)
+    def forward(ctx, call, keep, through, *tensors):
+        y, finals, kept = call.forward(keep, tensors, through)
+        ctx.call, ctx.keep, ctx.count = call, keep, len(tensors)
         ctx.set_materialize_grads(False)
-        save(ctx, *tensors, *kept)
+        ctx.save_for_backward(*tensors, *kept)
         return y, *finals
 
     @staticmethod
     @untraced
     def backward(ctx, *grads):
-        cell = ctx.cell
-        tensors = saved(ctx)
-        given, kept = tensors[: ctx.count], tensors[ctx.count :]
+        call, saved = ctx.call, ctx.saved_tensors
+        tensors, kept = saved[: ctx.count], saved[ctx.count :]
         needed = ctx.needs_input_grad[LEADING:]
-        x, states, directions, inputs = _unflatten(cell, given)
         # create_graph asks for a backward that can be differentiated; other gradients, as vmap's
         # and subclasses', know only torch's operations
         if torch.is_grad_enabled() or not plain(grads):
-            grads = materialized(grads, x, states)
+            x, states, _, _ = call.apart(tensors)
+            grads = materialized(grads, x, states, call.layers)
 
             def again(*tensors):
-                x, states, directions, inputs = _unflatten(cell, tensors)
-                return layer_by_reference(cell, x, ctx.steps, directions, states, inputs)
+                x, states, directions, inputs = call.apart(tensors)
+                given = call.cell, x, call.steps, directions, states, inputs
+                return layers_by_reference(*given, call.layers)
 
-            return *[None] * LEADING, *differentiable(again, given, needed, grads)
-        if torch._C._len_torch_dispatch_stack():
-            grads = materialized(grads, x, states)
-            return *[None] * LEADING, *_watched(ctx, given, kept, grads, needed)
-        if ctx.engine != "numba":  # which makes its own zeros
-            grads = materialized(grads, x, states)
-        _, _, need_weights, need_inputs = _unflatten(cell, needed)
-        given = cell, x, ctx.steps, directions, states, ctx.keep, kept, grads, needed[0]
-        dx, dstates, dweights, dinputs = profiling.layer(
-            backends.load(ctx.engine).gradients,
-            " backward",
-            *given,
-            need_weights,
-            inputs,
-            need_inputs,
-        )
-        flat = (*sum(dweights, (dx, *dstates)), dinputs)
-        found = [g if n else None for g, n in zip(flat, needed, strict=True)]
+            found = differentiable(again, tensors, needed, grads)
+        elif torch._C._len_torch_dispatch_stack():
+            found = _watched(call, ctx.keep, tensors, kept, grads, needed)
+        else:
+            found = call.backward(ctx.keep, tensors, kept, grads, needed)
         return *[None] * LEADING, *found
 
 
-def materialized(grads, x, states):
+def materialized(grads, x, states, layers=1):
     """The gradients of the output and of the final states, with zeros for None: x's dtype for the
     first of them, and the states' for others.
     """
-    D, _, S = states[0].shape
-    results = [(x, (*x.shape[:-1], D * S)), *((s, s.shape) for s in states)]
+    count, _, S = states[0].shape
+    results = [(x, (*x.shape[:-1], count // layers * S)), *((s, s.shape) for s in states)]
     return [
         like.new_zeros(shape) if g is None else g
         for g, (like, shape) in zip(grads, results, strict=True)
     ]
 
 
-def _watched(ctx, given, kept, grads, needed):
+def _watched(call, keep, tensors, kept, grads, needed):
     """The gradients by the operator of operators.py, which is what a dispatch mode can see."""
-    cell, steps = ctx.cell, ctx.steps
-    *given, inputs = given
-    flat = [t for t in given if t is not None]
-    x, states, weights = flat[0], flat[1 : 1 + cell.states], flat[1 + cell.states :]
-    there = [n for t, n in zip((*given, inputs), needed, strict=True) if t is not None]
+    cell, steps, layers, first = call.cell, call.steps, call.layers, 1 + call.cell.states
+    *tensors, beside = tensors if cell.inputs else (*tensors, None)
+    (x, *states), weights = tensors[:first], tensors[first:]
+    dy, *dfinals = materialized(grads, x, states, layers)
+    inputs, each, found = [x.flatten(0, -2)], len(weights) // layers, []
+    if layers > 1:
+        *kept, between = kept
+        inputs += between.unbind()
+    parts = zip(*(t.chunk(layers) for t in (*states, *dfinals, *kept)), strict=True)
     operators, sizes = torch.ops.fastrnn, None if steps.dense else steps.batch_sizes
     run = operators.layer_gradients if steps.dense else operators.layer_packed_gradients
-    rest = sizes, states, weights, kept, [grads[0].flatten(0, -2), *grads[1:]], there, inputs
-    found = iter(run(ctx.engine, key_of(cell), int(ctx.keep), x.flatten(0, -2), *rest))
-    found = [next(found) if n else None for n in needed]
-    return [found[0].view_as(x) if needed[0] else None, *found[1:]]
+    dy = dy.flatten(0, -2)
+    for i, part in reversed(list(enumerate(parts))):
+        mine = slice(i * each, i * each + each)
+        there = [i > 0 or needed[0], *needed[1:first], *needed[first:][mine]]
+        there += needed[-1:] * bool(cell.inputs)
+        ends, rest = [dy, *part[first - 1 :][: first - 1]], part[2 * first - 2 :]
+        given = inputs[i], sizes, part[: first - 1], weights[mine], rest, ends, there, beside
+        computed = iter(run(call.engine, key_of(cell), int(keep), *given))
+        dy, *others = [next(computed) if n else None for n in there]
+        found.insert(0, others)
+    dstates = zip(*[others[: first - 1] for others in found], strict=True)
+    dstates = [None if d[0] is None else torch.cat(d) for d in dstates]
+    dx = dy.view_as(x) if needed[0] else None
+    return [dx, *dstates, *[g for others in found for g in others[first - 1 :]]]
 
 
 def layer_by_reference(cell, x, steps, directions, states, inputs=None):
@@ -140,6 +179,17 @@ def layer_by_reference(cell, x, steps, directions, states, inputs=None):
     inputs = inputs if inputs is None else inputs.to(dtype)
     y, finals = reference.layer(cell, rows.to(dtype), steps, directions, states, inputs)
     return y.to(x.dtype).view(*x.shape[:-1], -1), *finals
+
+
+def layers_by_reference(cell, x, steps, directions, states, inputs, layers):
+    """As ``layer_by_reference``, of several layers."""
+    each, found = len(directions) // layers, []
+    for i in range(0, len(directions), each):
+        mine = slice(i, i + each)
+        initial = [s[mine] for s in states]
+        x, *final = layer_by_reference(cell, x, steps, directions[mine], initial, inputs)
+        found.append(final)
+    return x, *map(torch.cat, zip(*found, strict=True))
 
 
 def differentiable(function, inputs, needed, grads):

@@ -18,6 +18,7 @@ import torch
 from torch.autograd import forward_ad
 
 from . import description
+from .kernels.cells import CELLS
 from .kernels.refused import Refused
 from .tracing import PLAIN, RECORDED, constant, tracing
 
@@ -89,7 +90,7 @@ def _able(tensors, step, layer, gpu):
             type(t) in PLAIN and t.is_cpu and t.dtype is dtype and t.layout is _STRIDED
         ):
             return _unserved(tensors, step, layer)
-    return _served(dtype, step) or _unserved(tensors, step, layer)
+    return served(dtype, step) or _unserved(tensors, step, layer)
 
 
 def _recorded(tensors, step, layer, gpu):
@@ -167,13 +168,14 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     if c.dim() != 3:
         return Choice("torch", "states that are not (layers * D, B, H)")
     T, B = (None, None) if traced else (T, c.shape[1])
-    layer = cell.name, T, B, int(c.shape[2]), D
+    torchs = CELLS.get(cell.name) is cell
+    layer = cell.hgates, torchs, T, B, int(c.shape[2]), D
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 
 @constant
 def _gpu_choice(dtype, cast, device, training, forced, *layer):
-    """The best engine for (cell, T, B, H, D) in this dtype, or for layers that fit."""
+    """The best engine for (gates, ..., H, D) as choice.fit takes it, or for layers that fit."""
     name = f"{'autocast to ' * cast}{_name(dtype)} on GPU"
     try:
         choice = import_module("fastrnn.kernels.gpu.choice")
@@ -198,12 +200,12 @@ def _cudnn_takes(dtype):
 
 
 @cache
-def _served(dtype, step):
+def served(dtype, step):
     """The Choice for tensors of ``dtype`` on CPU."""
     return _on_cpu(dtype, step, _name(dtype)) if dtype in NUMBA_DTYPES else None
 
 
-_served_in_trace = constant(_served)
+_served_in_trace = constant(served)
 
 
 @constant

@@ -22,6 +22,7 @@ from .kernels.gate import whole
 from .kernels.keep import Keep
 from .kernels.refused import Refused
 from .kernels.weights import Weights, fit, split
+from .known import at_once, usual
 from .tracing import constant, tracing
 
 
@@ -32,7 +33,9 @@ def sequence(name, *arguments, keep=Keep.ALL):
     (data, batch_sizes, hx, weights, bias, layers, p, training, bidirectional). ``keep``: what to
     keep for backward.
     """
-    found = _ours(name, arguments, keep)
+    found = at_once(name, keep, *arguments) if usual() else None
+    if found is None:
+        found = _ours(name, arguments, keep)
     return getattr(_VF, name)(*arguments) if found is None else found
 
 

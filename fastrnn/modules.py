@@ -5,7 +5,7 @@ unbatched input. Only the name ``_VF``, through which that code reaches torch's 
 ours. So there is no second copy of torch's behaviour that could differ from it.
 """
 
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from types import FunctionType, SimpleNamespace
 
 import torch
@@ -16,6 +16,8 @@ from .cell_step import cell_step
 from .functional import sequence
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
+from .known import at_once, usual
+from .tracing import PLAIN
 
 
 def _on(kernels, forward):
@@ -42,14 +44,54 @@ _LAYERS = {
 
 def _layer(forward):
     """torch's ``forward`` on our kernels, which keep for backward what ``self.recompute`` says."""
-    everything, states = _on(_LAYERS[Keep.ALL], forward), _on(_LAYERS[Keep.STATES], forward)
+    bound = {keep: _on(kernels, forward) for keep, kernels in _LAYERS.items()}
 
-    @wraps(everything)
+    @wraps(bound[Keep.ALL])
     def choose(self, input, hx=None):
         again = self.__dict__.get("recompute") is True  # a user's class may have one of its own
-        return (states if again else everything)(self, input, hx)
+        keep = Keep.STATES if again else Keep.ALL
+        found = _in_short(self, keep, input, hx) if usual() else None
+        return bound[keep](self, input, hx) if found is None else found
 
     return choose
+
+
+def _in_short(module, keep, x, hx):
+    """What torch's ``forward`` comes to where it has nothing to say: a dense batch, and sizes that
+    are the module's. None where that is not sure. torch's code takes as long as a small layer.
+    """
+    own = module.__dict__
+    known = own["mode"] in MODES.get(type(module), ())
+    if not known or type(x) not in PLAIN or x.is_nested or not x.is_cpu:
+        return None
+    sizes = x.shape
+    if len(sizes) != 3 or sizes[2] != own["input_size"] or module._weights_have_changed():
+        return None
+    H, layers, batch_first = own["hidden_size"], own["num_layers"], own["batch_first"]
+    D, B = 2 if own["bidirectional"] else 1, sizes[0 if batch_first else 1]
+    widths = (own["proj_size"] or H, H) if own["mode"] == "LSTM" else (H,)
+    if hx is None:
+        make = _zeros if layers * D * B * H <= SMALL else _zeros.__wrapped__
+        hx = tuple([make(x.dtype, layers * D, B, width) for width in widths])
+    else:
+        hx = hx if type(hx) is tuple else (hx,)
+        for state, width in zip(hx, widths, strict=False):
+            if type(state) not in PLAIN or state.is_nested or state.shape != (layers * D, B, width):
+                return None
+    options = own["dropout"], own["training"], own["bidirectional"], batch_first
+    given = module._flat_weights, own["bias"], layers, *options
+    found = at_once(own["mode"].lower(), keep, x, hx, *given)
+    return found if found is None or len(widths) == 1 else (found[0], found[1:])
+
+
+SMALL = 4096  # numbers of a state that is worth remembering
+
+
+@lru_cache(maxsize=64)
+def _zeros(dtype, *sizes):
+    """A state to begin with. It is read and never written: so one will do for many calls."""
+    with torch._C.DisableTorchFunction(), torch.inference_mode(False):  # whatever is active now
+        return torch.zeros(sizes, dtype=dtype, device="cpu")
 
 
 class _Sequence:
@@ -137,6 +179,10 @@ class LSTM(_Sequence, nn.LSTM):
 class GRU(_Sequence, nn.GRU):
     __doc__ = _documented(nn.GRU, "Cho et al. (2014)")
     forward = _layer(nn.GRU.forward)
+
+
+# Derived classes may have checks of their own.
+MODES = {RNN: ("RNN_TANH", "RNN_RELU"), LSTM: ("LSTM",), GRU: ("GRU",)}
 
 
 class RNNCell(nn.RNNCell):

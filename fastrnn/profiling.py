@@ -22,9 +22,14 @@ def layer(run, way, cell, x, steps, directions, states, *rest):
     if not flag._is_profiler_enabled:
         return run(cell, x, steps, directions, states, *rest)
     D, _, H = states[-1].shape
-    words = " bidirectional" * (D == 2) + " packed" * (not steps.dense)
-    with record_function(f"fastrnn::{cell.name}{way} {steps.T}x{steps.B}x{H}{words}"):
+    with row(cell, way, steps, D, H):
         return run(cell, x, steps, directions, states, *rest)
+
+
+def row(cell, way, steps, D, H):
+    """A range for a layer of D directions and H units."""
+    words = " bidirectional" * (D == 2) + " packed" * (not steps.dense)
+    return record_function(f"fastrnn::{cell.name}{way} {steps.T}x{steps.B}x{H}{words}")
 
 
 def step(run, way):

@@ -7,7 +7,8 @@ from torch._C import _functorch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 
-PLAIN = {torch.Tensor, torch.nn.Parameter}  # the types of tensors that have no behaviour of theirs
+from .kernels.gate import PLAIN
+
 RECORDED = PLAIN | {FakeTensor, FunctionalTensor}  # and that have none besides a trace's
 
 

@@ -8,6 +8,42 @@ numbers: so whatever a compiled function reads passes here before its address is
 
 import torch
 
+PLAIN = {torch.Tensor, torch.nn.Parameter}  # the types of tensors that have no behaviour of theirs
+_STRIDED = torch.strided
+
+
+def passed(tensors, expected):
+    """(the tensors, as ``whole`` gives them; their addresses, 0 for None), if all are plain, and as
+    expected: (shape, dtype, bytes) of each. None if not: then ``take`` says what is wrong.
+
+    Of a short call this takes the most time, so no question is asked twice.
+    """
+    given, found = tensors, []
+    for i, (tensor, (shape, dtype, size)) in enumerate(zip(tensors, expected, strict=True)):
+        if tensor is None:
+            found.append(0)
+            continue
+        if not (
+            type(tensor) in PLAIN
+            and tensor.dtype is dtype
+            and tensor.is_cpu
+            and tensor.layout is _STRIDED
+            and not tensor.is_nested
+            and tensor.shape == shape
+        ):
+            return None
+        address = tensor.data_ptr()
+        if address and tensor.is_contiguous() and not tensor.is_neg():
+            storage = tensor.untyped_storage()
+            if address + size <= storage.data_ptr() + storage.nbytes():
+                found.append(address)
+                continue
+        if given is tensors:
+            given = list(tensors)
+        given[i] = _made_whole(tensor)
+        found.append(given[i].data_ptr())
+    return given, found
+
 
 def take(tensors, shapes, dtypes):
     """CPU tensors, as ``whole`` gives them, if they are of these shapes and dtypes.
@@ -55,18 +91,19 @@ def whole(tensors):
 
 
 def _made_whole(tensor):
-    if tensor._is_zerotensor():
+    address = tensor.data_ptr()
+    if not address and tensor._is_zerotensor():
         return torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
     if not tensor.numel():
         return tensor.contiguous()
     last = sum([(n - 1) * by for n, by in zip(tensor.shape, tensor.stride(), strict=True)])
     end = (tensor.storage_offset() + last + 1) * tensor.itemsize
-    storage = tensor.untyped_storage()
-    if storage.nbytes() < end or not tensor.data_ptr():
+    size = tensor.untyped_storage().nbytes()
+    if size < end or not address:
         raise RuntimeError(
             f"a {tensor.dtype} tensor of shape {tuple(tensor.shape)} has no memory, or too little: "
-            f"it needs {end} bytes, and its storage has {storage.nbytes()}. Its storage was freed "
+            f"it needs {end} bytes, and its storage has {size}. Its storage was freed "
             "or made smaller (as FSDP does with weights outside of forward), or it is of a class "
             f"whose numbers are elsewhere ({type(tensor).__name__})."
         )
-    return tensor.resolve_neg().contiguous()
+    return (tensor.resolve_neg() if tensor.is_neg() else tensor).contiguous()

@@ -62,8 +62,8 @@ def spying():
         return wrapper
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "layer", counted("forward", engine.layer))
-        patch.setattr(engine, "gradients", counted("backward", engine.gradients))
+        patch.setattr(engine, "forward", counted("forward", engine.forward))
+        patch.setattr(engine, "backward", counted("backward", engine.backward))
         patch.setattr(step, "forward", counted("forward", step.forward))
         patch.setattr(step, "gradients", counted("backward", step.gradients))
         patch.setattr(reference, "layer", counted("reference", reference.layer))

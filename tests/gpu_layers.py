@@ -21,13 +21,14 @@ ALONE = (32, 16, 32, 4, 0), (32, 16, 4)
 
 @contextmanager
 def served(tile):
-    """Within this context our layers run on the GPU engine, in tiles of this shape.
+    """Within this context our layers run on the GPU engine, in tiles of this shape (None: chosen).
 
     What it gives is a list of the Launches that were made.
     """
     from fastrnn.kernels.gpu import launch, tiles
 
     made, run = [], launch.run
+    told = tile and (tiles.Forward(*tile[0]), tiles.Backward(*tile[1]))
 
     def noted(kernel, launches, *args, **kwargs):
         made.append(launches)
@@ -35,7 +36,7 @@ def served(tile):
 
     with (
         fastrnn.backends.use("triton"),
-        tiles.using(tiles.Forward(*tile[0]), tiles.Backward(*tile[1])),
+        tiles.using(*told or ()),
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(launch, "run", noted)

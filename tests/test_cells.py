@@ -108,15 +108,17 @@ def test_every_registered_cell_has_a_counterpart():
 def test_backward_reads_the_new_states_that_the_cell_names(kind):
     """No other: engines need not keep them. And each of those, or they would be kept in vain."""
     cell = CELLS[kind]
-    dstates, kept, before, after = (
-        torch.rand(count, 7) for count in (cell.states, cell.kept, cell.states, cell.states)
-    )
-    expected = torch.stack(cell.backward(dstates, kept, before, after)[0])
+    counts = 1, cell.states, cell.kept, cell.states, cell.states
+    (dout,), dstates, kept, before, after = (torch.rand(count, 7) for count in counts)
+
+    def gradients(after):
+        return torch.stack(cell.backward(dout, dstates, kept, before, after, (), ())[0])
+
+    expected = gradients(after)
     for i in range(cell.states):
         changed = after.clone()
         changed[i] = -1 - changed[i]  # another sign, and another size
-        found = torch.stack(cell.backward(dstates, kept, before, changed)[0])
-        assert found.equal(expected) == (i not in cell.after)
+        assert gradients(changed).equal(expected) == (i not in cell.after)
 
 
 # From numbers too small to be normal to gates that are shut or open for good.

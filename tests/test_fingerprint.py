@@ -8,12 +8,12 @@ import numba
 import pytest
 
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.cpu import cache, compile, compiled, machine, sources
+from fastrnn.kernels.cpu import cache, compile, compiled, machine, of_cell, sources
 from fastrnn.kernels.refused import Refused
 
 
 def fingerprint(cell=CELLS["gru"]):
-    return compile._fingerprint("label", compiled._depends_on(cell), 8)
+    return compile._fingerprint("label", of_cell.depends_on(cell), 8)
 
 
 SETTINGS = {"OPT": 0, "SLP_VECTORIZE": 1, "BOUNDSCHECK": 1, "CPU_FEATURES": "+avx2"}
@@ -26,10 +26,20 @@ def test_what_changes_code_changes_its_name(name, value, monkeypatch):
     assert fingerprint() != before
 
 
-def test_a_cells_numbers_are_part_of_it(monkeypatch):
+def test_what_a_cell_computes_is_part_of_it(monkeypatch):
+    """Not its name, and not where its step stands."""
     gru = CELLS["gru"]
-    assert fingerprint(replace(gru)) == fingerprint()
-    assert fingerprint(replace(gru, dx=(0, 1, 3))) != fingerprint()
+    assert fingerprint(replace(gru, name="another")) == fingerprint()
+
+    def step(*given):
+        return gru.step(*given)
+
+    def otherwise(*given):
+        (h,) = gru.step(*given)
+        return (-h,)
+
+    assert fingerprint(replace(gru, step=step)) == fingerprint()
+    assert fingerprint(replace(gru, step=otherwise)) != fingerprint()
     monkeypatch.setattr(numba.config, "CACHE_DIR", "/elsewhere")
     assert fingerprint() == fingerprint(gru)
 

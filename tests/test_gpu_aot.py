@@ -3,6 +3,7 @@
 import ast
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench.aot import __main__ as command
 from bench.aot import compiler, rows, table
+from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.gpu import kernels, tiles
 
 SPILLED = 192  # bytes of a thread that a tile in use may spill, at most
@@ -66,7 +68,7 @@ def test_no_row_gets_worse(row):
 def test_it_is_what_a_launch_compiles():
     """No number of a call is compiled in but its constants; every address is a multiple of 16."""
     row = next(row for row in rows.rows() if row.gpu == "sm90" and row.H == 512)
-    layer = compiler.Layer(row.cell, *rows.ARITHMETICS[row.arithmetic], row.H)
+    layer = compiler.Layer(CELLS[row.cell], *rows.ARITHMETICS[row.arithmetic], row.H)
     target = compiler.target("sm90")
     once, other = (
         compiler.compiled(target, layer._replace(B=B, D=D), forward=tiles.Forward(*row.tile))
@@ -123,16 +125,22 @@ def kernel(x,
 '''
 
 
-def test_the_digest_is_of_the_code_alone(tmp_path):
-    path = tmp_path / "kernel.py"
-
+def test_the_digest_is_of_the_code_alone():
     def digest(code):
-        path.write_text(code)
-        return table.digest([path])
+        return table.digest({"kernel": code})
 
     assert digest(CODE) == digest(SAME)
     assert digest(CODE) != digest(CODE.replace("2", "3"))
     assert digest(CODE) != digest(CODE.replace("x + 2 * y", "(x + 2) * y"))
+
+
+def test_the_text_of_a_cell_is_a_source(monkeypatch):
+    """However it comes about that it is another."""
+    before = table.made_from()
+    found = dict(vars(CELLS["gru"].derivation))
+    found["text"] = found["text"].replace("sigmoid", "tanh")
+    monkeypatch.setitem(vars(CELLS["gru"]), "derivation", SimpleNamespace(**found))
+    assert table.made_from() != before
 
 
 def test_the_sources_are_all_there():

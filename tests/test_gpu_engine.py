@@ -3,6 +3,7 @@
 import math
 from contextlib import contextmanager
 
+import gpu_cells
 import pytest
 import torch
 from against_torch import (
@@ -19,6 +20,7 @@ from torch import nn
 
 import fastrnn
 from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.symbolic.tensors import OPERATIONS as TRUTH
 
 __all__ = ["interpreted"]
 
@@ -107,22 +109,42 @@ def activations():
         at = tl.arange(0, 1024)
         tl.store(y + at, operation(tl.load(x + at)))
 
+    @triton.jit
+    def apply_to_two(x, other, y, operation: tl.constexpr):
+        at = tl.arange(0, 1024)
+        tl.store(y + at, operation(tl.load(x + at), tl.load(other + at)))
+
     x = torch.cat([torch.logspace(-30, 2, 510), torch.tensor([0.0, math.inf])])
     x = torch.cat([x, -x])
     x[600] = math.nan
-    # relative to each value: some roundings of 6e-8; far out, a sigmoid is an exponential of x, and
-    # has the rounding of that
-    roundings = {"sigmoid": 2e-6 + 1e-7 * x.double().abs(), "tanh": 2e-6, "relu": 2e-6}
+    # relative to each value: some roundings of 6e-8; far out, an exponential has the rounding of x
+    far = 2e-6 + 1e-7 * x.double().abs()
+    roundings = dict.fromkeys(("tanh", "relu", "log", "abs", "sqrt", "rsqrt", "erf"), 2e-6)
+    roundings |= dict.fromkeys(("sigmoid", "exp", "softplus"), far)
     for name, rounding in roundings.items():
         y = torch.empty_like(x)
         apply[(1,)](x, y, OPERATIONS[name])
-        truth = getattr(torch, name)(x.double())
+        truth = TRUTH[name](x.double())
         allowed = rounding * truth.abs() + 1e-37
-        assert (((y - truth).abs() <= allowed) | (y == truth) | (y.isnan() & truth.isnan())).all()
+        right = ((y - truth).abs() <= allowed) | (y == truth) | (y.isnan() & truth.isnan())
+        right |= (y == math.inf) & (truth > torch.finfo(torch.float32).max)
+        assert right.all(), (name, x[~right], y[~right])
+    for name in ("maximum", "minimum"):
+        other, y = x.roll(7), torch.empty_like(x)
+        apply_to_two[(1,)](x, other, y, OPERATIONS[name])
+        torch.testing.assert_close(y, TRUTH[name](x, other), rtol=0, atol=0, equal_nan=True)
+
+
+def operations():
+    """The table has all that a step may consist of, but what is written with an operator."""
+    from fastrnn.kernels.gpu.activations import OPERATIONS
+
+    assert OPERATIONS.keys() == TRUTH.keys()
 
 
 def test_activations(interpreted):
     interpreted(activations)
+    interpreted(operations)
 
 
 def gives_up():
@@ -189,6 +211,12 @@ def choices():
         for dtype in backends.TRITON_DTYPES:
             assert asked(kind, dtype=dtype).name == "triton"
     assert asked(P=2).name == "triton"
+    for name, H in (("slstm", 64), ("sru", 64), ("sru", 5000)):
+        cell = gpu_cells.CELLS[name]
+        tensors = [torch.zeros(3, 2, 4), *[torch.zeros(1, 2, H)] * cell.states]
+        found = backends._on_gpu(tensors, False, (cell, 2, 1), False)
+        assert found.name == "triton"
+        assert found.reason.endswith("torch has no kernels for such a cell")
     refused = {
         "float64": asked(dtype=torch.float64),
         "single step": asked(step=True),

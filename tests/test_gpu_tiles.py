@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.gpu import measured, sizes, tiles
 from fastrnn.kernels.gpu.sizes import Device
 
@@ -25,7 +24,8 @@ DEVICES = {
     "MI300X": Device(0x942, 304, 64 * KIB, 64 * KIB),
 }
 ARITHMETICS = [("float16", False), ("bfloat16", False), ("float32", True), ("float32", False)]
-GATES = sorted({cell.gates for cell in CELLS.values()})
+TORCHS = 1, 3, 4  # gates, of the product
+GATES = [0, *TORCHS, 2, 5, 8]
 
 devices = st.builds(
     lambda processors, shared, more: Device(90, processors, shared, shared + more),
@@ -71,7 +71,8 @@ def hold(layer, device):
             assert f"H = {H}" in tile or device.arch < sizes.OLDEST
             continue
         assert all(size & (size - 1) == 0 for size in (tile[0], tile.BB, tile.warps))
-        assert min(tile[0], tile.BB) >= 16
+        rows = tile[0] * (sizes.row_groups(gates) if direction == "forward" else 1)
+        assert min(rows, tile.BB) >= 16 or not gates
         needed = kernel.shared(tile, gates, kind, H)
         assert needed <= device.shared
         found = sizes.launches(direction, tile, gates, kind, B, H, D, device)
@@ -86,7 +87,7 @@ def hold(layer, device):
         assert sorted(lanes) == list(product(range(found.blocks), range(D)))
         grids = [grid for _, _, grid in found.each()]
         assert len(grids) == found.count
-        if found.groups > 1:
+        if found.together is not None:
             room = device.processors * (device.shared_total // (needed + 1 * KIB))
             assert max(map(math.prod, grids)) <= room
 
@@ -133,7 +134,7 @@ def test_fewest_launches(layer, device):
             assert counts[0] == min(counts)
 
 
-@pytest.mark.parametrize("gates", GATES)
+@pytest.mark.parametrize("gates", TORCHS)
 def test_an_h200_serves_what_it_must(gates):
     """Half precision to H = 1024; TF32 to 768; exact float32 to 512."""
 
@@ -156,7 +157,7 @@ def test_an_h200_serves_what_it_must(gates):
 def test_a_small_layer_is_one_program():
     """Then it needs no barrier, and runs on any GPU however small."""
     small = Device(86, 1, 64 * KIB, 64 * KIB)
-    for gates, H in product(GATES, (8, 30, 64)):
+    for gates, H in product(TORCHS, (8, 30, 64)):
         choice = tiles.choose(gates, "float16", False, 100, 1000, H, 2, small, True)
         assert choice.forward.BU >= H
         assert choice.backward.GU >= H
@@ -191,3 +192,28 @@ def test_tiles_as_told():
         assert told.result() == backward
     with tiles.using(forward=forward):
         assert tiles.choose_backward(4, "bfloat16", False, 64, 512, 1, H200) != backward
+
+
+def test_without_a_product_nobody_waits():
+    for layer in product([0], ARITHMETICS, [1, 100], [1, 100, 5000], [2]):
+        gates, arithmetic, B, H, D = layer
+        kind = sizes.precision(*arithmetic)
+        for direction, tile in zip(sizes.KERNELS, chosen(layer, A100), strict=True):
+            found = sizes.launches(direction, tile, gates, kind, B, H, D, A100)
+            (launch,) = found.each()
+            assert math.prod(launch[2]) == found.blocks * found.groups * D
+
+
+def test_too_many_gates():
+    for found in chosen((9, ARITHMETICS[0], 1, 64, 1), H200):
+        assert found == "9 gates, and 8 at most are multiplied with the hidden state"
+
+
+def test_a_cell_that_torch_has_not_is_ours_where_it_fits(monkeypatch):
+    """However few its steps are, and however fast torch's own cells."""
+    layer = (4, "bfloat16", False, 2, 64, 512, 1, H200, True)
+    monkeypatch.setattr(measured, "verdict", lambda *_: (False, "torch is faster"))
+    assert not tiles.choose(*layer).forward
+    found = tiles.choose(*layer, torchs=False)
+    assert found.forward
+    assert found.reason == "torch has no kernels for such a cell"

@@ -13,6 +13,7 @@ from conftest import run_python
 
 import fastrnn
 from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.symbolic.operations import OPERATIONS
 
 PACKAGES = {
     "fastrnn": Path(fastrnn.__file__).parent,
@@ -23,16 +24,18 @@ FOUNDATIONS = ("autocast", "gate", "keep", "refused", "steps", "untraced", "weig
 STOREYS = [
     ["fastrnn.tools"],
     ["fastrnn.conversion"],
-    ["fastrnn.modules"],
-    ["fastrnn.functional", "fastrnn.cell_step"],
-    ["fastrnn.operators", "fastrnn.lowering"],
+    ["fastrnn.modules", "fastrnn.recurrent"],
+    ["fastrnn.sequences"],
+    ["fastrnn.functional", "fastrnn.cell_step", "fastrnn.step"],
+    ["fastrnn.operators", "fastrnn.lowering", "fastrnn.known"],
     ["fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
     ["fastrnn.backends", "fastrnn.profiling"],
-    ["fastrnn.description", "fastrnn.tracing", "fastrnn.loading", "fastrnn.forwards"],
+    [f"fastrnn.{n}" for n in ("description", "tracing", "loading", "forwards", "parameters")],
     ["fastrnn.kernels.projection"],
     ["fastrnn.kernels.reference", "fastrnn.kernels.cpu", "fastrnn.kernels.gpu"],
     [f"fastrnn.kernels.{name}" for name in FOUNDATIONS],
     ["fastrnn.kernels.cells"],
+    ["fastrnn.kernels.symbolic"],
 ]
 STOREY = {name: number for number, names in enumerate(STOREYS) for name in names}
 # Who alone may import what.
@@ -150,49 +153,49 @@ def test_import_costs_what_torch_costs():
 
 
 def cell_file(kind):
-    return Path(CELLS[kind].forward.__code__.co_filename)
+    return Path(CELLS[kind].step.__code__.co_filename)
+
+
+def functions_in(path):
+    return [f for f in ast.walk(ast.parse(path.read_text())) if isinstance(f, ast.FunctionDef)]
 
 
 @EVERY_KIND
 def test_a_cell_stands_in_one_file(kind):
-    """Forward beside backward, in a file of kernels/cells."""
-    cell = CELLS[kind]
-    assert cell.name == kind
-    assert Path(cell.backward.__code__.co_filename) == cell_file(kind)
-    assert cell_file(kind).parent.samefile(PACKAGES["fastrnn.kernels"] / "cells")
-    assert cell_file(kind).name not in ("__init__.py", "cell.py")
-
-
-def operations():
-    """The functions that cells call, as cell.py offers them, without the plain ones."""
-    from fastrnn.kernels.cells import cell
-
-    return set(cell.__all__) - {"Cell"}
+    """A forward step in a file of kernels/cells, with nothing beside it but others of its kind."""
+    path = cell_file(kind)
+    assert CELLS[kind].name == kind
+    assert path.parent.samefile(PACKAGES["fastrnn.kernels"] / "cells")
+    assert path.name != "__init__.py"
+    steps = {cell.step.__name__ for name, cell in CELLS.items() if cell_file(name) == path}
+    assert {function.name for function in functions_in(path)} == steps
 
 
 @EVERY_KIND
 def test_a_cell_is_pure_mathematics(kind):
-    """No ``if``, no number, no operation but + - * and cell.py's: so any engine can run it."""
+    """No ``if``, no number, no operation but + - * and the table's: so any engine can run it."""
     allowed = (
         ast.FunctionDef, ast.arguments, ast.arg, ast.Assign, ast.Return, ast.Name, ast.Load,
         ast.Store, ast.Tuple, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Call, ast.Subscript,
     )  # fmt: skip
-    functions = (CELLS[kind].forward.__name__, CELLS[kind].backward.__name__)
-    tree = ast.parse(cell_file(kind).read_text())
-    found = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name in functions]
-    assert len(found) == 2
-    for function in found:
-        indices = {id(n.slice) for n in ast.walk(function) if isinstance(n, ast.Subscript)}
+    for function in functions_in(cell_file(kind)):
+        places = [n.slice for n in ast.walk(function) if isinstance(n, ast.Subscript)]
+        places = {id(each) for place in places for each in ast.walk(place)}
         for node in ast.walk(function):
-            assert isinstance(node, allowed) or id(node) in indices, ast.unparse(node)
+            assert isinstance(node, allowed) or id(node) in places, ast.unparse(node)
             if isinstance(node, ast.Call):
-                assert node.func.id in operations()
+                assert node.func.id in OPERATIONS.keys() | {"map"}
+
+
+MATHEMATICS = ("fastrnn.kernels.cells", "fastrnn.kernels.symbolic", "fastrnn.zoo")
 
 
 @EVERY_FILE
 def test_mathematics_stands_nowhere_else(name):
-    """sigmoid and tanh are used in the cells, and defined by the engines; by nobody else."""
-    if name.startswith("fastrnn.kernels.cells") or name.endswith(".activations"):
+    """sigmoid and tanh are used in the cells, and defined by the table and the engines; else by
+    nobody.
+    """
+    if name.startswith(MATHEMATICS) or name.endswith(".activations"):
         return
     for node in ast.walk(ast.parse(SOURCES[name].read_text())):
         used = getattr(node, "id", None) or getattr(node, "attr", None)

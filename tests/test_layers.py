@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def assert_fused(calls, layers=1):
-    """``compare`` ran ours twice forward and once backward, on the fused engine and no other."""
-    assert calls == {"forward": 2 * layers, "backward": layers}
+def assert_fused(calls):
+    """``compare`` ran ours twice forward and once backward, on the fused engine and no other: all
+    layers of a dense batch in one call.
+    """
+    assert calls == {"forward": 2, "backward": 1}
 
 
 @FLOATS
@@ -41,7 +43,7 @@ OPTIONS = {
 def test_options(kind, options, states, dtype, calls):
     ours, theirs = twins(kind, 5, 17, dtype=dtype, **options)
     compare(ours, theirs, make_inputs(ours, 7, 6, states))
-    assert_fused(calls, options.get("num_layers", 1))
+    assert_fused(calls)
 
 
 @FLOATS
@@ -51,7 +53,7 @@ def test_options(kind, options, states, dtype, calls):
 def test_projection(P, options, states, dtype, calls):
     ours, theirs = twins("lstm", 5, P + 1 + P // 2, dtype=dtype, proj_size=P, **options)
     compare(ours, theirs, make_inputs(ours, 7, 6, states))
-    assert_fused(calls, options.get("num_layers", 1))
+    assert_fused(calls)
 
 
 @EVERY_KIND
@@ -59,7 +61,7 @@ def test_projection(P, options, states, dtype, calls):
 def test_unbatched(kind, options, calls):
     ours, theirs = twins(kind, 5, 17, **options)
     compare(ours, theirs, make_inputs(ours, 7, None))
-    assert_fused(calls, options.get("num_layers", 1))
+    assert_fused(calls)
 
 
 # Where a call is cut for two threads: at rows, at hidden units (few rows, or weights too large for
@@ -157,4 +159,5 @@ def test_drawn(layer, states, threads, data):
         compare(ours, theirs, inputs, frozen=frozen)
         # a layer of which nothing is asked needs no backward, if none is before it
         assert calls.keys() == {"forward", "backward"}
-        assert calls["forward"] == 2 * options["num_layers"]
+        # and where only later layers are trained, each is a call of its own
+        assert 2 <= calls["forward"] <= 2 * options["num_layers"]

@@ -16,9 +16,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from fastrnn.kernels import steps as layouts
-from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.gpu import engine, kernels, tiles
 from fastrnn.kernels.keep import Keep
+from fastrnn.kernels.symbolic.cell import Cell
 from fastrnn.kernels.weights import Weights
 
 from . import sass
@@ -36,7 +36,7 @@ def target(name):
 class Layer(NamedTuple):
     """What is compiled for."""
 
-    cell: str  # of CELLS
+    cell: Cell
     dtype: str
     tf32: bool
     H: int
@@ -110,15 +110,19 @@ def compiled(target, layer, forward=None, backward=None, keep=Keep.ALL, spin_lim
 
 
 def _train(layer, keep, backward):
-    cell, H, D, B = CELLS[layer.cell], layer.H, layer.D, layer.B
+    cell, H, D, B = layer.cell, layer.H, layer.D, layer.B
     empty = partial(torch.empty, dtype=getattr(torch, layer.dtype))
     rows, steps = cell.gates * H, layouts.Steps([B, 1]) if layer.packed else layouts.dense(2, B)
-    weights = [Weights(empty(rows, H), empty(rows, H), empty(rows), empty(rows), None)] * D
+    hh = (empty(rows, H), empty(rows)) if cell.recurrent else (None, None)
+    own = empty(cell.own, H) if cell.own else None
+    weights = [Weights(empty(rows, H), hh[0], empty(rows), hh[1], None, own)] * D
     x, states = empty(steps.N, H), [empty(D, B, H)] * cell.states
-    y, finals, kept = engine.layer(cell, x, steps, weights, states, keep)
+    inputs = empty(steps.N, cell.inputs, H) if cell.inputs else None
+    y, finals, kept = engine.layer(cell, x, steps, weights, states, keep, inputs)
     if backward:
-        needed = [Weights(True, True, True, True, False)] * D
-        engine.gradients(cell, x, steps, weights, states, keep, kept, (y, *finals), True, needed)
+        needed = [Weights(*(w is not None for w in weights[0]))] * D
+        given = cell, x, steps, weights, states, keep, kept, (y, *finals), True, needed
+        engine.gradients(*given, inputs, bool(cell.inputs))
 
 
 def resources(found):

@@ -56,7 +56,12 @@ class Row(NamedTuple):
         """What the compiler says, see ``resources``."""
         found = compiled(
             target(self.gpu),
-            Layer(self.cell, *ARITHMETICS[self.arithmetic], self.H, packed=self.layout == "packed"),
+            Layer(
+                CELLS[self.cell],
+                *ARITHMETICS[self.arithmetic],
+                self.H,
+                packed=self.layout == "packed",
+            ),
             **{self.direction: self._tile},
         )
         return resources(found[self.direction])

@@ -10,10 +10,9 @@ from .. import machine
 
 FILE = machine.ROOT / "bench" / "aot.jsonl"
 KERNELS = machine.ROOT / "kernels"
-SOURCES = [  # of the compiled code
+SOURCES = [  # of the compiled code, beside the texts of the cells
     *(KERNELS / "gpu" / f"{n}.py" for n in ("activations", "blocks", "forward", "backward")),
     KERNELS / "gpu" / "kernels.py",
-    *sorted((KERNELS / "cells").glob("*.py")),
 ]
 # When a figure is worse than it was. More registers alone are not, as long as none are spilled.
 WORSE = {"spilled": gt, "shared": gt, "instruction": ne, "held": lt, "trips": gt}
@@ -51,7 +50,11 @@ def worse(before, now):
 
 def made_from():
     """What rows that are compiled now are made from."""
-    return {"sources": digest(SOURCES), "triton": version("triton")}
+    from fastrnn.kernels.cells import CELLS
+
+    sources = {path.name: path.read_text(encoding="utf-8") for path in SOURCES}
+    texts = {cell.name: cell.text for cell in CELLS.values()}
+    return {"sources": digest(sources | texts), "triton": version("triton")}
 
 
 class _CodeAlone(ast.NodeTransformer):
@@ -61,10 +64,10 @@ class _CodeAlone(ast.NodeTransformer):
         return None if isinstance(node.value, ast.Constant) else node
 
 
-def digest(paths):
-    """Of the code in the files; not of a tree's dump, which another Python writes otherwise."""
+def digest(sources):
+    """Of the code in {name: text}; not of a tree's dump, which another Python writes otherwise."""
     found = sha256()
-    for path in paths:
-        tree = _CodeAlone().visit(ast.parse(path.read_text(encoding="utf-8")))
-        found.update(f"{path.name}\n{ast.unparse(tree)}\n".encode())
+    for name, source in sources.items():
+        tree = _CodeAlone().visit(ast.parse(source))
+        found.update(f"{name}\n{ast.unparse(tree)}\n".encode())
     return found.hexdigest()[:16]

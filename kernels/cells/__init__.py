@@ -12,7 +12,7 @@ CELLS = {cell.name: cell for cell in (lstm.CELL, gru.CELL, rnn.TANH, rnn.RELU)}
 
 def key_of(cell):
     """The text that an operator has for a cell: the name of one of torch's, else its program."""
-    return cell.name if CELLS.get(cell.name) is cell else program_of(cell)
+    return cell.name if CELLS.get(cell.name) is cell else cell.program or program_of(cell)
 
 
 def cell_of(key):

@@ -1,14 +1,23 @@
-"""The CPU engine: a layer forward, and its gradients, as a few calls of compiled functions."""
+"""The CPU engine: layers forward, and their gradients, as a few calls of compiled functions.
+
+A ``Stack`` is what is known of layers from their sizes alone, found once and remembered. Its
+tensors come in one flat list: x (its rows, and I columns), the cell's states, (layers * D, B, H or
+P) each, direction after direction the weights that there are, in the order of Weights, and for each
+layer what its steps are given beside x, (N, number, H), if they are given anything.
+"""
 
 from functools import lru_cache
+from math import prod
 
 import torch
 
-from ..gate import take, whole
+from ..gate import passed, take, whole
 from ..keep import Keep
 from ..untraced import untraced
-from ..weights import Weights
+from ..weights import Weights, expected, split
 from . import calls, machine
+from .layouts import sums_width
+from .memory import at
 from .shape import Shape
 from .target import registers
 
@@ -25,74 +34,152 @@ def dtypes(dtype):
     return (torch.float32, torch.float32) if dtype in HALF else (dtype, dtype)
 
 
-@untraced
-def layer(cell, x, steps, directions, states, keep, inputs=None):
-    """One layer, forward. x: (N, I), or (T, B, I) of a dense batch; states: a (D, B, H or P) tensor
-    for each of the cell's; inputs: (N, number, H), in x's dtype, what its steps are given beside x.
+class Stack:
+    """Layers of one shape; only the first may have other columns of input.
 
-    Their dtypes are as ``dtypes`` says, and all shapes fit together. Returns the output (of x's
-    form, D * H or P wide), the final states, and what ``gradients`` wants to see again. ``keep``:
-    how much of it, a Keep.
+    first: the first one's Shape; rows: the shape of x without its columns; each: how many weights
+    a direction has.
     """
-    shape, keep = Shape.of(cell, x, steps, directions, states), _keep(cell, keep)
-    tensors = sum(directions, (x, *states)) + (inputs,)
-    found = whole(tensors)
-    if found is not tensors:
-        x, directions, states, (inputs,) = _apart(cell, shape, found)
-    return calls.forward(cell, shape, x, steps, directions, states, keep, inputs)
+
+    def __init__(self, cell, first, rows, layers, each):
+        self.cell, self.rows, self.N, self.layers = cell, rows, prod(rows), layers
+        self.D, self.S, self.width = first.D, first.S, first.D * first.S
+        self.first, self.each = 1 + cell.states, each  # the first of the weights
+        self.shapes = [first, *[first._replace(I=self.width)] * (layers - 1)]
+        count = layers * first.D
+        # where the weights of each direction are among the tensors; absent ones at -1
+        self.end = self.first + count * each
+        places = split(range(self.first, self.end), count, cell)
+        self.places = [Weights(*(-1 if i is None else i for i in place)) for place in places]
+        M, hr = cell.gates * first.H, (first.S, first.H) if first.projected else None
+        known = [Weights((M, first.I), (M, first.S), None, None, hr, (cell.own, first.H))] * count
+        states, weights = expected(cell, first.D, first.I, first.B, known)
+        shapes = [(*rows, first.I), *states]
+        for place, sizes in zip(self.places, weights, strict=True):
+            shapes += [size for i, size in zip(place, sizes, strict=True) if i >= 0]
+        wide = machine.wide(first.dtype)
+        lanes = machine.tiles(cell.gates, first.dtype).lanes
+        self.spare = -first.S % lanes  # numbers behind each gradient of a hidden state
+        self.sums = sums_width(cell, first)
+        dtypes = [first.dtype] + [wide] * (len(shapes) - 1)
+        if cell.inputs:
+            shapes += [(self.N, cell.inputs, first.H)] * layers
+            dtypes += [first.dtype] * layers
+        self.inputs = _as_expected(shapes, dtypes)
+        results = [(*rows, self.width), *states]
+        self.results = _as_expected(results, [first.dtype] + [wide] * len(states))
+
+    def lowest(self, needed):
+        """The lowest layer that backward has to go to, for the gradients that are needed."""
+        if True in needed[: self.first]:
+            return 0
+        found, each = self.layers - 1, self.each * self.D
+        for i in range(self.layers):
+            weights = needed[self.first + i * each :][:each]
+            if True in weights or (self.cell.inputs and needed[self.end + i]):
+                return i
+        return found
 
 
-@untraced
-def gradients(
-    cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights,
-    inputs=None, need_inputs=False,
-):  # fmt: skip
-    """One layer, backward. grads: those of the output and the final states, None for zeros.
+def _as_expected(shapes, dtypes):
+    """What the gate is told of each tensor: its shape, dtype, and bytes."""
+    return [
+        (torch.Size(shape), dtype, prod(shape) * dtype.itemsize)
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]
 
-    Returns the gradients of x (None unless asked for), of the states, a Weights for each direction
-    (None where nobody asked), and the gradient of the inputs (None unless asked for).
-    """
-    shape, keep = Shape.of(cell, x, steps, directions, states), _keep(cell, keep)
-    gates = shape.gates(cell, keep, steps)
-    rows = (steps.T, steps.B) if steps.dense and x.dim() == 3 else (steps.N,)
-    names, *expected = _expected(cell, shape, steps.N, rows, gates)
-    tensors = (*sum(directions, (x, *states)), inputs, *grads, *kept)
-    found = take(tensors, *expected)
-    if found is not tensors:
-        x, directions, states, others = _apart(cell, shape, found)
-        inputs, *others = others
-        grads, kept = others[: len(grads)], others[len(grads) :]
-    kept = dict(zip(names, kept, strict=True))
-    given = x, steps, directions, states, keep, kept, gates, grads, need_x, need_weights
-    return calls.backward(cell, shape, *given, inputs, need_inputs)
+
+stack = lru_cache(maxsize=256)(Stack)
+
+
+def stack_of(cell, x, steps, directions, states, inputs):
+    """The Stack of one layer, and its tensors."""
+    shape = Shape.of(cell, x, steps, directions, states)
+    weights = [w for each in directions for w in each if w is not None]
+    each = len(weights) // len(directions)
+    tensors = [x, *states, *weights, *[inputs] * bool(cell.inputs)]
+    return stack(cell, shape, x.shape[:-1], 1, each), tensors
 
 
 def _keep(cell, keep):
     """How much of a layer is kept: a cell of several stages computes nothing anew."""
-    return Keep.ALL if cell.staged and keep else keep
+    return Keep.ALL if keep and cell.staged else keep
 
 
 @lru_cache(maxsize=256)
-def _expected(cell, shape, N, rows, gates):
-    """(names of what is kept, shapes, dtypes), the latter two of x, the states, the weights, the
-    inputs, the gradients of the output and of the final states, and what is kept.
+def kept_by(stack, gates):
+    """({name: (shape, dtype)} of what forward keeps for backward, as the gate is told of it).
 
-    rows: the shape of x without its columns; gates: as from ``Shape.gates``.
+    Of all layers in one, with what there is ``between`` them: the outputs of all but the last.
+    gates: as from ``Shape.gates``.
     """
-    dtype, wide, D, M = shape.dtype, machine.wide(shape.dtype), shape.D, cell.gates * shape.H
-    ends = [(D, shape.B, width) for width in (shape.S, *[shape.H] * (cell.states - 1))]
-    weights = (M, shape.I), (M, shape.S), (M,), (M,), (shape.S, shape.H), (cell.own, shape.H)
-    kept = shape.kept(cell, N, gates)
-    sizes, kinds = zip(*kept.values(), strict=True)
-    shapes = [(*rows, shape.I), *ends, *weights * D, (N, cell.inputs, shape.H)]
-    shapes += [(*rows, D * shape.S), *ends, *sizes]
-    count = len(ends) + len(weights) * D
-    return tuple(kept), shapes, [dtype, *[wide] * count, dtype, dtype, *[wide] * len(ends), *kinds]
+    last, found = stack.shapes[-1], {}
+    for name, ((count, *rest), dtype) in last.kept(stack.cell, stack.N, gates).items():
+        found[name] = (stack.layers * count, *rest), dtype
+    if stack.layers > 1:
+        found["between"] = (stack.layers - 1, stack.N, stack.width), last.dtype
+    return found, _as_expected(*zip(*found.values(), strict=True))
 
 
-def _apart(cell, shape, tensors):
-    """(x, a Weights for each direction, the states, the rest) from what has passed the gate."""
-    first, each = 1 + cell.states, len(Weights._fields)
-    end = first + shape.D * each
-    directions = [Weights(*tensors[i : i + each]) for i in range(first, end, each)]
-    return tensors[0], directions, tensors[1:first], tensors[end:]
+@untraced
+def forward(stack, steps, keep, tensors, through=None):
+    """The layers, forward. through: the tensors and their addresses, if they have passed the gate.
+
+    Returns the output (the rows of x, D * H or P wide), the final states, and what ``backward``
+    wants to see again. ``keep``: how much of it, a Keep.
+    """
+    if through is None:
+        tensors = whole(tensors)
+        through = tensors, at(*tensors)
+    keep = _keep(stack.cell, keep)
+    gates = stack.shapes[0].gates(stack.cell, keep, steps) if keep else None
+    sizes = kept_by(stack, gates)[0] if keep else {}
+    return calls.forward(stack, steps, keep, *through, gates, sizes)
+
+
+@untraced
+def backward(stack, steps, keep, tensors, kept, grads, needed):
+    """The layers, backward: the gradients of the tensors, None for those not ``needed``.
+
+    grads: those of the output and the final states, None for zeros.
+    """
+    keep = _keep(stack.cell, keep)
+    gates = stack.shapes[0].gates(stack.cell, keep, steps)
+    names, sizes = kept_by(stack, gates)
+    given, told = (*tensors, *grads, *kept), (*stack.inputs, *stack.results, *sizes)
+    through = passed(given, told)
+    if through is None:
+        shapes, dtypes, _ = zip(*told, strict=True)
+        given = take(given, shapes, dtypes)
+        through = given, at(*given)
+    return calls.backward(stack, steps, keep, *through, gates, names, needed)
+
+
+@untraced
+def layer(cell, x, steps, directions, states, keep, inputs=None):
+    """One layer, forward. x: (N, I), or (T, B, I) of a dense batch; states: a (D, B, H or P) tensor
+    for each of the cell's.
+
+    Their dtypes are as ``dtypes`` says, and all shapes fit together. Returns what ``forward`` does.
+    """
+    stack, tensors = stack_of(cell, x, steps, directions, states, inputs)
+    return forward(stack, steps, keep, tensors)
+
+
+@untraced
+def gradients(
+    cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights, inputs=None,
+    need_inputs=False,
+):  # fmt: skip
+    """One layer, backward. grads: those of the output and the final states, None for zeros.
+
+    Returns the gradients of x (None unless asked for), of the states, a Weights for each direction
+    (None where nobody asked), and that of the inputs (None unless asked for).
+    """
+    stack, tensors = stack_of(cell, x, steps, directions, states, inputs)
+    flat = [n for each, need in zip(directions, need_weights, strict=True)
+            for w, n in zip(each, need, strict=True) if w is not None]  # fmt: skip
+    needed = [need_x, *[True] * cell.states, *flat, *[need_inputs] * bool(cell.inputs)]
+    found = [*backward(stack, steps, keep, tensors, kept, grads, needed), None]
+    dweights = [Weights(*(found[i] for i in place)) for place in stack.places]
+    return found[0], found[1 : stack.first], dweights, found[stack.end]

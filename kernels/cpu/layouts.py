@@ -58,9 +58,7 @@ def forward_layout(cell, shape, keep, threads):
 
 @lru_cache(maxsize=256)
 def backward_layout(cell, shape, keep, need_x, threads):
-    """(layout, row parts, groups, numbers behind each gradient of a hidden state, width of the
-    sums of a direction).
-    """
+    """(layout, row parts, groups)."""
     dtype, T, B, D, I, H, S, projected = shape
     M, tile = cell.gates * H, machine.tiles(cell.gates, dtype)
     size, item = machine.wide(dtype).itemsize, dtype.itemsize
@@ -105,9 +103,15 @@ def backward_layout(cell, shape, keep, need_x, threads):
         }
     for more, field in zip(_for_weights(cell, shape, tile, parts), (numbers, scratch), strict=True):
         field |= more
-    layout = Layout(BACKWARD, D, row_parts, numbers, scratch)
-    sums = max(M, S, cell.own * H, *_each_product(cell, lambda n: tile.padded(n * H)))
-    return layout, row_parts, groups, whole - S, tile.padded(sums)
+    return Layout(BACKWARD, D, row_parts, numbers, scratch), row_parts, groups
+
+
+def sums_width(cell, shape):
+    """The width of the sums over rows of a direction's gradients."""
+    H, tile = shape.H, machine.tiles(cell.gates, shape.dtype)
+    products = _each_product(cell, lambda n: tile.padded(n * H))
+    found = cell.gates * H, shape.S, cell.own * H, *products
+    return tile.padded(max(found))
 
 
 def _for_weights(cell, shape, tile, parts):

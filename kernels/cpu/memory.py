@@ -29,13 +29,13 @@ def at(*tensors):
 
 
 def at_each(tensor, count):
-    """The addresses of ``tensor[0]`` .. ``tensor[count - 1]``; of zeros for None."""
+    """The addresses of all ``count`` parts, ``tensor[0]`` and so on; zeros for None."""
     if tensor is None:
         return [0] * count
     first = tensor.data_ptr()
     if count == 1:
-        return (first,)
-    each = tensor.stride(0) * tensor.itemsize
+        return [first]
+    each = tensor.nbytes // count
     return [first + i * each for i in range(count)]
 
 

@@ -1,7 +1,7 @@
 """The operations a cell uses, as Triton functions on blocks of float32.
 
-NaN passes through all of them; +-inf saturate. Nothing here comes from libdevice, which Triton's
-interpreter does not have.
+NaN passes through all of them; +-inf saturate. What they are made of is in the language itself, and
+not in libdevice, which Triton's interpreter does not have.
 """
 
 import triton
@@ -43,8 +43,65 @@ def relu(x):
 
 
 @triton.jit
+def exp(x):
+    return tl.exp2(x * LOG2_E)
+
+
+@triton.jit
+def log(x):
+    return tl.log(x)
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + e^x) = max(x, 0) + log(1 + e) where e = e^-|x|.
+
+    1 + e is rounded: what log makes of that is to e as the rounded 1 + e, less 1, is to e.
+    """
+    e = exp(-tl.abs(x))
+    rounded = 1.0 + e
+    least = rounded == 1.0
+    return relu(x) + tl.where(least, e, tl.log(rounded) * (e / tl.where(least, 1.0, rounded - 1.0)))
+
+
+@triton.jit
+def absolute(x):
+    return tl.abs(x)
+
+
+@triton.jit
+def sqrt(x):
+    return tl.sqrt(x)
+
+
+@triton.jit
+def rsqrt(x):
+    return tl.rsqrt(x)
+
+
+@triton.jit
+def erf(x):
+    return tl.erf(x)
+
+
+@triton.jit
+def maximum(a, b):
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def minimum(a, b):
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def where(condition, a, b):
     return tl.where(condition, a, b)
+
+
+@triton.jit
+def clip_gradient(x, limit):
+    return x
 
 
 @triton.jit
@@ -56,6 +113,16 @@ OPERATIONS = {
     "sigmoid": sigmoid,
     "tanh": tanh,
     "relu": relu,
+    "exp": exp,
+    "log": log,
+    "softplus": softplus,
+    "abs": absolute,
+    "sqrt": sqrt,
+    "rsqrt": rsqrt,
+    "erf": erf,
+    "maximum": maximum,
+    "minimum": minimum,
     "where": where,
+    "clip_gradient": clip_gradient,
     "zeros_like": zeros_like,
 }

@@ -7,6 +7,8 @@ what the gates of group j weigh the units of group i by. Each step it
 - computes the gradients of group j's gates, as all programs (., j) do, each for itself;
 - stores their product with its weights: a partial sum for group i.
 
+Of a cell without such a product there are programs (0, .) alone, which need nothing of each other.
+
 The order of every sum is fixed. Partial sums of three steps have a place each, and a counter each:
 a program may be a step ahead of another, whose reads and arrivals it must not disturb. With one
 group there is one program, and nothing to exchange.
@@ -21,7 +23,10 @@ from .blocks import (
     arrivals_by,
     arrive,
     counter_of,
+    each,
+    given_to,
     of_gates,
+    own_of,
     product,
     rows_of,
     select,
@@ -29,19 +34,21 @@ from .blocks import (
     wait,
 )
 
-GATES = STATES = KEPT = DGATES = DH = cell_backward = None
+GATES = PRODUCT = APART = STATES = OWN = INPUTS = KEPT = DH = cell_backward = None
 
 
 def backward(
     kept,  # (D, N, WIDTH, H)
-    weights,  # (D, GATES, H, H)
+    weights,  # (D, GATES, H, H); None without a product, and so is partials
+    parameters,  # (D, OWN, H); None if there are none
+    inputs,  # (N, INPUTS, H); None if there are none
     dy,  # (N, D, H)
     after,  # (N, D, H): h after each step
-    extra,  # (N, D, H): and the other state
+    extra,  # (STATES - 1, N, D, H): and the other states
     first,  # (STATES, D, B, H): the states before the first step
     start,  # (STATES, D, B, H): the gradients of the states after step s0, counted from the last
     end,  # (STATES, D, B, H): and after s1, where partial sums are still to be added to that of h
-    dgates,  # (D, N, DGATES, H)
+    dgates,  # (D, N, PLANES, H): of the gates, of the parameters, of the inputs
     partials,  # (RING, D, ceil(H / GU), B, H): the last is zero at first
     steps,  # (2, T + 2) or None: as in forward
     counters,  # (ceil(B / BB), D, ceil(H / GU), RING, LINE)
@@ -56,6 +63,7 @@ def backward(
     H: tl.constexpr,
     UNITS: tl.constexpr,
     WIDTH: tl.constexpr,
+    PLANES: tl.constexpr,  # of the gradients, so many as are wanted
     GU: tl.constexpr,
     BB: tl.constexpr,
     RING: tl.constexpr,  # steps whose partial sums have a place each
@@ -63,11 +71,15 @@ def backward(
     PRECISION: tl.constexpr,
     SPIN_LIMIT: tl.constexpr,
 ):
-    dtype = weights.dtype.element_ty
+    dtype = kept.dtype.element_ty
     GROUPS: tl.constexpr = (H + GU - 1) // GU
+    MEET: tl.constexpr = PRODUCT and GROUPS > 1
+    TAKERS: tl.constexpr = GROUPS if PRODUCT else 1
+    MULTIPLIED: tl.constexpr = GATES if PRODUCT else 0
     # So many gates in one product: threads wait less often for each other, and need more registers.
     HALF: tl.constexpr = dtype.primitive_bitwidth == 16
-    RUN: tl.constexpr = 4 if HALF and GATES == 4 and GROUPS > 1 and GU * BB <= 2048 else 1
+    MOST: tl.constexpr = 4 if HALF and GROUPS > 1 and GU * BB <= 2048 else 1
+    RUN: tl.constexpr = MOST if GATES % MOST == 0 else 1
     lane, i, j = block0 * D + FIRST + tl.program_id(0), tl.program_id(1), tl.program_id(2)
     d = (lane % D).to(tl.int64)
     to, u = i * GU + tl.arange(0, GU), j * GU + tl.arange(0, GU)
@@ -77,20 +89,20 @@ def backward(
     own = (d * B + sequence)[None, :] * H + u[:, None]  # in (D, B, H)
     plane = D.to(tl.int64) * B * H
     counter = counters + lane * (GROUPS * RING * LINE)
-    partial = partials + d * GROUPS * B * H + sequence[None, :] * H
-    read, written = partial + u[:, None], partial + to[:, None] + j.to(tl.int64) * B * H
+    if MEET:
+        partial = partials + d * GROUPS * B * H + sequence[None, :] * H
+        read, written = partial + u[:, None], partial + to[:, None] + j.to(tl.int64) * B * H
 
     held = ()
-    for g in tl.static_range(0, GATES, RUN):
+    for g in tl.static_range(0, MULTIPLIED, RUN):
         r = tl.arange(0, RUN * GU)
         unit = j * GU + r % GU
         weight = weights + ((d * GATES + g + r // GU) * H + unit)[None, :] * H + to[:, None]
         is_weight = (unit < H)[None, :] & (to < H)[:, None]
         held = held + (tl.load(weight, mask=is_weight, other=0.0),)
-    earliest, carried = (), ()
-    for n in tl.static_range(STATES):
-        earliest = earliest + (tl.load(first + n * plane + own, mask=inside, other=0.0),)
-        carried = carried + (tl.load(start + n * plane + own, mask=inside, other=0.0),)
+    owned = own_of(parameters, d, u, H, BB, OWN)
+    earliest = each(first + own, plane, inside, STATES)
+    carried = each(start + own, plane, inside, STATES)
 
     t, onward = tl.where(d == 0, T - 1 - s0, s0) + 1, tl.where(d == 0, -1, 1)
     size, row = rows_of(steps, t, T, B)
@@ -105,46 +117,44 @@ def backward(
         at, at_before = (line * D + d)[None, :] * H, (line_before * D + d)[None, :] * H
         news = (tl.load(after + at + u[:, None], mask=alive, other=0.0).to(tl.float32),)
         olds = (tl.load(after + at_before + u[:, None], mask=begun, other=0.0).to(tl.float32),)
-        if STATES == 2:
-            news = news + (tl.load(extra + at + u[:, None], mask=alive, other=0.0),)
-            olds = olds + (tl.load(extra + at_before + u[:, None], mask=begun, other=0.0),)
+        news = news + each(extra + at + u[:, None], N * D * H, alive, STATES - 1)
+        olds = olds + each(extra + at_before + u[:, None], N * D * H, begun, STATES - 1)
         olds = select(begun, olds, earliest, STATES)
         recalled = ()
         for n in tl.static_range(KEPT):
             recall = kept + ((d * N + line) * (WIDTH * H))[None, :] + n * H + u[:, None]
             recalled = recalled + (tl.load(recall, mask=alive, other=0.0).to(tl.float32),)
+        given = given_to(inputs, line, u, alive, H, INPUTS)
         dout = tl.load(dy + at + u[:, None], mask=alive, other=0.0).to(tl.float32)
 
         dh = carried[0]
-        if GROUPS > 1:
+        if MEET:
             due = s + RING - 1  # the step before, counted from RING
             enough = arrivals_by(due, GROUPS, RING)
             wait(counter_of(due, j, counter, RING), enough, failed, SPIN_LIMIT)
             place = read + (due % RING) * GROUPS * plane
             dh += sum_of(place, B.to(tl.int64) * H, inside, 0, GROUPS)
-        reached = (dh,)
-        if STATES == 2:
-            reached = reached + (carried[1],)
-        grads, _, _, passed = cell_backward(dout, reached, recalled, olds, news, (), ())
+        reached = (dh,) + carried[1:]
+        grads, down, dinputs, passed = cell_backward(
+            dout, reached, recalled, olds, news, owned, given
+        )
+        grads = grads + down + dinputs
         carried = select(alive, passed, reached, STATES)
         total = tl.zeros((GU, BB), tl.float32)
-        for g in tl.static_range(0, GATES, RUN):
+        for g in tl.static_range(0, MULTIPLIED, RUN):
             run = ()
             for n in tl.static_range(RUN):
                 run = run + (tl.where(alive, grads[DH[g + n]], 0.0).to(dtype),)
-            total = product(held[g // RUN], of_gates(run, RUN, GU, BB), total, PRECISION)
-        if GROUPS > 1:
+            total = product(held[g // RUN], of_gates(run, 0, RUN, GU, BB), total, PRECISION)
+        if MEET:
             place = written + (s % RING) * GROUPS * plane
             tl.store(place, total, mask=(to < H)[:, None] & (b < B)[None, :])
             arrive(counter_of(s, i, counter, RING))
-        else:
-            summed = (carried[0] + total,)
-            if STATES == 2:
-                summed = summed + (carried[1],)
-            carried = summed
-        if i == s % GROUPS:  # they take turns
-            for n in tl.static_range(DGATES):
-                out = dgates + ((d * N + line) * (DGATES * H))[None, :] + n * H + u[:, None]
+        elif PRODUCT:
+            carried = (carried[0] + total,) + carried[1:]
+        if i == s % TAKERS:  # they take turns
+            for n in tl.static_range(PLANES):
+                out = dgates + ((d * N + line) * (PLANES * H))[None, :] + n * H + u[:, None]
                 tl.store(out, grads[n].to(dtype), mask=alive)
     if i == 0:
         for n in tl.static_range(STATES):

@@ -21,29 +21,54 @@ def product(a, b, total, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def by_gate(tile, GATES: tl.constexpr, UNITS: tl.constexpr, COLUMNS: tl.constexpr):
-    """A tile of 1 or 4 runs of UNITS rows each as GATES tiles (UNITS, COLUMNS)."""
-    if GATES == 1:
+def by_gate(
+    tile, GATES: tl.constexpr, GROUPS: tl.constexpr, UNITS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """A tile of GROUPS runs of UNITS rows each as GATES tiles (UNITS, COLUMNS).
+
+    GROUPS: a power of two.
+    """
+    if GROUPS == 1:
         return (tile,)
     else:
-        halves = tl.reshape(tile, (2, 2, UNITS, COLUMNS)).permute(2, 3, 0, 1)
-        even, odd = tl.split(halves)
-        first, third = tl.split(even)
-        second, fourth = tl.split(odd)
-        if GATES == 3:
-            return (first, second, third)
+        if GROUPS == 2:
+            bits = tl.reshape(tile, (2, UNITS, COLUMNS)).permute(1, 2, 0)
+        elif GROUPS == 4:
+            bits = tl.reshape(tile, (2, 2, UNITS, COLUMNS)).permute(2, 3, 0, 1)
         else:
-            return (first, second, third, fourth)
+            bits = tl.reshape(tile, (2, 2, 2, UNITS, COLUMNS)).permute(3, 4, 0, 1, 2)
+        return parted(bits, GATES, GROUPS)
 
 
 @triton.jit
-def of_gates(tiles, GATES: tl.constexpr, UNITS: tl.constexpr, COLUMNS: tl.constexpr):
-    """1 or 4 tiles (UNITS, COLUMNS) as one of as many runs of rows: what by_gate takes apart."""
-    if GATES == 1:
-        return tiles[0]
+def parted(bits, COUNT: tl.constexpr, GROUPS: tl.constexpr):
+    """The first COUNT of GROUPS tiles, whose number is in the last dimensions, a bit each."""
+    if GROUPS == 1:
+        return (bits,)
     else:
-        even, odd = tl.join(tiles[0], tiles[2]), tl.join(tiles[1], tiles[3])
-        return tl.reshape(tl.join(even, odd).permute(2, 3, 0, 1), (4 * UNITS, COLUMNS))
+        even, odd = tl.split(bits)
+        evens = parted(even, (COUNT + 1) // 2, GROUPS // 2)
+        odds = parted(odd, COUNT // 2, GROUPS // 2)
+        found = ()
+        for i in tl.static_range(COUNT // 2):
+            found = found + (evens[i], odds[i])
+        if COUNT % 2 == 1:
+            found = found + (evens[COUNT // 2],)
+        return found
+
+
+@triton.jit
+def of_gates(
+    tiles, FIRST: tl.constexpr, GATES: tl.constexpr, UNITS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """GATES (a power of two) of the tiles (UNITS, COLUMNS) as one of as many runs of rows."""
+    if GATES == 1:
+        return tiles[FIRST]
+    else:
+        HALF: tl.constexpr = GATES // 2
+        low = of_gates(tiles, FIRST, HALF, UNITS, COLUMNS)
+        high = of_gates(tiles, FIRST + HALF, HALF, UNITS, COLUMNS)
+        return tl.reshape(tl.join(low, high).permute(2, 0, 1), (GATES * UNITS, COLUMNS))
 
 
 @triton.jit
@@ -62,6 +87,34 @@ def select(condition, chosen, others, LENGTH: tl.constexpr):
     found = ()
     for i in tl.static_range(LENGTH):
         found = found + (tl.where(condition, chosen[i], others[i]),)
+    return found
+
+
+@triton.jit
+def each(place, stride, mask, COUNT: tl.constexpr):
+    """A tuple of tiles ``stride`` apart, as float32."""
+    found = ()
+    for i in tl.static_range(COUNT):
+        found = found + (tl.load(place + i * stride, mask=mask, other=0.0).to(tl.float32),)
+    return found
+
+
+@triton.jit
+def given_to(inputs, line, u, mask, H: tl.constexpr, COUNT: tl.constexpr):
+    """What the steps of these rows are given beside x."""
+    if COUNT == 0:
+        return ()
+    else:
+        return each(inputs + (line * (COUNT * H))[None, :] + u[:, None], H, mask, COUNT)
+
+
+@triton.jit
+def own_of(parameters, d, u, H: tl.constexpr, BB: tl.constexpr, COUNT: tl.constexpr):
+    """The cell's own parameters of a direction."""
+    found = ()
+    for i in tl.static_range(COUNT):
+        value = tl.load(parameters + (d * COUNT + i) * H + u, mask=u < H, other=0.0).to(tl.float32)
+        found = found + (tl.broadcast_to(value[:, None], (value.shape[0], BB)),)
     return found
 
 

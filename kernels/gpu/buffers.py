@@ -30,7 +30,7 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, cell, x, steps, directions):
-        H = directions[0].hh.shape[1]
+        H = directions[0].ih.shape[0] // cell.gates
         sizes = steps.T, steps.B, steps.N, len(directions), H, -(-H // UNITS) * UNITS
         return cls(x.dtype, x.device, *sizes, max(cell.gates, cell.kept))
 
@@ -46,23 +46,37 @@ class Shape(NamedTuple):
         return self.padded(torch.stack(states).float(), -1)
 
     def weights(self, directions, gates):
-        """(D, GATES, P, P), from each direction's (GATES * H, H)."""
+        """(D, GATES, P, P), from each direction's (GATES * H, H); None if there are none."""
+        if directions[0].hh is None:
+            return None
         found = stacked([w.hh for w in directions])
         return self.padded(found.unflatten(1, (gates, self.H)), -1, -2)
 
     def biases(self, directions, gates):
-        """(D, GATES, P): what is added to the recurrent part."""
+        """(D, GATES, P): what is added to the recurrent part; None if there is none."""
+        if directions[0].hh is None:
+            return None
         if directions[0].b_hh is None:
             return torch.zeros(self.D, gates, self.P, dtype=self.dtype, device=self.device)
         found = stacked([w.b_hh for w in directions])
         return self.padded(found.unflatten(1, (gates, self.H)), -1)
 
+    def parameters(self, directions):
+        """(D, OWN, P), from each direction's (OWN, H); None if there are none."""
+        if directions[0].own is None:
+            return None
+        return self.padded(stacked([w.own for w in directions]), -1)
+
+    def inputs(self, tensor):
+        """(N, INPUTS, P) from (N, INPUTS, H), or None."""
+        return None if tensor is None else self.padded(tensor.contiguous(), -1)
+
     def parts(self, cell, keep):
-        """(shape, dtype, whether it is kept) of h, the other state and gates, of all rows."""
+        """(shape, dtype, whether it is kept) of h, the other states and gates, of all rows."""
         others = bool(keep and cell.states > 1)
         return (
             ((self.N, self.D, self.P), self.dtype, bool(keep)),
-            ((self.N if others else 0, self.D, self.P), torch.float32, others),
+            ((cell.states - 1, self.N * others, self.D, self.P), torch.float32, others),
             (
                 (self.D, self.N, self.width, self.P),
                 self.dtype,
@@ -71,10 +85,10 @@ class Shape(NamedTuple):
         )
 
     def memory(self, cell, keep, kept=None):
-        """[h, the other state, gates] of all rows, and those of them that are kept.
+        """[h, the other states, gates] of all rows, and those of them that are kept.
 
-        h: (N, D, P), the other state likewise, in float32; gates: (D, N, width, P). They are empty
-        as yet, but for those that were ``kept``.
+        h: (N, D, P), the others (STATES - 1, N, D, P), in float32; gates: (D, N, width, P). They
+        are empty as yet, but for those that were ``kept``.
         """
         parts, given = self.parts(cell, keep), iter(kept or ())
         found = [

@@ -4,7 +4,6 @@ from functools import cache
 
 from triton.runtime import driver
 
-from ..cells import CELLS
 from . import launch, products, tiles
 
 
@@ -22,14 +21,15 @@ def obstacle(device_type):
     return None
 
 
-def fit(dtype, device, training, forced, cell, T, B, H, D):
+def fit(dtype, device, training, forced, gates, torchs, T, B, H, D):
     """(whether ours shall serve, why) for a layer of D directions, on a GPU or in its place.
 
-    cell: the name of one; T, B: None where they are not known; forced: wherever it fits.
+    gates: of its cell's recurrent product, 0 if there is none; torchs: whether torch has that cell;
+    T, B: None where they are not known; forced: wherever it fits.
     """
     if B == 0:
         return False, "nothing to compute"
     dtype = str(dtype).removeprefix("torch.")
     sizes = products.tf32(), T, B, H, D, launch.describe(device)
-    found = tiles.choose(CELLS[cell].gates, dtype, *sizes, training, forced)
+    found = tiles.choose(gates, dtype, *sizes, training, forced, torchs)
     return found.forward is not None, found.reason

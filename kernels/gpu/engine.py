@@ -35,8 +35,9 @@ def _uncast(function):
 
 @untraced
 @_uncast
-def layer(cell, x, steps, directions, states, keep):
-    """One layer, forward. x: (N, I); states: a (D, B, H) tensor for each of the cell's.
+def layer(cell, x, steps, directions, states, keep, inputs=None):
+    """One layer, forward. x: (N, I); states: a (D, B, H) tensor for each of the cell's; inputs:
+    (N, number, H), in x's dtype, what its steps are given beside x.
 
     Returns the output (N, D * H), the final states, and what ``gradients`` wants to see again.
     ``keep``: how much of it, a Keep.
@@ -49,9 +50,12 @@ def layer(cell, x, steps, directions, states, keep):
     with products.as_cudnn_would(x.dtype, tf32):
         for weights, out in zip(directions, gates, strict=True):
             products.project(shape, x, weights, cell.gates, out)
-    start = shape.states(states)
-    hidden = x.new_empty(2, shape.D, shape.B, shape.P)
-    hidden[0].copy_(start[0])
+    start, hidden, output = shape.states(states), None, None
+    if cell.recurrent:
+        hidden = x.new_empty(2, shape.D, shape.B, shape.P)
+        hidden[0].copy_(start[0])
+    if cell.apart:
+        output = torch.empty_like(after)
     end = launch.run(
         kernels.forward(cell),
         launches,
@@ -62,47 +66,55 @@ def layer(cell, x, steps, directions, states, keep):
         hidden=hidden,
         after=after,
         extra=extra,
+        output=output,
         counters=_counters(x, launches.blocks * shape.D),
         BU=tile.BU,
         KC=tile.KC,
         AHEAD=tile.ahead,
         KEEP=int(keep),
-        **_common(cell, shape, tile, tf32, steps, directions),
+        **_common(cell, shape, tile, tf32, steps, directions, inputs),
     )
     # Results are no views, which autograd would not let their owner change in place.
-    y = after.flatten(1)
-    if keep or shape.P > shape.H:
+    rows = output if cell.apart else after
+    y = rows.flatten(1)
+    if (keep and not cell.apart) or shape.P > shape.H:
         y = x.new_empty(shape.N, shape.D * shape.H)
-        y.view(shape.N, shape.D, shape.H).copy_(after[..., : shape.H])
+        y.view(shape.N, shape.D, shape.H).copy_(rows[..., : shape.H])
     own = {"copy": True, "memory_format": torch.contiguous_format}
     return y, tuple(state[..., : shape.H].to(x.dtype, **own) for state in end), kept
 
 
 @untraced
 @_uncast
-def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights):
+def gradients(
+    cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights,
+    inputs=None, need_inputs=False,
+):  # fmt: skip
     """One layer, backward. grads: those of the output and the final states.
 
-    Returns the gradients of x (None unless asked for), of the states, and a Weights for each
-    direction (None where nobody asked).
+    Returns the gradients of x (None unless asked for), of the states, a Weights for each direction
+    (None where nobody asked), and the gradient of the inputs (None unless asked for).
     """
     shape, tf32 = Shape.of(cell, x, steps, directions), products.tf32()
     tile, launches = _choose("backward", cell, shape, tf32)
     (after, extra, gates), _ = shape.memory(cell, keep, kept)
     if keep == Keep.STATES and cell.kept:
-        every = [after, extra][: cell.states]
+        every = [after, *extra]
         for d, weights in enumerate(directions):
             befores = [
                 before(steps, rows[:, d, : shape.H], initial[d], d == 1)
                 for rows, initial in zip(every, states, strict=True)
             ]
             with products.as_cudnn_would(x.dtype, tf32):
-                products.recall(cell, shape, x, weights, befores, gates[d])
+                products.recall(cell, shape, x, weights, befores, inputs, gates[d])
     start = shape.states(grads[1:])
-    groups = launches.groups
-    partials = start.new_empty(RING, shape.D, groups, shape.B, shape.P)
-    partials[-1].zero_()
-    dgates = x.new_empty(shape.D, shape.N, cell.dgates, shape.P)
+    groups, meet = launches.groups, launches.together is not None
+    partials = start.new_empty(RING, shape.D, groups, shape.B, shape.P) if meet else None
+    if meet:
+        partials[-1].zero_()
+    of_inputs = cell.dgates + cell.own
+    planes = of_inputs + (cell.inputs if need_inputs else 0)
+    dgates = x.new_empty(shape.D, shape.N, planes, shape.P)
     dstates = launch.run(
         kernels.backward(cell),
         launches,
@@ -116,11 +128,12 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
         dgates=dgates,
         partials=partials,
         counters=_counters(x, launches.blocks * shape.D * groups * RING),
+        PLANES=planes,
         GU=tile.GU,
         RING=RING,
-        **_common(cell, shape, tile, tf32, steps, directions),
+        **_common(cell, shape, tile, tf32, steps, directions, inputs),
     )
-    if groups > 1:
+    if meet:
         dstates[0] += partials[(steps.T - 1) % RING].sum(1)
     dx, dweights = None, []
     with products.as_cudnn_would(x.dtype, tf32):
@@ -132,7 +145,8 @@ def gradients(cell, x, steps, directions, states, keep, kept, grads, need_x, nee
             dweights.append(products.weight_gradients(cell, mine, x, hidden, need_weights[d]))
             if need_x:
                 dx = products.input_gradient(cell, mine, weights.ih, dx)
-    return dx, tuple(dstates[..., : shape.H].to(x.dtype)), dweights, None
+    dinputs = dgates[:, :, of_inputs:, : shape.H].sum(0) if need_inputs else None
+    return dx, tuple(dstates[..., : shape.H].to(x.dtype)), dweights, dinputs
 
 
 def _choose(direction, cell, shape, tf32):
@@ -142,12 +156,12 @@ def _choose(direction, cell, shape, tf32):
     if shape.N >= 2**31:
         raise Refused("triton", f"{shape.N} rows are more than an int32 counts")
     dtype = str(shape.dtype).removeprefix("torch.")
-    numbers = shape.B, shape.H, shape.D, launch.describe(shape.device)
-    tile = getattr(tiles, f"choose_{direction}")(cell.gates, dtype, tf32, *numbers)
+    rest, B = (shape.H, shape.D, launch.describe(shape.device)), tiles.sequences(cell, shape.B)
+    tile = getattr(tiles, f"choose_{direction}")(cell.hgates, dtype, tf32, B, *rest)
     if isinstance(tile, str):
         raise Refused("triton", tile)
     kind = sizes.precision(dtype, tf32)
-    return tile, sizes.launches(direction, tile, cell.gates, kind, *numbers)
+    return tile, sizes.launches(direction, tile, cell.hgates, kind, shape.B, *rest)
 
 
 def _counters(x, count):
@@ -155,10 +169,12 @@ def _counters(x, count):
     return torch.zeros((count + 1) * LINE.value, dtype=torch.int32, device=x.device)
 
 
-def _common(cell, shape, tile, tf32, steps, directions):
+def _common(cell, shape, tile, tf32, steps, directions, inputs):
     """What both kernels are given."""
     return {
         "weights": shape.weights(directions, cell.gates),
+        "parameters": shape.parameters(directions),
+        "inputs": shape.inputs(inputs),
         "steps": None if steps.dense else table(steps, shape.device),
         "T": shape.T,
         "D": shape.D,

@@ -5,26 +5,30 @@ A program has BU hidden units, with all their gates, of a lane: BB sequences of 
     gates (GATES * BU, BB) = weights (GATES * BU, H) @ h (H, BB)
 
 Every step it stores its units of h, waits for those of the lane's other programs, and loads all of
-h. A program that has all units (BU >= H) waits for nobody, and keeps h to itself. Lanes need
-nothing of each other: those for which there is no room at once have a launch of their own.
+h. A program that has all units (BU >= H) waits for nobody, and keeps h to itself; so does any where
+the cell has no such product. Lanes need nothing of each other: those for which there is no room at
+once have a launch of their own.
 
 The names in capitals are set by kernels.py, which binds this function to a cell.
 """
 
 import triton.language as tl
 
-from .blocks import LINE, arrive, by_gate, product, rows_of, select, wait
+from .blocks import LINE, arrive, by_gate, each, given_to, own_of, product, rows_of, select, wait
 
-GATES = STATES = KEPT = ROW_GROUPS = cell_forward = None
+GATES = ROW_GROUPS = PRODUCT = APART = STATES = OWN = INPUTS = KEPT = cell_forward = None
 
 
 def forward(
     gates,  # (D, N, WIDTH, H): x's part of the pre-activations; what the cell keeps replaces it
-    weights,  # (D, GATES, H, H)
+    weights,  # (D, GATES, H, H); None without a product, and so are biases and hidden
     biases,  # (D, GATES, H)
+    parameters,  # (D, OWN, H): the cell's own; None if it has none
+    inputs,  # (N, INPUTS, H): what a step is given beside x; None if nothing
     hidden,  # (2, D, B, H): h before the even and before the odd steps; the first is given
     after,  # (N, D, H): h after each step
-    extra,  # (N, D, H): and the other state
+    extra,  # (STATES - 1, N, D, H): and the other states
+    output,  # (N, D, H), where it is no state; else None
     start,  # (STATES, D, B, H): the states before step s0
     end,  # (STATES, D, B, H): and before s1
     steps,  # (2, T + 2): sizes and offsets of the steps, an empty one at either end; None if dense
@@ -49,9 +53,9 @@ def forward(
     PRECISION: tl.constexpr,
     SPIN_LIMIT: tl.constexpr,
 ):
-    ALONE: tl.constexpr = BU >= H
-    PIECES: tl.constexpr = (H + KC - 1) // KC
-    dtype = weights.dtype.element_ty
+    MEET: tl.constexpr = PRODUCT and BU < H
+    PIECES: tl.constexpr = (H + KC - 1) // KC if PRODUCT else 0
+    dtype = gates.dtype.element_ty
     block, group = block0 + tl.program_id(0), tl.program_id(1)
     d = (FIRST + tl.program_id(2)).to(tl.int64)
     u = group * BU + tl.arange(0, BU)
@@ -72,11 +76,11 @@ def forward(
         place = weights + d * GATES * H * H + row[:, None] * H + (i * KC + k)[None, :]
         is_weight = is_row[:, None] & (i * KC + k < H)[None, :]
         held = held + (tl.load(place, mask=is_weight, other=0.0),)
-    bias = tl.load(biases + d * GATES * H + row, mask=is_row, other=0.0).to(tl.float32)
-    bias = tl.broadcast_to(bias[:, None], (ROW_GROUPS * BU, BB))
-    states = ()
-    for i in tl.static_range(STATES):
-        states = states + (tl.load(start + i * plane + own, mask=inside, other=0.0),)
+    if PRODUCT:
+        bias = tl.load(biases + d * GATES * H + row, mask=is_row, other=0.0).to(tl.float32)
+        bias = tl.broadcast_to(bias[:, None], (ROW_GROUPS * BU, BB))
+    owned = own_of(parameters, d, u, H, BB, OWN)
+    states = each(start + own, plane, inside, STATES)
 
     # What the next step needs is loaded before this one waits, and where that lies a step before.
     t, onward = tl.where(d == 0, s0, T - 1 - s0) + 1, tl.where(d == 0, 1, -1)
@@ -85,18 +89,19 @@ def forward(
     x_rows = gates + d * N * (WIDTH * H) + row[:, None]
     is_x = is_row[:, None] & (b < size)[None, :]
     x = tl.load(x_rows + (first + sequence)[None, :] * (WIDTH * H), mask=is_x, other=0.0)
+    given = given_to(inputs, first + sequence, u, inside & (b < size)[None, :], H, INPUTS)
     for s in range(s0, s1):
         active, line = b < size, first + sequence
         is_x = is_row[:, None] & (b < next_size)[None, :]
         next_x = x_rows + (next_first + sequence)[None, :] * (WIDTH * H)
         next_x = tl.load(next_x, mask=is_x, other=0.0)
+        is_given = inside & (b < next_size)[None, :]
+        next_given = given_to(inputs, next_first + sequence, u, is_given, H, INPUTS)
         size, first = next_size, next_first
         next_size, next_first = rows_of(steps, t + 2 * onward, T, B)
         t += onward
-        total = bias
-        if ALONE:
-            total = product(held[0], states[0].to(dtype), total, PRECISION)
-        else:
+        if MEET:
+            total = bias
             wait(counter, tl.num_programs(1) * s, failed, SPIN_LIMIT)
             h_row = hidden + (s % 2) * plane + (d * B + sequence) * H
             hs = ()
@@ -108,20 +113,28 @@ def forward(
                     total = product(held[i - AHEAD], tl.trans(hs[i - AHEAD]), total, PRECISION)
             for i in tl.static_range(PIECES - AHEAD, PIECES):
                 total = product(held[i], tl.trans(hs[i]), total, PRECISION)
-        xs, hs = by_gate(x.to(tl.float32), GATES, BU, BB), by_gate(total, GATES, BU, BB)
-        x = next_x
-        _, new, kept = cell_forward(xs, hs, states, (), ())
+        elif PRODUCT:
+            total = product(held[0], states[0].to(dtype), bias, PRECISION)
+        xs, hs = by_gate(x.to(tl.float32), GATES, ROW_GROUPS, BU, BB), ()
+        if PRODUCT:
+            hs = by_gate(total, GATES, ROW_GROUPS, BU, BB)
+        y, new, kept = cell_forward(xs, hs, states, owned, given)
+        x, given = next_x, next_given
         alive = (u < UNITS)[:, None] & active[None, :]  # the padding stays zero, come what may
         states = select(alive, new, states, STATES)
-        if not ALONE:
+        if MEET:
             slot = hidden + ((s + 1) % 2) * plane
             tl.store(slot + own, states[0].to(dtype), mask=inside)
             arrive(counter)
         out = (line * D + d)[None, :] * H + u[:, None]
         stored = inside & active[None, :]
-        tl.store(after + out, states[0].to(dtype), mask=stored)
-        if KEEP >= 1 and STATES == 2:
-            tl.store(extra + out, states[1], mask=stored)
+        if KEEP >= 1 or not APART:
+            tl.store(after + out, states[0].to(dtype), mask=stored)
+        if APART:
+            tl.store(output + out, y.to(dtype), mask=alive)
+        if KEEP >= 1:
+            for i in tl.static_range(1, STATES):
+                tl.store(extra + (i - 1) * N * D * H + out, states[i], mask=stored)
         if KEEP == 2:
             for i in tl.static_range(KEPT):
                 keep = gates + ((d * N + line) * (WIDTH * H))[None, :] + i * H + u[:, None]

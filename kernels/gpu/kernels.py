@@ -24,10 +24,13 @@ def rebind(function, names):
 def _bind(kernel, cell):
     names = {
         "GATES": cell.gates,
-        "ROW_GROUPS": 1 if cell.gates == 1 else 4,  # a block has a power of two of rows
+        "ROW_GROUPS": 1 << (cell.gates - 1).bit_length(),  # a block has a power of two of rows
+        "PRODUCT": cell.recurrent,
+        "APART": cell.apart,
         "STATES": cell.states,
+        "OWN": cell.own,
+        "INPUTS": cell.inputs,
         "KEPT": cell.kept,
-        "DGATES": cell.dgates,
         "DH": cell.dh,
     }
     names = {name: tl.constexpr(value) for name, value in names.items()}

@@ -43,9 +43,9 @@ def _described(device):
 def run(kernel, launches, start, warps, T, **arguments):
     """``kernel`` over T steps, from the states ``start``: the states at the end.
 
-    launches: the sizes.Launches.
+    launches: the grids.Launches.
     """
-    alone = launches.groups == 1
+    alone = launches.together is None
     end, failed = torch.empty_like(start), arguments["counters"][-LINE.value :]
     options = {"num_warps": warps, "num_stages": 1, "launch_cooperative_grid": not alone}
     arguments |= options | {"failed": failed, "T": T, "SPIN_LIMIT": SPIN_LIMIT}

@@ -61,16 +61,22 @@ def project(shape, x, weights, gates, out):
     linear(x, ih, bias, out.flatten(1)[:, : gates * shape.P])
 
 
-def recall(cell, shape, x, weights, befores, out):
+def recall(cell, shape, x, weights, befores, inputs, out):
     """What the cell keeps, computed anew from the states before each step: out (N, width, P)."""
+    own = () if weights.own is None else weights.own.float().unbind(0)
     for r in range(0, shape.N, ROWS):
         mine = slice(r, r + ROWS)
         states = [before[mine].float() for before in befores]
         xs = torch.nn.functional.linear(x[mine], weights.ih, weights.b_ih).float()
-        hs = torch.nn.functional.linear(befores[0][mine], weights.hh, weights.b_hh).float()
-        gates = xs.chunk(cell.gates, 1), hs.chunk(cell.gates, 1)
-        _, _, kept = cell.forward(*gates, states, (), ())
-        out[mine, : cell.kept, : shape.H] = torch.stack(kept, 1)
+        hs, given = (), ()
+        if cell.recurrent:
+            hs = torch.nn.functional.linear(befores[0][mine], weights.hh, weights.b_hh).float()
+            hs = hs.chunk(cell.gates, 1)
+        if inputs is not None:
+            given = inputs[mine].float().unbind(1)
+        _, _, kept = cell.forward(xs.chunk(cell.gates, 1), hs, states, own, given)
+        for i, value in enumerate(kept):  # of own parameters alone it may be one row
+            out[mine, i, : shape.H] = value
 
 
 def by_place(side):
@@ -94,7 +100,8 @@ def _by_gates(tensor, order, H):
 def weight_gradients(cell, dgates, x, hidden, need):
     """The gradients of a direction's weights, where ``need`` says so.
 
-    dgates: (N, DGATES, H); hidden: (N, H), the hidden states before each step, if it is wanted
+    dgates: (N, DGATES, H), with those of the cell's own parameters behind them; hidden: (N, H), the
+    hidden states before each step, if it is wanted
     """
     H = dgates.shape[2]
 
@@ -107,9 +114,10 @@ def weight_gradients(cell, dgates, x, hidden, need):
     ih = of(cell.dx, need.ih, lambda grads: grads.t() @ x)
     hh = of(cell.dh, need.hh, lambda grads: grads.t() @ hidden)
     b_ih = of(cell.dx, need.b_ih, lambda grads: grads.sum(0))
+    own = dgates[:, cell.dgates : cell.dgates + cell.own].sum(0) if need.own else None
     if need.b_ih and need.b_hh and cell.dx == cell.dh:
-        return Weights(ih, hh, b_ih, b_ih.clone(), None)
-    return Weights(ih, hh, b_ih, of(cell.dh, need.b_hh, lambda grads: grads.sum(0)), None)
+        return Weights(ih, hh, b_ih, b_ih.clone(), None, own)
+    return Weights(ih, hh, b_ih, of(cell.dh, need.b_hh, lambda grads: grads.sum(0)), None, own)
 
 
 def input_gradient(cell, dgates, weight, dx):

@@ -4,11 +4,17 @@ A program keeps its tile of the recurrent weights on chip for the whole sequence
 of a lane (BB sequences of a direction) wait for each other at every step. So a layer fits where one
 program's tile fits the shared memory, and where the programs of one lane run at the same time: its
 H decides. Lanes for which there is no room then have launches of their own, one after another.
+
+``gates`` are those of the recurrent product everywhere here: 0 where there is none. Then nothing is
+kept and nobody waits, and every H fits.
 """
 
 from collections.abc import Callable
-from math import inf, prod
+from functools import partial
+from math import prod
 from typing import NamedTuple
+
+from .grids import Launches, backward_grid, cdiv, forward_grid
 
 
 class Device(NamedTuple):
@@ -38,46 +44,16 @@ class Backward(NamedTuple):
     warps: int
 
 
-class Launches(NamedTuple):
-    """How the programs of a kernel come to run: in blocks of BB sequences, and D directions."""
-
-    blocks: int
-    D: int
-    groups: int  # of units
-    together: int | None  # lanes at a time, 0 if there is no room for one; None: all are alone
-    grid: Callable  # of a launch: (groups, blocks, directions)
-
-    @property
-    def at_once(self):
-        """How many blocks, in how many directions, a launch takes."""
-        if self.together is None:
-            return self.blocks, self.D
-        directions = self.D if self.together >= self.D else 1
-        return max(1, self.together // directions), directions
-
-    @property
-    def count(self):
-        """How many there are; more than any number, if there is no room for a lane."""
-        blocks, directions = self.at_once
-        count = cdiv(self.blocks, blocks) * cdiv(self.D, directions)
-        return inf if self.together == 0 else count
-
-    def each(self):
-        """(first block, first direction, grid) of each launch."""
-        blocks, directions = self.at_once
-        for block in range(0, self.blocks, blocks):
-            for d in range(0, self.D, directions):
-                yield block, d, self.grid(self.groups, min(blocks, self.blocks - block), directions)
-
-
 RESERVED = 1024  # bytes of shared memory that the driver takes for each program
 BARRIERS = 64  # and the compiler, on sm100
 WARPS = 8  # that a multiprocessor holds for certain: at the most registers a thread can have
 BATCHES = (16, 32, 64, 128)
 ROWS = 64  # of a forward tile, all gates together: the least that wgmma takes
+FREE = 64, 4  # units and sequences of a program that multiplies nothing: two a thread
 AHEAD = 32  # registers of a thread for h; with more it spills
 CHUNKS = 128  # of the weights, times sequences, beyond which a program spills
 ALONE = 128  # units at most that a program has alone; with more the compiler gives up on sm80
+MOST = 8  # gates: of more, a program has no room for the sums
 OLDEST = 80  # compute capability, times ten: older GPUs have no bfloat16, and little shared memory
 
 
@@ -109,13 +85,9 @@ def power(n):
     return max(16, 1 << (n - 1).bit_length())
 
 
-def cdiv(a, b):
-    return -(-a // b)
-
-
 def row_groups(gates):
     """Groups of rows in a forward tile: GRU's three gates are made up to four."""
-    return 1 << (gates - 1).bit_length()
+    return 1 << (gates - 1).bit_length() if gates else 0
 
 
 def forward_shared(tile, gates, kind, H):
@@ -124,6 +96,8 @@ def forward_shared(tile, gates, kind, H):
     The weights, and beside them h as it comes in, or sums on their way between threads: of more
     rows where a program has all of them.
     """
+    if not gates:  # those of x, on their way between threads
+        return BARRIERS + 4 * MOST * tile.BU * tile.BB
     chunks, item = cdiv(H, tile.KC), PRECISIONS[kind].itemsize
     weights = row_groups(gates) * tile.BU * tile.KC * chunks * item
     states = tile.BB * tile.KC * item * (tile.ahead + 1)
@@ -139,14 +113,6 @@ def backward_shared(tile, gates, kind, H):
     return BARRIERS + item * gates * tile.GU**2 + beside
 
 
-def forward_grid(groups, blocks, directions):
-    return blocks, groups, directions
-
-
-def backward_grid(groups, blocks, directions):
-    return blocks * directions, groups, groups
-
-
 def resident(shared, warps, device):
     """How many programs are certain to run at the same time."""
     return device.processors * min(device.shared_total // (shared + RESERVED), WARPS // warps)
@@ -154,6 +120,9 @@ def resident(shared, warps, device):
 
 def forward_tiles(gates, kind, H):
     """The forward tiles of this layer, best first."""
+    if not gates:
+        yield Forward(*FREE, 16, 4, 0)
+        return
     p = PRECISIONS[kind]
     for warps in (p.warps, 8):
         if power(H) <= ALONE and row_groups(gates) * power(H) * 16 <= 32 * warps * p.alone:
@@ -175,6 +144,9 @@ def forward_tiles(gates, kind, H):
 
 def backward_tiles(gates, kind, H):
     """The backward tiles of this layer, best first."""
+    if not gates:
+        yield Backward(*FREE, 4)
+        return
     p = PRECISIONS[kind]
     squares = [128, 64, 32] if kind == "half" and H > 256 else [64, 32, 128]
     if power(H) <= 256:
@@ -227,8 +199,9 @@ def launches(direction, tile, gates, kind, B, H, D, device):
     """The Launches of a kernel in this tile. direction: of KERNELS; kind: of PRECISIONS."""
     kernel, groups = KERNELS[direction], cdiv(H, tile[0])
     room = resident(kernel.shared(tile, gates, kind, H), tile.warps, device)
-    together = None if groups == 1 else room // kernel.programs(tile, H)
-    return Launches(cdiv(B, tile.BB), D, groups, together, kernel.grid)
+    together = room // kernel.programs(tile, H) if gates and groups > 1 else None
+    grid = kernel.grid if gates else partial(kernel.grid, takers=1)
+    return Launches(cdiv(B, tile.BB), D, groups, together, grid)
 
 
 def fitting(direction, gates, kind, B, H, D, device, best=()):
@@ -243,7 +216,7 @@ def fitting(direction, gates, kind, B, H, D, device, best=()):
             return False
         return kernel.shared(tile, gates, kind, H) <= device.shared and found(tile).together != 0
 
-    if device.arch < OLDEST:
+    if device.arch < OLDEST or gates > MOST:
         return []
     every = sorted(kernel.tiles(gates, kind, H), key=lambda tile: found(tile).count)
     return list(dict.fromkeys(filter(fits, (*best, *every))))

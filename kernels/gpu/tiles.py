@@ -9,7 +9,17 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from . import measured
-from .sizes import KERNELS, OLDEST, PRECISIONS, Backward, Forward, fitting, launches, precision
+from .sizes import (
+    KERNELS,
+    MOST,
+    OLDEST,
+    PRECISIONS,
+    Backward,
+    Forward,
+    fitting,
+    launches,
+    precision,
+)
 
 
 class Choice(NamedTuple):
@@ -22,6 +32,7 @@ class Choice(NamedTuple):
 
 LAUNCHES = 2  # one after another, at most, where nobody has measured whether torch is faster
 SHORT = 32  # steps, and more of them there: a call has some 0.1 ms of its own
+HELD = 8  # values of a unit that a thread has room for, with any tile: an LSTM's
 _told = []  # pairs, the last one counts; for every thread, as autograd has its own
 
 
@@ -35,6 +46,11 @@ def choose_backward(gates, dtype, tf32, B, H, D, device):
     """The Backward tile for B sequences in D directions, or why there is none."""
     told = _told[-1][1] if _told else None
     return told or _chosen("backward", gates, precision(dtype, tf32), B, H, D, device)
+
+
+def sequences(cell, B):
+    """For how many of B sequences to choose a tile: of a cell with much to hold, for one."""
+    return B if 2 * cell.states + cell.kept + cell.inputs <= HELD else 1
 
 
 @lru_cache(4096)
@@ -51,6 +67,8 @@ def _reason(direction, gates, kind, H, device):
     tiles = list(kernel.tiles(gates, kind, H))
     if device.arch < OLDEST:
         return f"compute capability {device.arch / 10}, and {OLDEST / 10} or newer is needed"
+    if gates > MOST:
+        return f"{gates} gates, and {MOST} at most are multiplied with the hidden state"
     if not tiles:
         return f"H = {H} is beyond {PRECISIONS[kind].widest}, the widest with {kind} arithmetic"
     least = min(kernel.shared(tile, gates, kind, H) for tile in tiles)
@@ -63,11 +81,11 @@ def _reason(direction, gates, kind, H, device):
     return f"H = {H} takes {fewest} programs at the same time, more than this GPU runs"
 
 
-def choose(gates, dtype, tf32, T, B, H, D, device, training, forced=False):
+def choose(gates, dtype, tf32, T, B, H, D, device, training, forced=False, torchs=True):
     """The Choice for a layer: ours where it fits and torch is not faster, measured or by estimate.
 
     T and B may be None, in a trace: for any length, and any number of sequences. forced: ours
-    wherever it fits.
+    wherever it fits; and so where torch has no kernels of its own, but for its cells (``torchs``).
     """
     sizes = gates, dtype, tf32, B or 1, H, D, device
     forward = choose_forward(*sizes)
@@ -77,6 +95,8 @@ def choose(gates, dtype, tf32, T, B, H, D, device, training, forced=False):
             return Choice(None, None, tile)
     if forced or _told:
         return Choice(forward, backward, "it was asked for")
+    if not torchs:
+        return Choice(forward, backward, "torch has no kernels for such a cell")
     faster, reason = measured.verdict(gates, dtype, tf32, T, B, H, D, device.arch, training)
     if faster is None:
         sizes = gates, precision(dtype, tf32), B or 1, H, D, device

@@ -1,6 +1,5 @@
 """A cell: what a step is to the engines. It is written forward only; the rest is derived."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,11 +29,12 @@ COUNTS = {"gates": 0, "states": 1, "own": 0, "inputs": 0}  # at least so many
 MOST = 1000  # of each
 
 
-_one_at_a_time = threading.RLock()
-
-
 class once:
-    """A property that is computed once: from then on it is found as any attribute is."""
+    """A property that is computed once: from then on it is found as any attribute is.
+
+    Of threads that come at once all take what the first has put there: compiled code is remembered
+    by what it is made of. (A lock would stay locked in the child of a fork.)
+    """
 
     def __init__(self, function, doc=None):
         self.function, self.__doc__ = function, doc or function.__doc__
@@ -45,11 +45,7 @@ class once:
     def __get__(self, cell, owner=None):
         if cell is None:
             return self
-        with _one_at_a_time:  # two threads would add to one graph
-            found = vars(cell)
-            if self.name not in found:
-                found[self.name] = self.function(cell)
-            return found[self.name]
+        return vars(cell).setdefault(self.name, self.function(cell))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +88,7 @@ class Cell:
     recurrent: bool = True  # whether there are W_hh, and ``uh``
     own: int = 0
     inputs: int = 0
+    program: str = ""  # the text that it was made of, if it was
 
     program = None  # its text (program.py), once that is known
 

@@ -23,18 +23,32 @@ def gradients(graph, outputs, grads, wanted):
 
     for node, d in zip(outputs, grads, strict=True):
         add(node, d)
-    reaches = set(wanted)
+    reaches, known = set(wanted), set(forward)
     for node in forward:
         if reaches.intersection(node.args):
             reaches.add(node)
     for node in reversed(forward):
         if node in total and node.args and node in reaches and node.op not in CONDITIONS:
-            for argument, d in zip(
-                node.args, OPERATIONS[node.op].rule(graph, node, total[node]), strict=True
-            ):
+            found = _through(graph, node, total[node], known)
+            for argument, d in zip(node.args, found, strict=True):
                 if d is not None and argument in reaches:
                     add(argument, d)
     return [total.get(node) or graph.number(0) for node in wanted]
+
+
+def _through(graph, node, d, known):
+    """The gradients of a node's arguments, given that of its result, and the nodes of forward.
+
+    A gate's slope is multiplied with what of ``d`` is known before any gradient is: when that
+    comes, for which all threads of a GPU wait, one product is left to do.
+    """
+    rule = OPERATIONS[node.op].rule
+    if node.op in ("sigmoid", "tanh") and d.op == "mul":
+        first, last = d.args  # in the order of their making
+        if first in known:
+            slope = graph.op("mul", first, *rule(graph, node, graph.number(1)))
+            return (graph.op("mul", last, slope),)
+    return rule(graph, node, d)
 
 
 def kept(backward, forward, free):

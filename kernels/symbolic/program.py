@@ -49,7 +49,7 @@ def cell_of(program):
         found = json.loads(program)
         code, results = found.pop("code"), found.pop("results")
         ports = {name: found.pop(name) for name in ("name", *PORTS)}
-        cell = Cell(step=_replay(code, results), **ports, **found)
+        cell = Cell(step=_replay(code, results), program=program, **ports, **found)
         _check(cell, code, results)
         _ = cell.traced  # raises for a condition as a value, and the other way round
         vars(cell).update(program=program)

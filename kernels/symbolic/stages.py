@@ -31,10 +31,16 @@ class Levels:
         self.waits, self.found = waits, dict.fromkeys(known, 0)
 
     def of(self, node):
-        if node not in self.found:
+        waiting = [node]
+        while waiting:
+            node = waiting[-1]
             args = self.waits.get(node, node.args)
+            if unknown := [a for a in args if a not in self.found]:
+                waiting += unknown
+                continue
             later = node in self.waits or node.op == "mean"
-            self.found[node] = max(map(self.of, args), default=0) + later
+            self.found.setdefault(node, max(map(self.found.get, args), default=0) + later)
+            waiting.pop()
         return self.found[node]
 
     def last(self, nodes):

@@ -1,0 +1,166 @@
+"""python -m bench --cells zoo: fastrnn.zoo's layers against the same step as a loop in PyTorch.
+
+The loop has the product with the input made at once, for all steps: a user who is in a hurry would
+write that. Both compute the same outputs and gradients, which is checked first. All sizes of one
+layer make one row of bench/zoo.jsonl, in the place of an older one of the same machine.
+"""
+
+import argparse
+import inspect
+import sys
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from . import machine, results, tables, tree
+from .cases import TOLERANCE
+from .gate import wrong
+from .options import MODES, counts, some_of
+from .timing import quantiles, race
+
+FILE = machine.ROOT / "bench" / "zoo.jsonl"
+SIZES = ((100, 16, 128), (300, 1, 128))  # T, B, H
+ROUNDS = 5
+
+
+def what(row):
+    """What a row is about, the machine aside."""
+    return row["layer"], row["mode"], row["threads"]
+
+
+def layers():
+    """{name in small letters: class} of the zoo."""
+    from fastrnn import zoo  # only now: a user says first which fastrnn that is
+
+    return {name.lower(): getattr(zoo, name) for name in zoo.__all__}
+
+
+def row_of(name, mode, threads, seconds):
+    """{size: seconds of the loop}, {size: times faster}, {size: a fault}."""
+    cls = layers()[name]
+    found = {"layer": cls.__name__, "mode": mode, "threads": threads}
+    found |= {"loop_s": {}, "ratio": {}, "errors": {}}
+    torch.set_num_threads(threads)
+    for size in SIZES:
+        label = "x".join(map(str, size))
+        ours, loop, fault = _contestants(cls, mode == "training", *size)
+        if fault:
+            found["errors"][label] = fault
+            continue
+        times = race(
+            {"ours": ours, "loop": loop}, seconds, ROUNDS,
+            SimpleNamespace(device="cpu", threads=threads),
+        )  # fmt: skip
+        found["loop_s"][label] = float(f"{quantiles(times['loop'].seconds)[0]:.4g}")
+        ratio = quantiles(times["loop"].seconds / times["ours"].seconds)[0]
+        found["ratio"][label] = float(f"{ratio:.4g}")
+    return found
+
+
+def _contestants(cls, training, T, B, H):
+    """(our call, the loop's, None or what differs between their results)."""
+    from fastrnn import backends
+
+    torch.manual_seed(0)
+    layer = cls(H, H)
+    if not training:
+        layer.eval()
+    x = torch.randn(T, B, H, requires_grad=training)
+    inputs = _inputs(cls, T, B, H)
+
+    def call():
+        torch.manual_seed(1)  # the same masks for both
+        if not training:
+            with torch.no_grad():
+                return [layer(x, **inputs)[0]]
+        y, _ = layer(x, **inputs)
+        return [y, *torch.autograd.grad(y.sum(), [x, *layer.parameters()], allow_unused=True)]
+
+    def loop():
+        with backends.use("reference"):
+            return call()
+
+    mine, theirs = call(), loop()
+    named = ["the output", "x's gradient", *(f"{n}'s" for n, _ in layer.named_parameters())]
+    pairs = [t for t in zip(named, mine, theirs, strict=False) if t[2] is not None]
+    return call, loop, wrong(*map(list, zip(*pairs, strict=True)), TOLERANCE["float32"])
+
+
+def _inputs(cls, T, B, I):
+    """What a layer is given beside x, at random."""
+    arguments = inspect.signature(cls.forward).parameters.values()
+    named = [a.name for a in arguments if a.kind is a.KEYWORD_ONLY]
+    if named:  # those of a forward of its own, in x's form
+        return {name: torch.rand(T, B, I).round() for name in named}
+    drawn = "inputs_for" in vars(cls)
+    return {} if drawn else {name: torch.rand(T, B) for name in cls.signature.inputs}
+
+
+def block(rows):
+    """What the pages say of the zoo."""
+    if not rows:
+        return "Not measured yet: `python -m bench --cells zoo`."
+    parts = []
+    for cpu, mine in tables.by(rows, "cpu").items():
+        commits = ", ".join(dict.fromkeys(row["commit"] for row in mine))
+        parts.append(
+            f"Measured on {cpu}; torch {mine[0]['torch']}, commit {commits}, by "
+            f"`{mine[0]['command']}`. In brackets: microseconds of a step."
+        )
+        sizes = dict.fromkeys(size for row in mine for size in row["ratio"])
+        columns = [(mode, n, size) for mode in MODES for n in _threads(mine) for size in sizes]
+        known = {what(row): row for row in mine}
+        lines = []
+        for name in dict.fromkeys(row["layer"] for row in mine):
+            cells = [_cell(known.get((name, mode, n)), size) for mode, n, size in columns]
+            lines.append([name, *cells])
+        header = [f"{mode}, {tables.threads(n)}, {size}" for mode, n, size in columns]
+        parts.append(tables.table(["times faster than the loop", *header], lines))
+    return "\n\n".join(parts)
+
+
+def _threads(rows):
+    return sorted({row["threads"] for row in rows})
+
+
+def _cell(row, size):
+    if row is None or size not in row["ratio"]:
+        return ""
+    step = row["loop_s"][size] / row["ratio"][size] / int(size.partition("x")[0])
+    return f"{row['ratio'][size]:.1f}x ({step * 1e6:.1f})"
+
+
+def main(argv=None):
+    """The exit status: 0, 1 where something was wrong, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    p = argparse.ArgumentParser(prog="python -m bench --cells zoo", description=__doc__)
+    p.add_argument("--cells", help=argparse.SUPPRESS)
+    known = list(layers())
+    p.add_argument("--layers", type=some_of(known), default=known, metavar="NAME[,..]")
+    p.add_argument("--modes", type=some_of(MODES), default=MODES, metavar="MODE[,MODE]")
+    p.add_argument("--threads", type=counts, default=[1], metavar="N[,N]", help="default: 1")
+    p.add_argument("--seconds", type=float, default=0.3, help="of each size; default: 0.3")
+    p.add_argument("--out", default=FILE, metavar="FILE", help="default: bench/zoo.jsonl")
+    args = p.parse_args(argv)
+    command = " ".join(["python -m bench", *(argv or ["--cells zoo"])])
+    fields = machine.describe("cpu") | {"command": command}
+    kinds = [(n, m, t) for n in args.layers for t in args.threads for m in args.modes]
+    console, faults = Console(highlight=False), 0
+    try:
+        for kind in track(kinds, console=console, transient=True, disable=not console.is_terminal):
+            row = row_of(*kind, args.seconds)
+            date = datetime.now(UTC).isoformat(timespec="seconds")
+            results.add(args.out, [row | fields | {"date": date}], what)
+            faults += len(row["errors"])
+            console.print(*kind, row["ratio"], row["errors"] or "", soft_wrap=True)
+    except KeyboardInterrupt:
+        return 130
+    return int(faults > 0)
+
+
+if __name__ == "__main__":
+    tree.use(machine.ROOT)  # this checkout's, whichever is installed
+    sys.exit(main())
