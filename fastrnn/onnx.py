@@ -18,6 +18,15 @@ def has_node(cell, steps, directions):
     return CELLS.get(cell.name) is cell and steps.batch_sizes is None and directions[0].hr is None
 
 
+def check(cell, steps):
+    """Raise ValueError for a layer that cannot be written out either, step by step."""
+    if steps.batch_sizes is not None or not isinstance(steps.T, int):
+        raise ValueError(
+            f"ONNX has no node for this {cell.name}: it is written out step by step, which is for "
+            f"dense input and as many steps as the example has. Leave T out of dynamic_shapes"
+        )
+
+
 def layer(cell, x, steps, directions, states):
     """As reference.layer: (output, final states)."""
     name, order, attributes = NODES[cell.name]

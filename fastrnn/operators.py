@@ -20,13 +20,19 @@ from .kernels.gate import misfit
 from .kernels.keep import Keep
 from .kernels.refused import Refused
 from .kernels.weights import Weights, expected, split
+from .tracing import constant
+
+_for_onnx = constant(torch.onnx.is_in_onnx_export)
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None):
     """As autograd.run_layer, for a trace: ``steps`` are layouts.Traced."""
-    if torch.onnx.is_in_onnx_export() and onnx.has_node(cell, steps, directions):
-        return onnx.layer(cell, x, steps, directions, states)
-    if engine == "reference" or torch.onnx.is_in_onnx_export():
+    if _for_onnx():
+        if onnx.has_node(cell, steps, directions):
+            return onnx.layer(cell, x, steps, directions, states)
+        onnx.check(cell, steps)
+        engine = "reference"
+    if engine == "reference":
         return reference.layer(cell, x, steps, directions, states, inputs)
     weights = [w for each in directions for w in each if w is not None]
     trained = torch.is_grad_enabled() and any(

@@ -10,6 +10,7 @@ from . import backends
 from .functional import stack, stack_on_gpu
 from .kernels.keep import Keep
 from .kernels.refused import Refused
+from .kernels.untraced import untraced
 from .kernels.weights import Weights
 from .sequences import Call
 from .step import Plain, cell_of_module, signature_of
@@ -203,6 +204,8 @@ class Recurrent(nn.Module):
     def forward(self, input, hx=None, **inputs):
         call = Call(self, input, hx, inputs)
         cell, engine, _ = self._served(call)
+        if isinstance(cell, Plain) and torch.compiler.is_compiling():
+            return _uncompiled(self, input, hx, inputs)
         try:
             return self._run(cell, engine, call)
         except Refused:
@@ -241,6 +244,17 @@ class Recurrent(nn.Module):
         """The Choice of an engine for a call: what fastrnn.backends.explain asks."""
         _, engine, reason = self._served(Call(self, input, hx, inputs))
         return backends.Choice(engine, reason)
+
+
+@untraced
+def _uncompiled(module, input, hx, inputs):
+    """What ``forward`` is of a step that no kernel can run: a graph of torch.compile ends here."""
+    call = Call(module, input, hx, inputs)
+    cell, engine, _ = module._served(call)
+    return module._run(cell, engine, call)
+
+
+_uncompiled._torchdynamo_disable_msg = "a step that no kernel can run, which fastrnn warns of"
 
 
 def _dense(weight, gates, heads):

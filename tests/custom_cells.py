@@ -71,7 +71,9 @@ def loop(module, x, hx=None, **inputs):
     D = 1 + module.bidirectional
     states = (hx,) if isinstance(hx, torch.Tensor) else hx
     states = states or [x.new_zeros(module.num_layers * D, B, H)] * len(cls.signature.states)
-    inputs = {n: (t.unsqueeze(-1) if t.dim() == 2 else t).expand(T, B, H) for n, t in inputs.items()}
+    inputs = {
+        n: (t.unsqueeze(-1) if t.dim() == 2 else t).expand(T, B, H) for n, t in inputs.items()
+    }
     finals = []
     for layer in range(module.num_layers):
         outputs = []
@@ -160,4 +162,3 @@ def assert_same(found, expected, tolerance=1e-10):
         scale = 1 + theirs.detach().abs().max().item()
         assert mine.shape == theirs.shape
         assert (mine.double() - theirs.double()).abs().max().item() <= tolerance * scale
-

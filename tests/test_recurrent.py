@@ -67,7 +67,8 @@ def test_names_of_parameters_of_its_own():
     assert list(module.state_dict())[:5] == [
         "weight_ih_l0", "bias_ih_l0", "v_l0", "scale_l0", "weight_ih_l0_reverse",
     ]  # fmt: skip
-    assert module.v_l1_reverse.shape == (9,) and module.scale_l0.shape == ()
+    assert module.v_l1_reverse.shape == (9,)
+    assert module.scale_l0.shape == ()
     assert str(module) == "Skip(5, 9, num_layers=2, bidirectional=True)"
 
 
@@ -113,7 +114,7 @@ def test_batch_first_and_unbatched():
 
 
 def test_copies():
-    module, x, hx, inputs = make(ResetFirst, 5, 9, **STACK)
+    module, x, hx, _inputs = make(ResetFirst, 5, 9, **STACK)
     expected = module(x, hx)
     for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert_same(copied(x, hx), expected, 0)
@@ -124,7 +125,7 @@ def test_copies():
 
 
 def test_other_dtypes_and_devices():
-    module, x, hx, inputs = make(Peephole, 5, 9, **STACK)
+    module, x, hx, _inputs = make(Peephole, 5, 9, **STACK)
     expected = module(x, hx)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 3e-3)):
         other, (h, c) = copy.deepcopy(module).to(dtype), hx
@@ -133,7 +134,9 @@ def test_other_dtypes_and_devices():
         assert_same(found, expected, tolerance)
         assert_same(other.double()(x, hx), expected, tolerance)  # of rounded weights
     y, (h, c) = Peephole(5, 9, device="meta")(x.float().to("meta"))
-    assert y.device.type == "meta" and y.shape == (6, 3, 9) and c.shape == (1, 3, 9)
+    assert y.device.type == "meta"
+    assert y.shape == (6, 3, 9)
+    assert c.shape == (1, 3, 9)
     meta = copy.deepcopy(module).to("meta").to_empty(device="cpu")
     meta.load_state_dict(module.state_dict())
     assert_same(meta(x, hx), expected, 0)
@@ -157,4 +160,5 @@ def test_it_learns():
 def test_nothing_to_compute():
     module, *_ = make(Peephole, 5, 9)
     y, (h, c) = module(torch.zeros(6, 0, 5, dtype=torch.float64))
-    assert y.shape == (6, 0, 9) and h.shape == c.shape == (1, 0, 9)
+    assert y.shape == (6, 0, 9)
+    assert h.shape == c.shape == (1, 0, 9)

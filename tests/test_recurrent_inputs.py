@@ -31,9 +31,7 @@ class Noisy(fastrnn.Recurrent):
 def test_all_shapes_that_can_be_expanded(shape):
     module, x, hx, inputs = make(Skip, 5, H, num_layers=2, bidirectional=True)
     inputs["skip"] = torch.rand(shape, dtype=x.dtype)
-    assert_same(
-        trained(plain_call, module, x, hx, inputs), trained(loop, module, x, hx, inputs)
-    )
+    assert_same(trained(plain_call, module, x, hx, inputs), trained(loop, module, x, hx, inputs))
 
 
 @pytest.mark.parametrize("shape", [s for s in SHAPES.values() if len(s) > 1], ids=str)
@@ -109,7 +107,7 @@ PLACE = r"Skip\.step \(.*custom_cells\.py, line \d+\) has the inputs skip, mask;
 
 
 def test_errors_name_what_is_wanted():
-    module, x, hx, inputs = make(Skip, 5, H)
+    module, x, _hx, inputs = make(Skip, 5, H)
     with pytest.raises(TypeError, match=PLACE + "skip"):
         module(x, skip=inputs["skip"])
     with pytest.raises(TypeError, match=PLACE + "other, skip, mask"):
@@ -149,7 +147,7 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("shape, options, error, words", BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("shape", "options", "error", "words"), BAD.values(), ids=BAD)
 def test_wrong_arguments(shape, options, error, words):
     with pytest.raises(error, match=words):
         Skip(5, 9)(torch.zeros(shape), skip=torch.ones(6, 3), mask=torch.ones(6, 3), **options)
