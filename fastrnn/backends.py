@@ -46,11 +46,9 @@ _TRANSFORMED = Choice("reference", "torch.func or forward-mode AD is active")
 
 
 def explain(*called, step=False, **inputs):
-    """The Choice for a call: of a module, ``explain(module, input, hx)``, or of any layer on these
-    tensors (input, states, weights; None where absent). inputs: those of a module's step.
-
-    ``step``: of a cell, which takes one step; only for tensors. What a GPU serves depends on the
-    sizes too, so there ask for the module.
+    """The Choice for a call: of a module, ``explain(module, input, hx, **inputs)``, or of any layer
+    on these tensors (input, states, weights; None where absent). ``step``: of a cell, which takes
+    one step; only for tensors. What a GPU serves depends on sizes too: there ask for the module.
     """
     layer, tensors = None, called
     if isinstance(called[0], torch.nn.Module):
@@ -168,8 +166,7 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     if c.dim() != 3:
         return Choice("torch", "states that are not (layers * D, B, H)")
     T, B = (None, None) if traced else (T, c.shape[1])
-    torchs = CELLS.get(cell.name) is cell
-    layer = cell.hgates, torchs, T, B, int(c.shape[2]), D
+    layer = cell.hgates, CELLS.get(cell.name) is cell, T, B, int(c.shape[2]), D
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 
@@ -181,8 +178,7 @@ def _gpu_choice(dtype, cast, device, training, forced, *layer):
         choice = import_module("fastrnn.kernels.gpu.choice")
     except ImportError as error:
         return Choice("torch", f"Triton cannot be imported: {error}")
-    obstacle = choice.obstacle(device.type)
-    if obstacle:
+    if obstacle := choice.obstacle(device.type):
         return Choice("torch", obstacle)
     if not layer:
         return Choice("triton", f"{name}, where sizes fit")

@@ -9,10 +9,10 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from . import backends, flops, onnx, profiling
 from .autograd import differentiable, layer_by_reference, materialized, save, saved
+from .batching import each_alone
 from .kernels import reference
 from .kernels import steps as layouts
 from .kernels.cells import cell_of, key_of
@@ -39,7 +39,7 @@ def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=
         t is not None and t.requires_grad for t in (x, inputs, *states, *weights)
     )
     # an exported program is mostly for inference; what is not kept, backward computes anew
-    keeps = trained and keep == Keep.ALL and engine in KEPT and not torch.compiler.is_exporting()
+    keeps = trained and keep == Keep.ALL and not torch.compiler.is_exporting()
     keep = Keep.ALL if keeps else Keep.NOTHING
     operator = layer if steps.dense else layer_packed
     given = engine, key_of(cell), int(keep), x, steps.batch_sizes, list(states), weights, inputs
@@ -71,9 +71,16 @@ def _layer(
 
 def _layer_shapes(engine, cell, keep, x, batch_sizes, states, weights, inputs=None):
     (D, _, S), rule = states[0].shape, cell_of(cell)
-    kept = KEPT[engine](rule, x, _directions(rule, states, weights), states) if keep else []
+    kept = _kept(engine, rule, x, _directions(rule, states, weights), states) if keep else []
     results = [x.new_empty(x.shape[0], D * S), *(s.new_empty(s.shape) for s in states)]
     return [*results, *kept, *_copied(batch_sizes)]
+
+
+def _kept(engine, cell, x, directions, states):
+    """Empty tensors as the engine keeps them for backward (Keep.ALL)."""
+    steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
+    sizes = backends.load(engine).kept_sizes(cell, x, steps, directions, states)
+    return [x.new_empty(size, dtype=dtype) for size, dtype in sizes]
 
 
 def _copied(batch_sizes):
@@ -190,23 +197,6 @@ def _backward(gradients, ctx, grads):
     return None, None, None, dx, None, found[:count], found[count:], *[dinputs] * len(need_inputs)
 
 
-def _each_alone(operator):
-    """The vmap rule: one call for each member of the batch."""
-
-    def rule(info, in_dims, *arguments):
-        def member(i):
-            return lambda t, dim: t if dim is None else t.select(dim, i)
-
-        results = [
-            operator(*(tree_map(member(i), a, d) for a, d in zip(arguments, in_dims, strict=True)))
-            for i in range(info.batch_size)
-        ]
-        stacked = [torch.stack(members) for members in zip(*results, strict=True)]
-        return stacked, [0] * len(stacked)
-
-    operator.register_vmap(rule)
-
-
 def _operators(name, tags=()):
     """The operator of a layer, and that of its gradients."""
     forward, backward = (
@@ -216,8 +206,8 @@ def _operators(name, tags=()):
     forward.register_fake(_layer_shapes)
     backward.register_fake(_gradients_shapes)
     forward.register_autograd(partial(_backward, backward), setup_context=_remember)
-    _each_alone(forward)
-    _each_alone(backward)
+    each_alone(forward)
+    each_alone(backward)
     return forward, backward
 
 
@@ -235,28 +225,6 @@ def _steps(x, batch_sizes, states):
 def _directions(cell, states, flat):
     """A Weights for each direction, from the tensors (or what belongs to each) that are there."""
     return split(flat, states[0].shape[0], cell)
-
-
-def _kept_by_numba(cell, x, directions, states):
-    """As kernels/cpu/calls.py allocates them."""
-    from .kernels.cpu.shape import Shape
-
-    steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
-    shape = Shape.of(cell, x, steps, directions, states)
-    return [x.new_empty(size, dtype=dtype) for size, dtype in shape.kept(cell, steps.N).values()]
-
-
-def _kept_by_triton(cell, x, directions, states):
-    """As kernels/gpu/buffers.py allocates them."""
-    from .kernels.gpu.buffers import Shape
-
-    steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
-    parts = Shape.of(cell, x, steps, directions).parts(cell, Keep.ALL)
-    return [x.new_empty(sizes, dtype=dtype) for sizes, dtype, kept in parts if kept]
-
-
-# For each engine: empty tensors as it keeps them for backward (Keep.ALL).
-KEPT = {"numba": _kept_by_numba, "triton": _kept_by_triton}
 
 
 layer, layer_gradients = _operators("layer")

@@ -24,11 +24,20 @@ def layer(cell, x, steps, directions, states, inputs=None):
     return torch.cat(outputs, 1), tuple(torch.stack(final) for final in zip(*finals, strict=True))
 
 
+def _made(cell):
+    """Whether the cell's function on tensors is there: from now on it is."""
+    return callable(cell.whole)
+
+
+_made._dynamo_marked_constant = True  # torch.compile does not see it made, only that it is there
+
+
 def _direction(cell, x, inputs, steps, weights, states, reverse):
     xgates = linear(x, weights.ih, weights.b_ih)
     own = () if weights.own is None else weights.own.unbind(0)
     outputs, given = [None] * steps.T, ()
     product = partial(_product, weights, weights.ih.shape[0] // cell.gates)
+    assert _made(cell)
     for t in steps.order(reverse):
         rows, first = steps.sizes[t], steps.offsets[t]
         active = [s[:rows] for s in states]

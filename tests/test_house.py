@@ -28,7 +28,7 @@ STOREYS = [
     ["fastrnn.sequences"],
     ["fastrnn.functional", "fastrnn.cell_step", "fastrnn.step"],
     ["fastrnn.operators", "fastrnn.lowering", "fastrnn.known"],
-    ["fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
+    ["fastrnn.batching", "fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
     ["fastrnn.backends", "fastrnn.profiling"],
     [f"fastrnn.{n}" for n in ("description", "tracing", "loading", "forwards", "parameters")],
     ["fastrnn.kernels.projection"],

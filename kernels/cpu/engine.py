@@ -106,6 +106,11 @@ def _keep(cell, keep):
     return Keep.ALL if keep and cell.staged else keep
 
 
+def kept_sizes(cell, x, steps, directions, states):
+    """The shapes and dtypes of what forward keeps of one layer for backward (Keep.ALL)."""
+    return Shape.of(cell, x, steps, directions, states).kept(cell, steps.N).values()
+
+
 @lru_cache(maxsize=256)
 def kept_by(stack, gates):
     """({name: (shape, dtype)} of what forward keeps for backward, as the gate is told of it).

@@ -149,6 +149,12 @@ def gradients(
     return dx, tuple(dstates[..., : shape.H].to(x.dtype)), dweights, dinputs
 
 
+def kept_sizes(cell, x, steps, directions, states):
+    """The shapes and dtypes of what forward keeps of one layer for backward (Keep.ALL)."""
+    parts = Shape.of(cell, x, steps, directions).parts(cell, Keep.ALL)
+    return [(sizes, dtype) for sizes, dtype, kept in parts if kept]
+
+
 def _choose(direction, cell, shape, tf32):
     """The tile for a call, and its Launches; Refused where none fits, which the choice of engines
     rules out.
