@@ -85,7 +85,25 @@ def at_once(
     call = _known(name, x.dtype, *given, bias, layers, bidirectional, batch_first)
     if call is None:
         return None
-    tensors = (x, *states, *weights)
+    return _run(call, keep, (x, *states, *weights))
+
+
+def of_own_cell(cell, keep, call):
+    """(output, *final states) of a Call of sequences.py, dense, of a cell of a user's own; None for
+    the long way. For where all is ``usual``, and there is no dropout between layers.
+    """
+    x, states, directions = call.x, call.states, call.directions
+    weights = [w for each in directions for w in each if w is not None]
+    if not x.numel():
+        return None
+    sizes, layers = tuple(x.shape), call.module.num_layers
+    D, H = len(directions) // layers, call.module.hidden_size
+    known = _made(cell, x.dtype, sizes, H, H, D, layers, len(weights) // len(directions), sizes[:2])
+    return known and _run(known, keep, (x, *states, *weights, *call.planes))
+
+
+def _run(call, keep, tensors):
+    """(output, *final states) of a Known; None for the long way."""
     through = gate.passed(tensors, call.stack.inputs)
     if through is None or 0 in through[1]:
         return None
@@ -93,7 +111,7 @@ def at_once(
         trained = [t.requires_grad for t in tensors]
         if True in trained:
             # where the first layers are frozen, nothing is kept of them: layer after layer
-            if layers > 1 and True not in trained[: call.second]:
+            if call.layers > 1 and True not in trained[: call.second]:
                 return None
             return Layer.apply(call, keep, through, *tensors)
     y, finals, _ = call.forward(Keep.NOTHING, tensors, through)
@@ -114,6 +132,15 @@ def _known(name, dtype, sizes, states, count, bias, layers, bidirectional, batch
         return None
     if 0 in (B, T, I, S, H):  # nothing to compute
         return None
+    return _made(cell, dtype, (T, B, I), S, H, D, layers, each, sizes[:2])
+
+
+@lru_cache(maxsize=256)
+def _made(cell, dtype, sizes, S, H, D, layers, each, rows):
+    """The Known of these sizes, (T, B, I) and so on; None if the CPU engine does not serve it.
+
+    each: weights of a direction; rows: the form of x without its columns.
+    """
     choice = backends.served(dtype, False)
     if (
         choice is None
@@ -121,6 +148,7 @@ def _known(name, dtype, sizes, states, count, bias, layers, bidirectional, batch
         or backends.dtypes("numba", dtype) != (dtype, dtype)
     ):
         return None
-    engine, steps = backends.load("numba"), layouts.dense(T, B)
-    shape = engine.Shape(dtype, steps.rounded, B, D, I, H, S, projected)
-    return Known(cell, steps, D, layers, engine.stack(cell, shape, sizes[:2], layers, each))
+    engine, (T, B, I) = backends.load("numba"), sizes
+    steps = layouts.dense(T, B)
+    shape = engine.Shape(dtype, steps.rounded, B, D, I, H, S, S != H)
+    return Known(cell, steps, D, layers, engine.stack(cell, shape, rows, layers, each))

@@ -1,4 +1,8 @@
-"""Parameters that a recurrent cell has of its own, declared in its class."""
+"""The parameters of a Recurrent: torch's, and those that its class declares as the cell's own."""
+
+import torch
+
+from .kernels.weights import Weights
 
 
 class PerUnit:
@@ -31,3 +35,51 @@ class Scalar(PerUnit):
 
     def shape(self, hidden_size):
         return ()
+
+
+def places_of(module, number):
+    """(name, shape) of each parameter of a direction: those of Weights, None for an absent one; and
+    the cell's own.
+    """
+    H, D, says = module.hidden_size, 1 + module.bidirectional, type(module).signature
+    tail = f"_l{number // D}" + "_reverse" * (number % D)
+    rows, columns = module.gates * H, module.input_size if number < D else D * H
+    fields = [
+        (f"weight_ih{tail}", (rows, columns)),
+        (f"weight_hh{tail}", (rows, H // module.heads)) if says.recurrent else None,
+        (f"bias_ih{tail}", (rows,)) if module.bias else None,
+        (f"bias_hh{tail}", (rows,)) if module.bias and says.recurrent else None,
+    ]
+    return fields, [(name + tail, declared.shape(H)) for name, declared in says.own.items()]
+
+
+def weights_of(module):
+    """A Weights for each layer and direction. Raises RuntimeError for a shape that does not fit."""
+    found = []
+    for fields, own in module._places:
+        ih, hh, b_ih, b_hh = [place and _parameter(module, *place) for place in fields]
+        each = [_parameter(module, *place) for place in own]
+        each = [p if p.dim() else p.expand(module.hidden_size) for p in each]
+        if module.heads > 1:
+            hh = _dense(hh, module.gates, module.heads)
+        found.append(Weights(ih, hh, b_ih, b_hh, None, torch.stack(each) if each else None))
+    return found
+
+
+def _parameter(module, name, shape):
+    parameter = module._parameters.get(name)
+    if parameter is None:
+        parameter = getattr(module, name)  # one that torch.nn.utils.parametrize computes
+    if parameter.shape != shape:
+        raise RuntimeError(
+            f"{type(module).__name__}.{name} should be of shape {shape}, "
+            f"not {tuple(parameter.shape)}"
+        )
+    return parameter
+
+
+def _dense(weight, gates, heads):
+    """(gates * H, H) with the blocks of ``weight``, (gates * H, H // heads), on its diagonals."""
+    width = weight.shape[1]
+    blocks = weight.reshape(gates, heads, width, width).permute(0, 2, 3, 1)
+    return torch.diag_embed(blocks, dim1=1, dim2=3).reshape(gates * heads * width, heads * width)

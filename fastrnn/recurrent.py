@@ -6,12 +6,12 @@ import warnings
 import torch
 from torch import nn
 
-from . import backends
+from . import backends, known
 from .functional import stack, stack_on_gpu
 from .kernels.keep import Keep
 from .kernels.refused import Refused
 from .kernels.untraced import untraced
-from .kernels.weights import Weights
+from .parameters import places_of, weights_of
 from .sequences import Call
 from .step import Plain, cell_of_module, signature_of
 from .tracing import constant, tracing
@@ -113,7 +113,7 @@ class Recurrent(nn.Module):
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
         self.bidirectional, self.heads = bidirectional, heads
         self.recompute, self.strict = recompute, strict
-        self._places = [self._places_of(i) for i in range(num_layers * (1 + bidirectional))]
+        self._places = [places_of(self, i) for i in range(num_layers * (1 + bidirectional))]
         for fields, own in self._places:
             for name, shape in filter(None, (*fields, *own)):
                 empty = torch.empty(shape, device=device, dtype=dtype)
@@ -122,21 +122,6 @@ class Recurrent(nn.Module):
 
     def step(self, wx, uh, *states):
         raise NotImplementedError
-
-    def _places_of(self, number):
-        """(name, shape) of each parameter of a direction: those of Weights, None for an absent one;
-        and the cell's own.
-        """
-        H, D, says = self.hidden_size, 1 + self.bidirectional, type(self).signature
-        tail = f"_l{number // D}" + "_reverse" * (number % D)
-        rows, columns = self.gates * H, self.input_size if number < D else D * H
-        fields = [
-            (f"weight_ih{tail}", (rows, columns)),
-            (f"weight_hh{tail}", (rows, H // self.heads)) if says.recurrent else None,
-            (f"bias_ih{tail}", (rows,)) if self.bias else None,
-            (f"bias_hh{tail}", (rows,)) if self.bias and says.recurrent else None,
-        ]
-        return fields, [(name + tail, declared.shape(H)) for name, declared in says.own.items()]
 
     @torch.no_grad()
     def reset_parameters(self):
@@ -171,25 +156,7 @@ class Recurrent(nn.Module):
 
         Raises RuntimeError for a parameter that has been replaced by one of another shape.
         """
-        found = []
-        for fields, own in self._places:
-            ih, hh, b_ih, b_hh = [place and self._parameter(*place) for place in fields]
-            each = [self._parameter(*place).expand(self.hidden_size) for place in own]
-            if self.heads > 1:
-                hh = _dense(hh, self.gates, self.heads)
-            found.append(Weights(ih, hh, b_ih, b_hh, None, torch.stack(each) if each else None))
-        return found
-
-    def _parameter(self, name, shape):
-        parameter = self._parameters.get(name)
-        if parameter is None:
-            parameter = getattr(self, name)  # one that torch.nn.utils.parametrize computes
-        if parameter.shape != shape:
-            raise RuntimeError(
-                f"{type(self).__name__}.{name} should be of shape {shape}, "
-                f"not {tuple(parameter.shape)}"
-            )
-        return parameter
+        return weights_of(self)
 
     def inputs_for(self, layer, like, **inputs):
         """The inputs of one layer's steps, by name: those that ``forward`` was given, by default.
@@ -203,6 +170,12 @@ class Recurrent(nn.Module):
 
     def forward(self, input, hx=None, **inputs):
         call = Call(self, input, hx, inputs)
+        if known.usual() and not call.packed and not self._drops():
+            cell = cell_of_module(self, self.training, self._edition)
+            found = None if isinstance(cell, Plain) else known.of_own_cell(cell, self._keep(), call)
+            if found is not None:
+                y, *finals = found
+                return call.results(y, finals)
         cell, engine, _ = self._served(call)
         if isinstance(cell, Plain) and torch.compiler.is_compiling():
             return _uncompiled(self, input, hx, inputs)
@@ -217,11 +190,17 @@ class Recurrent(nn.Module):
         x, dtype, dtypes = call.rows(engine), None, None
         if engine != "reference":
             dtype, dtypes = call.dtypes(cell)
-        keep = Keep.STATES if self.recompute else Keep.ALL
-        p, D = self.dropout if self.training else 0.0, 1 + self.bidirectional
-        run = stack_on_gpu if engine == "triton" else stack
-        given = call.steps, call.directions, call.states, D, p, dtype, keep, call.planes
+        D, run = 1 + self.bidirectional, stack_on_gpu if engine == "triton" else stack
+        given = call.steps, call.directions, call.states, D, self._drops(), dtype
+        given = *given, self._keep(), call.planes
         return call.results(*run(engine, cell, x, *given), dtypes)
+
+    def _drops(self):
+        """The probability of dropout between layers in this call."""
+        return self.dropout if self.training and self.num_layers > 1 else 0.0
+
+    def _keep(self):
+        return Keep.STATES if self.recompute else Keep.ALL
 
     def _served(self, call):
         """(cell, engine, why) for a call. Raises Refused for an engine that was asked for and
@@ -255,10 +234,3 @@ def _uncompiled(module, input, hx, inputs):
 
 
 _uncompiled._torchdynamo_disable_msg = "a step that no kernel can run, which fastrnn warns of"
-
-
-def _dense(weight, gates, heads):
-    """(gates * H, H) with the blocks of ``weight``, (gates * H, H // heads), on its diagonals."""
-    width = weight.shape[1]
-    blocks = weight.reshape(gates, heads, width, width).permute(0, 2, 3, 1)
-    return torch.diag_embed(blocks, dim1=1, dim2=3).reshape(gates * heads * width, heads * width)

@@ -160,9 +160,11 @@ class Call:
     def results(self, y, finals, dtypes=None):
         """(output, final states) in the form of the input; dtypes: of these."""
         order = self.form.unsorted_indices if self.packed else None
-        finals = [s if order is None else s.index_select(1, order) for s in finals]
+        if order is not None:
+            finals = [s.index_select(1, order) for s in finals]
         if dtypes is not None:
-            y, *finals = [t.to(d) for t, d in zip((y, *finals), dtypes, strict=True)]
+            pairs = zip((y, *finals), dtypes, strict=True)
+            y, *finals = [t if t.dtype == d else t.to(d) for t, d in pairs]
         if self.packed:
             y = PackedSequence(y, self.form.batch_sizes, self.form.sorted_indices, order)
         else:
