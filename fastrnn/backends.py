@@ -140,9 +140,7 @@ def _under_autocast(tensors, step):
 
 
 def _on_gpu(tensors, step, layer, forced, traced=False):
-    """The best engine for plain tensors, the first of them on a GPU, or on CPU if ``forced``:
-    Triton's interpreter runs there.
-    """
+    """The best engine for plain tensors on GPU, or on CPU if ``forced``, to be interpreted there."""
     tensors = [t for t in tensors if t is not None]
     if step:
         return Choice("torch", "a single step on GPU is torch's")
@@ -166,8 +164,7 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     if c.dim() != 3:
         return Choice("torch", "states that are not (layers * D, B, H)")
     T, B = (None, None) if traced else (T, c.shape[1])
-    torchs = CELLS.get(cell.name) is cell
-    layer = cell.hgates, torchs, T, B, int(c.shape[2]), D
+    layer = cell.hgates, CELLS.get(cell.name) is cell, T, B, int(c.shape[2]), D
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 
