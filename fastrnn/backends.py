@@ -140,9 +140,7 @@ def _under_autocast(tensors, step):
 
 
 def _on_gpu(tensors, step, layer, forced, traced=False):
-    """The best engine for plain tensors, the first of them on a GPU, or on CPU if ``forced``:
-    Triton's interpreter runs there.
-    """
+    """The best engine for plain tensors on GPU, or on CPU if ``forced``: interpreted."""
     tensors = [t for t in tensors if t is not None]
     if step:
         return Choice("torch", "a single step on GPU is torch's")
