@@ -55,7 +55,7 @@ def split(flat, count, cell=None):
     """``count`` Weights from torch's flat list, which leaves out what is absent; None if it is
     incomplete. Parameters of the cell's own come last.
     """
-    each = len(flat) // count
+    each = len(flat) // int(count)  # which a trace may have as a symbol
     own = ("own",) if cell is not None and cell.own else ()
     forms = RECURRENT if cell is None or cell.recurrent else POINTWISE
     if each * count != len(flat) or each - len(own) not in forms:
