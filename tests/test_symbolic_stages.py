@@ -74,7 +74,8 @@ def backward(cell, U, grads, kept, before, after, own, inputs, means):
     dfactors, dh = [None] * cell.factors, [None] * GATES
     sums = [None] * sum(len(each) for _, each in facts.early_back)
     for stage in range(len(facts.early_back) + 1):
-        given = dout, dnew, kept, before, after, own, [*inputs, *means, *sums], dfactors
+        more = [*inputs, *means, *sums]
+        given = dout, dnew, [*kept, *dfactors], before, after, own, more
         if stage < len(facts.early_back):
             gates, numbers = facts.early_back[stage]
             found, values = cell.functions[f"backward_{stage}"](*given)

@@ -52,10 +52,10 @@ def differentiate_early(plan, dh, lddh, kept, slot, offset, low, high, first, la
         sums = no_sums(AVERAGED)
         for unit in range(0, p.H, LANES):
             left = p.H - unit
-            dout, d, values, before, after, own, inputs, dfactors = backward_values(
+            dout, d, values, before, after, own, inputs = backward_values(
                 p, at + unit * SIZE, kept, b, row, slot + b, unit, left
             )
-            gates, averaged = stage(dout, d, values, before, after, own, inputs, dfactors)
+            gates, averaged = stage(dout, d, values, before, after, own, inputs)
             put_places(
                 gates, p.dgates + ((slot + b) * PLANES * p.H + unit) * ITEM, p.H * ITEM, left
             )

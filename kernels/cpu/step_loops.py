@@ -112,7 +112,7 @@ def differentiate(p, b, unit):
     after = put_after(after + (load(p.zeros, LANES),))
     before = (load(p.h + at, left),) + load_each(EXTRA, p.extra + at, 0, left)
     d = (load(p.dh_new + at, left),) + load_each(EXTRA, p.dextra_new + at, 0, left)
-    dgates, _, _, dstates = cell_backward(zeros_like(d[0]), d, kept, before, after, (), (), ())
+    dgates, _, _, dstates = cell_backward(zeros_like(d[0]), d, kept, before, after, (), ())
     gates = (b * GATES * p.H + unit) * SIZE
     store_each(pick_x(dgates), p.dgates_x + gates, p.H * SIZE, left)
     if p.dgates_h != p.dgates_x:

@@ -155,7 +155,7 @@ def backward_values(p, dh, kept, b, row, slot, unit, left):
     dfactors = load_each(
         FACTORS, p.dfactors + (b * p.lddh + unit) * SIZE, p.B * p.lddh * SIZE, LANES
     )
-    return dout, (d,) + dextra, values, before, after, own, inputs, dfactors
+    return dout, (d,) + dextra, values + dfactors, before, after, own, inputs
 
 
 @inlined
@@ -166,12 +166,10 @@ def differentiate_at(p, dh, kept, b, row, slot, unit, left):
     place in the block.
     """
     H = p.H
-    dout, d, values, before, after, own, inputs, dfactors = backward_values(
+    dout, d, values, before, after, own, inputs = backward_values(
         p, dh, kept, b, row, slot, unit, left
     )
-    dgates, down, dinputs, dstates = cell_backward(
-        dout, d, values, before, after, own, inputs, dfactors
-    )
+    dgates, down, dinputs, dstates = cell_backward(dout, d, values, before, after, own, inputs)
     at = p.dgates + (slot * PLANES * H + unit) * ITEM
     item_store_each(pick_x(dgates), at, H * ITEM, left)
     if DGATES > GATES:  # h's are others

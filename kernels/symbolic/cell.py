@@ -74,8 +74,8 @@ class Cell:
 
     Where a step has several stages (stages.py), both have a function for each of the early ones,
     forward_0, backward_0 ..., which give (what products are made of, what is to be averaged).
-    ``inputs`` then ends in the means that are known, and ``backward`` is given one thing more, the
-    gradients of products' factors.
+    ``inputs`` then ends in the means that are known, and ``kept`` in the gradients of products'
+    factors.
 
     Raises ValueError for numbers that no cell has. What comes of the step raises Refused for one
     that no kernel can run.
@@ -197,4 +197,5 @@ class Cell:
     @once
     def functions(self):
         """{name: function} of the text, on tensors."""
-        return text.functions(self.text, self.name, OPERATIONS)
+        found = f"{self.text}\n\n{self.derivation.whole}"
+        return text.functions(found, self.name, OPERATIONS)

@@ -21,6 +21,7 @@ class Derivation:
     early: tuple  # for each early stage, which factors it gives, and which means
     early_back: tuple  # and backward: of which gates it gives h's gradient, and which means
     text: str
+    whole: str  # all of forward at once, for who can multiply and average when that is asked for
 
     @classmethod
     def of(cls, cell):
@@ -78,12 +79,11 @@ class _Deriving:
         def take(function, known):
             function.bind(dout, "dout")
             function.take("dstates", dnew, "d")
-            function.take("dfactors", _known(dfactors, known), "f")
-            function.take("kept", kept, "k")
+            function.take("kept", [*kept, *_known(dfactors, known)], "k")
             self._take(function, "before", _known([*self.means, *sums], known))
             function.take("after", after, "a")
 
-        arguments = ("dout", "dstates", "kept", "before", "after", "own", "inputs", "dfactors=()")
+        arguments = ("dout", "dstates", "kept", "before", "after", "own", "inputs")
         pairs = list(zip(grads["h"], self.factors, strict=True))
         waited = [(i, g) for i, (g, f) in enumerate(pairs) if f is not given["state"][0]]
         texts = [
@@ -92,7 +92,6 @@ class _Deriving:
                 "backward", arguments, take, levels, last,
                 [node for _, node in waited], sums, results,
             ),
-            self._whole(),
         ]  # fmt: skip
         return {
             "kept": kept, "means": self.means, "dgates": dgates, "dx": dx, "dh": dh,
@@ -100,6 +99,7 @@ class _Deriving:
             "products": self.products, "back": tuple(back),
             "early": _early(self.levels, first, list(enumerate(self.computed)), self.means),
             "early_back": _early(levels, last, waited, sums), "text": "\n\n".join(texts),
+            "whole": self._whole(),
         }  # fmt: skip
 
     def _after(self, wanted, there):

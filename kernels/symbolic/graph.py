@@ -172,18 +172,19 @@ SIMPLER = {
 
 
 def needed(nodes, known=(), more=None):
-    """All that ``nodes`` need, in the order of their making, so arguments first; nothing that only
-    ``known`` ones need.
+    """All that ``nodes`` need, arguments first; nothing that only ``known`` ones need.
 
-    That is the order in which the step was written: it says r and z before n, so that a CPU has
-    them under way together. more: {node: what it needs beside its arguments}.
+    more: {node: what it needs beside its arguments}.
     """
-    seen, more = set(known), more or {}
-    found, waiting = [], list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node not in seen:
-            seen.add(node)
-            found.append(node)
-            waiting += *node.args, *more.get(node, ())
-    return sorted(found, key=lambda node: node.number)
+    seen, found, more = set(known), [], more or {}
+    for root in nodes:
+        waiting = [(root, False)]
+        while waiting:
+            node, ready = waiting.pop()
+            if ready:
+                found.append(node)
+            elif node not in seen:
+                seen.add(node)
+                args = *node.args, *more.get(node, ())
+                waiting += [(node, True), *((a, False) for a in reversed(args))]
+    return found
