@@ -85,7 +85,7 @@ def test_what_only_some_layers_need(found):
 
 def test_how_much_is_compiled(found):
     """Once it was 121 functions and 500 KB of machine code for each cell and dtype."""
-    for layer, functions, size in (0, 100, 180_000), (1, 20, 60_000), (2, 20, 10_000):
+    for layer, functions, size in (0, 110, 180_000), (1, 30, 60_000), (2, 30, 10_000):
         assert sum(count for _, count, _ in found[layer]) <= functions
         assert sum(bytes_ for _, _, bytes_ in found[layer]) <= size
 

@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import fastrnn
 from fastrnn.kernels import steps as layouts_of_rows
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.cpu import layouts
+from fastrnn.kernels.cpu import layouts, shape
 
 SIZES = [(1, 1, 16, 16), (1, 3, 5, 33), (2, 8, 40, 64), (4, 1, 300, 17), (3, 2, 64, 300)]
 
@@ -63,7 +63,7 @@ MANY_UNITS = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_threads_that_share_the_units(kind, sizes, dtype, monkeypatch):
     """Each makes of the gradient of the state what it reads itself: no other would wait for it."""
-    monkeypatch.setattr(layouts, "MIN_WORK", 0)
+    monkeypatch.setattr(shape, "MIN_WORK", 0)
     options = dict(sizes)
     T, B, H, lengths = (options.pop(name, None) for name in ("T", "B", "H", "lengths"))
     layer = build(fastrnn, kind, H, H, dtype=dtype, **options)
@@ -87,7 +87,7 @@ def gradients_of_output(layer, x, lengths):
 
 
 def test_projected_units_that_threads_share(monkeypatch):
-    monkeypatch.setattr(layouts, "MIN_WORK", 0)
+    monkeypatch.setattr(shape, "MIN_WORK", 0)
     layer = fastrnn.LSTM(64, 256, proj_size=128)
     one_thread_or_two(layer, torch.randn(8, 1, 64, requires_grad=True))
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 import fastrnn
-from fastrnn.kernels.cpu import layouts, memory, step
+from fastrnn.kernels.cpu import memory, shape, step
 
 from ..guards import Guards
 from .tensors import build
@@ -138,11 +138,11 @@ def guarded():
 @contextmanager
 def on_threads(count):
     """``count`` threads for any work, however small."""
-    before, least = torch.get_num_threads(), layouts.MIN_WORK
+    before, least = torch.get_num_threads(), shape.MIN_WORK
     torch.set_num_threads(count)
-    layouts.MIN_WORK = step.MIN_WORK = 0
+    shape.MIN_WORK = step.MIN_WORK = 0
     try:
         yield
     finally:
-        layouts.MIN_WORK = step.MIN_WORK = least
+        shape.MIN_WORK = step.MIN_WORK = least
         torch.set_num_threads(before)
