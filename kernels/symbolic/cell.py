@@ -197,5 +197,7 @@ class Cell:
     @once
     def functions(self):
         """{name: function} of the text, on tensors."""
-        found = f"{self.text}\n\n{self.derivation.whole}"
-        return text.functions(found, self.name, OPERATIONS)
+        # a compiler asks for a module's name; torch.compile would look for the operations there
+        named = text.functions(self.text, self.name, OPERATIONS | {"__name__": __name__})
+        whole = text.functions(self.derivation.whole, self.name, OPERATIONS)
+        return named | {"whole": whole["whole"]}

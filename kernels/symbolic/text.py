@@ -76,6 +76,6 @@ def functions(text, name, operations):
     """
     file = f"<fastrnn {name} {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
     linecache.cache[file] = len(text), None, text.splitlines(True), file
-    scope = dict(operations)  # without a name of a module, where torch.compile would look for them
+    scope = dict(operations)
     exec(compile(text, file, "exec"), scope)
     return scope
