@@ -85,3 +85,9 @@ def test_compiled(name, gpu, H, B):
         assert found["spilled"] <= SPILLED
         assert found["shared"] <= kernel.shared(tile, cell.hgates, "half", H) <= device.shared
         assert found["held"] == cell.recurrent
+
+
+@EVERY_CELL
+def test_no_number_is_kept(name):
+    """It stands in the text of the cell."""
+    assert "number" not in [node.op for node in CELLS[name].derivation.kept]

@@ -26,7 +26,7 @@ def test_compiled_once_for_every_batch(kind):
     before = {name: sizes(kernel) for name, kernel in bound.items()}
     found = []
     for B in (1, 16, 17):
-        layer = compiler.Layer(kind, "float16", tf32=False, H=16, B=B)
+        layer = compiler.Layer(cell, "float16", tf32=False, H=16, B=B)
         chosen = tiles.Forward(16, 16, 16, 4, 0), tiles.Backward(16, 16, 4)
         found.append(compiler.compiled(compiler.target("sm90"), layer, *chosen))
     for name, kernel in bound.items():

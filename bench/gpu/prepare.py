@@ -107,7 +107,7 @@ def calls(section, item, device):
         return []
     case, tf32 = oracle.case_of(item), item["arithmetic"] == "tf32"
     cell = oracle.cell_of(item)
-    layer = Layer(cell.name, case.dtype, tf32, case.H, case.B, case.directions, case.packed)
+    layer = Layer(cell, case.dtype, tf32, case.H, case.B, case.directions, case.packed)
     sizes = (cell.gates, case.dtype, tf32, case.B, case.H, case.directions, Device(*device))
     forward, backward = tiles.choose_forward(*sizes), tiles.choose_backward(*sizes)
     if isinstance(forward, str):
