@@ -161,8 +161,8 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     if layer is None:
         return _gpu_choice(dtype, cast, first.device, training, forced)
     (cell, T, D), c = layer, tensors[layer[0].states]
-    if c.dim() != 3:
-        return Choice("torch", "states that are not (layers * D, B, H)")
+    if c.dim() != 3 or cell.staged:
+        return Choice("torch", "a step in stages" if c.dim() == 3 else "states of other dimensions")
     T, B = (None, None) if traced else (T, c.shape[1])
     layer = cell.hgates, CELLS.get(cell.name) is cell, T, B, int(c.shape[2]), D
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)

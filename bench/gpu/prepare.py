@@ -76,17 +76,11 @@ def _noted(failures, what):
 def _compile(call, device):
     import torch
 
-    from fastrnn.kernels.cells import CELLS
-
     from ..aot.compiler import compiled, target
 
     torch.set_num_threads(1)
     arch = device[0]
-    layer = call.layer._replace(cell=CELLS[call.layer.cell])  # its name came through a pipe
-    compiled(
-        target(f"sm{arch}" if arch < 0x900 else f"gfx{arch:x}"),
-        **call._replace(layer=layer)._asdict(),
-    )
+    compiled(target(f"sm{arch}" if arch < 0x900 else f"gfx{arch:x}"), **call._asdict())
 
 
 def device_of(row):
