@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import calls, cold, gpu_report, results, short, tables, trust, zoo_table
+from . import calls, cold, gpu_report, operations, results, short, tables, trust, zoo_table
 from .machine import ROOT
 from .programs import table as programs
 
@@ -31,6 +31,7 @@ def blocks():
             "programs": programs.block(programs.load()),
             "trust": trust.block(trust.load()),
         },
+        "docs/cells.md": {"operations": operations.block()},
         "docs/zoo.md": {"zoo": zoo_table.block()},
     }
 
