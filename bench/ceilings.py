@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from fastrnn.kernels.cpu.target import registers
+from fastrnn.kernels.cpu.compiler.target import registers
 
 I64 = ir.IntType(64)
 SUMS = 12  # independent sums: more than latency times throughput, fewer than any CPU's registers

@@ -205,7 +205,7 @@ _served_in_trace = constant(served)
 @constant
 def _on_cpu(dtype, step, name):
     """The Choice for what is called ``name`` and of a dtype that the CPU engine knows."""
-    if obstacle := import_module("fastrnn.kernels.cpu.target").obstacle():
+    if obstacle := import_module("fastrnn.kernels.cpu.compiler.target").obstacle():
         return Choice("torch", obstacle)
     half = step and dtype == torch.bfloat16  # which the engine of single steps has not
     computed = torch.float32 if half else load("numba").dtypes(dtype)[0]

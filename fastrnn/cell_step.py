@@ -14,8 +14,7 @@ from torch import _VF
 
 from . import backends, profiling
 from .autograd import differentiable, save, saved
-from .kernels import reference
-from .kernels import steps as layouts
+from .kernels import reference, schedule
 from .kernels.cells import CELLS
 from .kernels.gate import whole
 from .kernels.untraced import untraced
@@ -63,7 +62,7 @@ def _reference(cell, x, h, c, w_ih, w_hh, b_ih, b_hh):
     states = [s.unsqueeze(0) for s in (h, c) if s is not None]
     weights = Weights(w_ih, w_hh, b_ih, b_hh, None)
     B = x.shape[0]
-    _, new = reference.layer(cell, x, layouts.Traced(1, B, B), [weights], states)
+    _, new = reference.layer(cell, x, schedule.Traced(1, B, B), [weights], states)
     return new[0].squeeze(0), new[1].squeeze(0) if cell.states == 2 else None
 
 
@@ -88,7 +87,7 @@ def _fused(cell, *tensors):
 @cache
 def _numba():
     """The CPU engine's module for one step; it is compiled when it is first asked for."""
-    return import_module("fastrnn.kernels.cpu.step")
+    return import_module("fastrnn.kernels.cpu.host.cell_calls")
 
 
 class Step(torch.autograd.Function):

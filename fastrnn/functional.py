@@ -15,8 +15,7 @@ from torch.nn.functional import dropout
 
 from . import backends, operators
 from .autograd import run_layer
-from .kernels import autocast, projection
-from .kernels import steps as layouts
+from .kernels import autocast, projection, schedule
 from .kernels.cells import CELLS
 from .kernels.gate import whole
 from .kernels.keep import Keep
@@ -94,11 +93,13 @@ def _ours(name, arguments, keep):
 def steps_of(T, x, batch_sizes, states, traced):
     """The Steps of a dense batch x, or of packed rows."""
     if not traced:
-        return layouts.dense(T, x.shape[1]) if batch_sizes is None else layouts.packed(batch_sizes)
+        if batch_sizes is None:
+            return schedule.dense(T, x.shape[1])
+        return schedule.packed(batch_sizes)
     B = x.shape[1] if batch_sizes is None else states[0].shape[1]
     for state in states:  # of packed rows, a trace does not know how many sequences they are
         torch._check(state.shape[1] == B)
-    return layouts.Traced(T, B, T * B if batch_sizes is None else x.shape[0], batch_sizes)
+    return schedule.Traced(T, B, T * B if batch_sizes is None else x.shape[0], batch_sizes)
 
 
 def _typed(layers, p, states, x, weights):
@@ -193,7 +194,7 @@ def stack(engine, cell, x, steps, directions, states, D, p, dtype, keep, inputs=
     x: (N, I); states: a (layers * D, B, H or P) tensor for each state; inputs: None, or for each
     layer what its steps are given beside x, (N, number, H).
     """
-    traced = isinstance(steps, layouts.Traced)
+    traced = isinstance(steps, schedule.Traced)
     run = operators.run_layer if traced else run_layer
     if engine == "triton" and directions[0].hr is not None:
         run = partial(projection.layer, run)

@@ -13,8 +13,7 @@ from torch.autograd import forward_ad
 
 from . import backends, profiling
 from .autograd import Call, Layer
-from .kernels import gate
-from .kernels import steps as layouts
+from .kernels import gate, schedule
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
 
@@ -149,6 +148,6 @@ def _made(cell, dtype, sizes, S, H, D, layers, each, rows):
     ):
         return None
     engine, (T, B, I) = backends.load("numba"), sizes
-    steps = layouts.dense(T, B)
+    steps = schedule.dense(T, B)
     shape = engine.Shape(dtype, steps.rounded, B, D, I, H, S, S != H)
     return Known(cell, steps, D, layers, engine.stack(cell, shape, rows, layers, each))

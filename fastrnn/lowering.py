@@ -10,7 +10,7 @@ To export under ``fastrnn.backends.use("torch")`` is the other way: it leaves to
 import torch
 
 from .autograd import layer_by_reference
-from .kernels import steps as layouts
+from .kernels import schedule
 from .kernels.cells import cell_of
 from .kernels.weights import split
 
@@ -33,7 +33,7 @@ def _step_by_step(engine, cell, keep, x, batch_sizes, states, weights, inputs=No
     (N, _), (D, B, _) = x.shape, states[0].shape
     if batch_sizes is not None or not is_concrete_int(N // B):
         raise ValueError("only a layer of fixed T, dense, can be written out step by step")
-    steps = layouts.Traced(int(N // B), B, N)
+    steps = schedule.Traced(int(N // B), B, N)
     rule = cell_of(cell)
     directions = split(weights, D, rule)
     y, *finals = layer_by_reference(rule, x, steps, directions, states, inputs)

@@ -13,8 +13,7 @@ from torch import Tensor
 from . import backends, flops, onnx, profiling
 from .autograd import differentiable, layer_by_reference, materialized, save, saved
 from .batching import each_alone
-from .kernels import reference
-from .kernels import steps as layouts
+from .kernels import reference, schedule
 from .kernels.cells import cell_of, key_of
 from .kernels.gate import misfit
 from .kernels.keep import Keep
@@ -26,7 +25,7 @@ _for_onnx = constant(torch.onnx.is_in_onnx_export)
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None):
-    """As autograd.run_layer, for a trace: ``steps`` are layouts.Traced."""
+    """As autograd.run_layer, for a trace: ``steps`` are schedule.Traced."""
     if _for_onnx():
         if onnx.has_node(cell, steps, directions):
             return onnx.layer(cell, x, steps, directions, states)
@@ -78,7 +77,7 @@ def _layer_shapes(engine, cell, keep, x, batch_sizes, states, weights, inputs=No
 
 def _kept(engine, cell, x, directions, states):
     """Empty tensors as the engine keeps them for backward (Keep.ALL)."""
-    steps = layouts.Traced(None, states[0].shape[1], x.shape[0])
+    steps = schedule.Traced(None, states[0].shape[1], x.shape[0])
     sizes = backends.load(engine).kept_sizes(cell, x, steps, directions, states)
     return [x.new_empty(size, dtype=dtype) for size, dtype in sizes]
 
@@ -215,8 +214,8 @@ def _steps(x, batch_sizes, states):
     """The Steps of the rows of ``x``."""
     (N, _), (_, B, _) = x.shape, states[0].shape
     if batch_sizes is None:
-        return layouts.dense(N // B, B)
-    steps = layouts.packed(batch_sizes)
+        return schedule.dense(N // B, B)
+    steps = schedule.packed(batch_sizes)
     if not steps.falling or (steps.N, steps.B) != (N, B):
         raise RuntimeError(f"batch_sizes do not fall from {B}, or do not add up to {N} rows")
     return steps

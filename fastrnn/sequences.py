@@ -6,8 +6,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from .functional import steps_of
-from .kernels import reference
-from .kernels import steps as layouts
+from .kernels import reference, schedule
 from .kernels.cells import cell_of, key_of
 from .kernels.weights import Weights
 from .tracing import constant, tracing
@@ -202,6 +201,6 @@ def _of_a_loop(key, T, kind, to, own, given):
     states = [zeros(1, 1, H, dtype=d) for d in states]
     with torch.no_grad(), torch.autocast(kind, to):
         y, finals = reference.layer(
-            cell, zeros(T, 1, dtype=x), layouts.Traced(T, 1, T), [weights], states, inputs
+            cell, zeros(T, 1, dtype=x), schedule.Traced(T, 1, T), [weights], states, inputs
         )
     return y.dtype, *[s.dtype for s in finals]

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import fastrnn
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.cpu.target import registers
+from fastrnn.kernels.cpu.compiler.target import registers
 
 # The largest error allowed, relative to the largest magnitude of the tensor at hand.
 TOLERANCE = {

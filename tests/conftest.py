@@ -18,8 +18,9 @@ from guards import Guards
 from fastrnn import cell_step, functional
 from fastrnn.kernels import reference
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.cpu import engine, memory, step
-from fastrnn.kernels.cpu import threads as teams
+from fastrnn.kernels.cpu import engine
+from fastrnn.kernels.cpu.host import cell_calls, memory
+from fastrnn.kernels.cpu.host import threads as teams
 
 # The same examples in every run; HYPOTHESIS_PROFILE=explore draws new ones, and more of them.
 hypothesis.settings.register_profile(
@@ -64,8 +65,8 @@ def spying():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "forward", counted("forward", engine.forward))
         patch.setattr(engine, "backward", counted("backward", engine.backward))
-        patch.setattr(step, "forward", counted("forward", step.forward))
-        patch.setattr(step, "gradients", counted("backward", step.gradients))
+        patch.setattr(cell_calls, "forward", counted("forward", cell_calls.forward))
+        patch.setattr(cell_calls, "gradients", counted("backward", cell_calls.gradients))
         patch.setattr(reference, "layer", counted("reference", reference.layer))
         names = [name + suffix for name in CELLS for suffix in ("", "_cell")]
         torchs = {name: counted("torch", getattr(torch._VF, name)) for name in names}

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid, softplus
 from fastrnn.kernels import reference
 from fastrnn.kernels.gpu import engine
 from fastrnn.kernels.keep import Keep
-from fastrnn.kernels.steps import Steps, dense
+from fastrnn.kernels.schedule import Steps, dense
 from fastrnn.kernels.symbolic.cell import Cell
 from fastrnn.kernels.symbolic.tensors import clip_gradient
 from fastrnn.kernels.weights import Weights

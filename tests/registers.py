@@ -3,7 +3,7 @@
 import torch
 
 from fastrnn.autograd import run_layer
-from fastrnn.kernels.steps import dense
+from fastrnn.kernels.schedule import dense
 from fastrnn.kernels.symbolic.cell import Cell
 from fastrnn.kernels.weights import Weights
 

@@ -22,7 +22,7 @@ from against_torch import (
 from torch import nn
 
 from fastrnn import backends
-from fastrnn.kernels.cpu.target import registers
+from fastrnn.kernels.cpu.compiler.target import registers
 
 WIDE, NARROW = torch.float32, torch.bfloat16
 HALF = torch.float16

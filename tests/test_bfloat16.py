@@ -7,13 +7,13 @@ import pytest
 import torch
 from numba import njit, types
 
-from fastrnn.kernels.cpu import compile
-from fastrnn.kernels.cpu.bfloat16 import Bfloat16, Pairs
-from fastrnn.kernels.cpu.elements import Same, make_transpose, memory
-from fastrnn.kernels.cpu.microkernel import emit_gemm
-from fastrnn.kernels.cpu.panels import make_packing
-from fastrnn.kernels.cpu.simd import VecType
-from fastrnn.kernels.cpu.target import registers
+from fastrnn.kernels.cpu.compiler import build
+from fastrnn.kernels.cpu.compiler.target import registers
+from fastrnn.kernels.cpu.registers.bfloat16 import Bfloat16, Pairs
+from fastrnn.kernels.cpu.registers.elements import Same, make_transpose, memory
+from fastrnn.kernels.cpu.registers.microkernel import emit_gemm
+from fastrnn.kernels.cpu.registers.panels import make_packing
+from fastrnn.kernels.cpu.registers.simd import VecType
 
 VEC = VecType(types.float32, 16)
 ELEMENTS = {torch.float32: Same(VEC), torch.bfloat16: Bfloat16(VEC)}
@@ -138,9 +138,7 @@ def test_put_line(dtype, depth, columns):
 @pytest.mark.parametrize("depth", [1, 2, 3, 7, 8, 9, 64, 255])
 def test_products_of_pairs(rows, depth):
     """Each row ends where NaN begins: nothing is read beyond it."""
-    made = compile.code(
-        "a tile of pairs", [None], rows, partial(emit_gemm, Pairs(VEC), [(rows, 2)])
-    )
+    made = build.code("a tile of pairs", [None], rows, partial(emit_gemm, Pairs(VEC), [(rows, 2)]))
     gemm = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 9)(*made.addresses.values())
     a = torch.full((rows, depth + 3), torch.nan).bfloat16()
     a[:, :depth] = torch.randn(rows, depth)

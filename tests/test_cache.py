@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastrnn.kernels.cpu import cache
+from fastrnn.kernels.cpu.compiler import cache
 
 KEY, PAYLOAD = "0123abcd", b"code" * 1000
 

@@ -20,7 +20,7 @@ from against_torch import (
 from torch import nn
 
 import fastrnn
-from fastrnn.kernels.cpu import step
+from fastrnn.kernels.cpu.host import cell_calls
 
 # B, I, H: around the widths of registers, of panels, of chunks of rows and of pieces of a sum
 SIZES = [(1, 5, 1), (5, 1, 3), (64, 5, 17), (5, 33, 33), (64, 65, 65), (1, 300, 70), (130, 2, 150)]
@@ -66,7 +66,7 @@ def test_as_accurate_as_torch(kind, B, I, H):
 @pytest.mark.parametrize("H", [1, 17, 33, 100], ids="H{}".format)
 @pytest.mark.parametrize("B", [1, 3, 66], ids="B{}".format)
 def test_reads_and_writes_stay_inside(kind, dtype, B, H, guards, monkeypatch):
-    monkeypatch.setattr(step, "empty_like", lambda t: guards.tensor(torch.empty_like(t)))
+    monkeypatch.setattr(cell_calls, "empty_like", lambda t: guards.tensor(torch.empty_like(t)))
     ours, theirs = twins(kind, 5, H, cell=True, dtype=dtype)
     for weight in ours.parameters():
         weight.data = guards.tensor(weight.data)
@@ -96,8 +96,10 @@ def test_each_gradient_alone(kind, bias, calls):
 
 @EVERY_KIND
 def test_what_nobody_asked_for_is_not_computed(kind, monkeypatch):
-    made, gradients = [], step.gradients
-    monkeypatch.setattr(step, "gradients", lambda *args: made.append(gradients(*args)) or made[-1])
+    made, gradients = [], cell_calls.gradients
+    monkeypatch.setattr(
+        cell_calls, "gradients", lambda *args: made.append(gradients(*args)) or made[-1]
+    )
     ours = build(fastrnn, kind, 5, 17, cell=True).requires_grad_(False)
     ours.weight_hh.requires_grad_(True)
     outputs_and_gradients(ours, make_inputs(ours, 1, 3), frozen={"x", "h0", "c0"})

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import run_python
 
-from fastrnn.kernels.cpu.target import cpu_name, registers
+from fastrnn.kernels.cpu.compiler.target import cpu_name, registers
 
 # Other CPUs than the host, by their names and features in LLVM, and the width of their registers.
 TARGETS = {
@@ -17,7 +17,7 @@ COMPARE_ALL = """
 import torch
 from against_torch import KINDS, compare, make_inputs, twins
 from conftest import spying
-from fastrnn.kernels.cpu.target import registers
+from fastrnn.kernels.cpu.compiler.target import registers
 
 assert registers().bits == {bits}, registers()
 with spying() as calls:
@@ -35,7 +35,7 @@ COMPARE_STEPS = """
 import torch
 from against_torch import KINDS, compare, make_inputs, twins
 from conftest import spying
-from fastrnn.kernels.cpu.target import registers
+from fastrnn.kernels.cpu.compiler.target import registers
 
 assert registers().bits == {bits}, registers()
 with spying() as calls:

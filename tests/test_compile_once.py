@@ -10,7 +10,7 @@ import pytest
 from conftest import run_python
 
 import fastrnn
-from fastrnn.kernels.cpu.target import registers
+from fastrnn.kernels.cpu.compiler.target import registers
 
 FIRST_CALL = """
 import torch, fastrnn
@@ -154,7 +154,9 @@ def test_numba_without_its_compiler(tmp_path):
 KEPT_CODE = """
 import ctypes, os, pathlib
 from llvmlite import binding
-from fastrnn.kernels.cpu import cache, compile, target
+from fastrnn.kernels.cpu.compiler import cache
+from fastrnn.kernels.cpu.compiler import build
+from fastrnn.kernels.cpu.compiler import target
 
 root = pathlib.Path(os.environ["FASTRNN_CACHE_DIR"])
 machine = target.target_machine()
@@ -162,7 +164,7 @@ for outside in "sched_yield", "memcpy", "PyErr_Clear", "nowhere_at_all":
     code = "declare void @{0}() define i64 @f() {{ ret i64 ptrtoint (void ()* @{0} to i64) }}"
     code = machine.emit_object(binding.parse_assembly(code.format(outside)))
     cache.write(root, outside, b"f" + bytes([1]) + outside.encode() + os.linesep.encode() + code)
-    made = compile._load(root, outside)
+    made = build._load(root, outside)
     print(made and ctypes.CFUNCTYPE(ctypes.c_int64)(made.addresses["f"])())
 """
 
@@ -183,13 +185,13 @@ def test_threads_that_compile_at_once(tmp_path):
     script = """
     from concurrent.futures import ThreadPoolExecutor
     import numba, torch, fastrnn
-    from fastrnn.kernels.cpu import compile
+    from fastrnn.kernels.cpu.compiler import build
 
-    def counted(*arguments, original=compile._compile):
+    def counted(*arguments, original=build._compile):
         print("compiles")
         return original(*arguments)
 
-    compile._compile = counted
+    build._compile = counted
     folder = numba.config.CACHE_DIR
     cell = fastrnn.RNNCell(3, 4)
     with ThreadPoolExecutor(3) as pool, torch.no_grad():
@@ -206,19 +208,19 @@ def test_a_child_forked_while_another_thread_compiles(tmp_path):
     """It can compile: the fork has waited until nobody did. Closed stderr on the way."""
     script = """
     import os, sys, threading, torch, fastrnn
-    from fastrnn.kernels.cpu import compile
+    from fastrnn.kernels.cpu.compiler import build
 
     def call(nonlinearity):
         with torch.no_grad():
             return fastrnn.RNNCell(3, 4, nonlinearity=nonlinearity)(torch.ones(2, 3))
 
-    def compile_slowly(*arguments, original=compile._compile):
+    def compile_slowly(*arguments, original=build._compile):
         compiling.set()
         return original(*arguments)
 
     sys.stderr.close()
     compiling = threading.Event()
-    compile._compile = compile_slowly
+    build._compile = compile_slowly
     thread = threading.Thread(target=call, args=("tanh",))
     thread.start()
     assert compiling.wait(60)

@@ -10,13 +10,14 @@ import pytest
 from conftest import run_python
 
 from fastrnn.kernels import cpu
-from fastrnn.kernels.cpu import blocks, pieces, recompute, tiles
+from fastrnn.kernels.cpu.loops import blocks, pieces, recompute, tiles
 
 SCRIPT = """
 import json, torch, fastrnn
-from fastrnn.kernels.cpu import compile, front
+from fastrnn.kernels.cpu.compiler import build
+from fastrnn.kernels.cpu.compiler import front
 
-def compiling(emit, root, key, announced, original=compile._compile):
+def compiling(emit, root, key, announced, original=build._compile):
     before = len(functions)
     made = original(emit, root, key, announced)
     found[-1].append([sorted(made.addresses), len(functions) - before, made.size])
@@ -27,7 +28,7 @@ def pipelines(self, original=front.FrontEnd.define_pipelines):
     return original(self)
 
 found, functions = [], []
-compile._compile, front.FrontEnd.define_pipelines = compiling, pipelines
+build._compile, front.FrontEnd.define_pipelines = compiling, pipelines
 for kind, options, dtype in (
     ("LSTM", {}, "float32"),
     ("GRU", {}, "float32"),

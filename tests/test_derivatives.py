@@ -15,7 +15,7 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
-from fastrnn.kernels.cpu.plan import BACKWARD, Layout
+from fastrnn.kernels.cpu.loops.fields import BACKWARD, Layout
 
 MODULES = {
     **{kind: (kind, {}) for kind in KINDS},

@@ -6,9 +6,9 @@ from against_torch import EVERY_KIND, KINDS, build
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import fastrnn
-from fastrnn.kernels import steps as layouts_of_rows
+from fastrnn.kernels import schedule
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.cpu import layouts, shape
+from fastrnn.kernels.cpu.host import layouts, shape
 
 SIZES = [(1, 1, 16, 16), (1, 3, 5, 33), (2, 8, 40, 64), (4, 1, 300, 17), (3, 2, 64, 300)]
 
@@ -131,7 +131,7 @@ def states(hx):
 
 def test_where_rows_are_shared_stays_where_it_is(monkeypatch):
     """A plan holds the address: a thread that comes at the same time must not replace it."""
-    steps, begins, met = layouts_of_rows.packed(torch.tensor([3, 2])), [], []
+    steps, begins, met = schedule.packed(torch.tensor([3, 2])), [], []
     compute = steps._begins
 
     def as_another_does(parts):

@@ -8,12 +8,13 @@ import numba
 import pytest
 
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.cpu import cache, compile, compiled, machine, of_cell, sources
+from fastrnn.kernels.cpu.compiled import machine, of_cell, of_loops
+from fastrnn.kernels.cpu.compiler import build, cache, sources
 from fastrnn.kernels.refused import Refused
 
 
 def fingerprint(cell=CELLS["gru"]):
-    return compile._fingerprint("label", of_cell.depends_on(cell), 8)
+    return build._fingerprint("label", of_cell.depends_on(cell), 8)
 
 
 SETTINGS = {"OPT": 0, "SLP_VECTORIZE": 1, "BOUNDSCHECK": 1, "CPU_FEATURES": "+avx2"}
@@ -44,7 +45,7 @@ def test_what_a_cell_computes_is_part_of_it(monkeypatch):
     assert fingerprint() == fingerprint(gru)
 
 
-PACKAGE = compiled.__package__
+PACKAGE = of_loops.__package__
 CODE = fingerprint.__code__
 
 
@@ -67,22 +68,22 @@ def test_modules_without_files(loader, known, monkeypatch):
 
 def test_a_module_that_cannot_be_listed(monkeypatch):
     assert sources.of_package(PACKAGE, machine.HOST) == machine.SOURCES
-    monkeypatch.setitem(sys.modules, f"{PACKAGE}.unlisted", compiled)
+    monkeypatch.setitem(sys.modules, f"{PACKAGE}.unlisted", of_loops)
     assert sources.of_package(PACKAGE, machine.HOST) is None
 
 
 def test_what_is_not_known_is_not_kept(monkeypatch):
     """In an executable that was compiled, say, nothing tells one version from another."""
     roots = []
-    monkeypatch.setattr(compile, "_made", {})
-    monkeypatch.setattr(compile, "_load", lambda root, key: None)
-    monkeypatch.setattr(compile, "_compile", lambda emit, root, *rest: roots.append(root))
-    compile.code("label", [b"known", None], 8, None)
-    compile.code("label", [b"known", b"too"], 8, None)
+    monkeypatch.setattr(build, "_made", {})
+    monkeypatch.setattr(build, "_load", lambda root, key: None)
+    monkeypatch.setattr(build, "_compile", lambda emit, root, *rest: roots.append(root))
+    build.code("label", [b"known", None], 8, None)
+    build.code("label", [b"known", b"too"], 8, None)
     assert roots == [None, cache.default_root()]
 
 
 def test_numba_told_later_not_to_compile(monkeypatch):
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     with pytest.raises(Refused, match="NUMBA_DISABLE_JIT"):
-        compile.code("never compiled", [b"sources"], 8, None)
+        build.code("never compiled", [b"sources"], 8, None)

@@ -7,7 +7,7 @@ from conftest import run_python
 
 PARENT = """
 import os, threading, torch, fastrnn
-from fastrnn.kernels.cpu import threads as teams
+from fastrnn.kernels.cpu.host import threads as teams
 
 layer = fastrnn.LSTM(40, 48)
 weights = list(layer.parameters())

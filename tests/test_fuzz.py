@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastrnn.kernels.cpu import calls, step
+from fastrnn.kernels.cpu.host import cell_calls, layer_calls
 from tests.fuzz import __main__ as command
 from tests.fuzz.cases import draw
 from tests.fuzz.judge import worst
@@ -60,14 +60,14 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_finds(fault, monkeypatch, capsys):
-    forward = calls.forward
+    forward = layer_calls.forward
 
     def faulty(*args):
         result = forward(*args)
         fault(result)
         return result
 
-    monkeypatch.setattr(calls, "forward", faulty)
+    monkeypatch.setattr(layer_calls, "forward", faulty)
     number = first_where(plain)
     assert command.main(["--only", f"0/{number}"]) == 1
     said = capsys.readouterr().out
@@ -76,7 +76,7 @@ def test_finds(fault, monkeypatch, capsys):
 
 
 def test_an_exception_is_a_fault(monkeypatch, capsys):
-    monkeypatch.setattr(step, "forward", lambda *args: 1 // 0)
+    monkeypatch.setattr(cell_calls, "forward", lambda *args: 1 // 0)
     number = first_where(lambda case: case.cell and case.dtype == torch.float32 and case.I)
     assert command.main(["--only", f"0/{number}"]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().out

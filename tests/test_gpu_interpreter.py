@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.keep import Keep
-from fastrnn.kernels.steps import dense
+from fastrnn.kernels.schedule import dense
 from fastrnn.kernels.weights import Weights
 
 __all__ = ["interpreted"]

@@ -9,7 +9,7 @@ import torch
 from against_torch import EVERY_KIND
 
 from bench.aot import compiler
-from fastrnn.kernels import steps
+from fastrnn.kernels import schedule
 from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.gpu import buffers, choice, engine, kernels, launch, products, tiles
 from fastrnn.kernels.gpu.sizes import Device
@@ -60,7 +60,7 @@ def test_what_no_tile_fits_is_refused(kind):
     weights = Weights(empty(cell.gates * H, 5), empty(cell.gates * H, H), None, None, None)
     states = [empty(1, B, H)] * cell.states
     with pytest.raises(Refused, match="the triton engine cannot serve this: "):
-        engine.layer(cell, empty(B, 5), steps.dense(1, B), [weights], states, Keep.NOTHING)
+        engine.layer(cell, empty(B, 5), schedule.dense(1, B), [weights], states, Keep.NOTHING)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_streams_take_turns(gpu):
 @pytest.mark.parametrize("sizes", [[3], [2, 2, 2], [4, 4, 2, 1, 1], [5, 4, 3]], ids=str)
 def test_tables_are_alike(sizes):
     """Made from the numbers or copied: (sizes, offsets), with an empty step at either end."""
-    found = steps.Steps(sizes)
+    found = schedule.Steps(sizes)
     made, copied = (f(found, torch.device("cpu")) for f in (buffers._made_there, buffers._copied))
     assert made[0].tolist() == copied[0].tolist() == [0, *sizes, 0]
     assert made[1, 1:-1].tolist() == copied[1, 1:-1].tolist() == found.offsets.tolist()
@@ -132,7 +132,7 @@ def test_tables_are_remembered(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: gpu.stream)
     for name in ("_made_there", "_copied"):
         monkeypatch.setattr(buffers, name, lambda *arguments: object())
-    found, device = steps.Steps([2, 2]), torch.device("cuda", 0)
+    found, device = schedule.Steps([2, 2]), torch.device("cuda", 0)
 
     def made(stream, capturing=False):
         gpu.stream, gpu.capturing = "ab"[stream], capturing

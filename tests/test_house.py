@@ -109,7 +109,7 @@ def test_compilers_are_the_engines_business(name):
 
 def test_compiled_code_comes_from_nowhere_else():
     """What ``machine`` leaves out of the fingerprint of its code, no other file there imports."""
-    from fastrnn.kernels.cpu.machine import HOST
+    from fastrnn.kernels.cpu.compiled.machine import HOST
 
     host = {f"fastrnn.kernels.cpu.{name}" for name in HOST}
     assert host <= SOURCES.keys()
@@ -121,8 +121,8 @@ def test_compiled_code_comes_from_nowhere_else():
 def test_the_rules_see_the_house():
     """The files are found and read: else the two tests above would pass over an empty list."""
     assert {"fastrnn.modules", "fastrnn.kernels.cpu.engine"} <= SOURCES.keys()
-    assert {"torch", "fastrnn.kernels.steps"} <= set(imports("fastrnn.functional"))
-    assert "numba" in set(imports("fastrnn.kernels.cpu.compile"))
+    assert {"torch", "fastrnn.kernels.schedule"} <= set(imports("fastrnn.functional"))
+    assert "numba" in set(imports("fastrnn.kernels.cpu.compiler.build"))
 
 
 def test_files_are_short():

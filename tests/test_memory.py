@@ -18,7 +18,7 @@ from against_torch import (
 )
 from torch.autograd.graph import saved_tensors_hooks
 
-from fastrnn.kernels.cpu import memory
+from fastrnn.kernels.cpu.host import memory
 
 LENGTHS = [90, 90, 71, 70, 33, 2, 1]  # over 256 rows: backward takes them in several blocks
 OPTIONS = {

@@ -14,7 +14,7 @@ from torch import nn
 
 import fastrnn
 from fastrnn.kernels import gate, steps
-from fastrnn.kernels.cpu import layouts
+from fastrnn.kernels.cpu.host import layouts
 
 HOUSE = [str(Path(module.__file__).parent) for module in (fastrnn, fastrnn.kernels)]
 

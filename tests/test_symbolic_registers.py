@@ -5,9 +5,9 @@ import torch
 from registers import error, on_registers
 from torch.nn import functional as F
 
-from fastrnn.kernels.cpu import machine
-from fastrnn.kernels.cpu.activations import make_activations
-from fastrnn.kernels.cpu.exponentials import make_exponentials
+from fastrnn.kernels.cpu.compiled import machine
+from fastrnn.kernels.cpu.registers.activations import make_activations
+from fastrnn.kernels.cpu.registers.exponentials import make_exponentials
 from fastrnn.kernels.symbolic.operations import OPERATIONS
 
 INF, NAN = float("inf"), float("nan")

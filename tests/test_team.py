@@ -8,7 +8,7 @@ from conftest import run_python
 
 CALLS = """
 import atexit, ctypes, os, random, resource, signal, sys, threading, time, torch, fastrnn
-from fastrnn.kernels.cpu import threads as teams
+from fastrnn.kernels.cpu.host import threads as teams
 
 openmp = ctypes.CDLL(None)
 layer = fastrnn.GRU(40, 48)
@@ -141,7 +141,7 @@ def test_a_signal_handler_that_raises(where, environment):
 
 LOADING = """
 from llvmlite.binding import ffi
-from fastrnn.kernels.cpu import compiled
+from fastrnn.kernels.cpu.compiled import of_loops
 
 def load():
     with torch.no_grad():
@@ -153,7 +153,7 @@ def locked():
         os.kill(os.getpid(), signal.SIGALRM)
 
 fired = []
-compiled.forward.cache_clear()
+of_loops.forward.cache_clear()
 signal.signal(signal.SIGALRM, handler)
 ffi.register_lock_callback(locked, lambda: None)
 try:

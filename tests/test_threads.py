@@ -7,7 +7,7 @@ import pytest
 import torch
 from against_torch import EVERY_KIND, KINDS, compare, make_inputs, twins
 
-from fastrnn.kernels.cpu import threads as teams
+from fastrnn.kernels.cpu.host import threads as teams
 
 # Large enough that two threads share one call: cut at rows, and cut at hidden units.
 SIZES = {"rows": (20, 48), "units": (5, 100)}

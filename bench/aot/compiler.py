@@ -15,7 +15,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from fastrnn.kernels import steps as layouts
+from fastrnn.kernels import schedule
 from fastrnn.kernels.gpu import engine, kernels, tiles
 from fastrnn.kernels.keep import Keep
 from fastrnn.kernels.symbolic.cell import Cell
@@ -112,7 +112,7 @@ def compiled(target, layer, forward=None, backward=None, keep=Keep.ALL, spin_lim
 def _train(layer, keep, backward):
     cell, H, D, B = layer.cell, layer.H, layer.D, layer.B
     empty = partial(torch.empty, dtype=getattr(torch, layer.dtype))
-    rows, steps = cell.gates * H, layouts.Steps([B, 1]) if layer.packed else layouts.dense(2, B)
+    rows, steps = cell.gates * H, schedule.Steps([B, 1]) if layer.packed else schedule.dense(2, B)
     hh = (empty(rows, H), empty(rows)) if cell.recurrent else (None, None)
     own = empty(cell.own, H) if cell.own else None
     weights = [Weights(empty(rows, H), hh[0], empty(rows), hh[1], None, own)] * D

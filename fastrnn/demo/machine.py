@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 import fastrnn
 from fastrnn.backends import explain
-from fastrnn.kernels.cpu.target import cpu_name, registers
+from fastrnn.kernels.cpu.compiler.target import cpu_name, registers
 
 from .style import heading, note, pairs, table
 

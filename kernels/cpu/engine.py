@@ -15,11 +15,12 @@ from ..gate import passed, take, whole
 from ..keep import Keep
 from ..untraced import untraced
 from ..weights import Weights, expected, split
-from . import calls, machine
-from .layouts import sums_width
-from .memory import at
-from .shape import Shape
-from .target import registers
+from .compiled import machine
+from .compiler.target import registers
+from .host import layer_calls
+from .host.layouts import sums_width
+from .host.memory import at
+from .host.shape import Shape
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -139,7 +140,7 @@ def forward(stack, steps, keep, tensors, through=None):
     keep = _keep(stack.cell, keep)
     gates = stack.shapes[0].gates(stack.cell, keep, steps) if keep else None
     sizes = kept_by(stack, gates)[0] if keep else {}
-    return calls.forward(stack, steps, keep, *through, gates, sizes)
+    return layer_calls.forward(stack, steps, keep, *through, gates, sizes)
 
 
 @untraced
@@ -157,7 +158,7 @@ def backward(stack, steps, keep, tensors, kept, grads, needed):
         shapes, dtypes, _ = zip(*told, strict=True)
         given = take(given, shapes, dtypes)
         through = given, at(*given)
-    return calls.backward(stack, steps, keep, *through, gates, names, needed)
+    return layer_calls.backward(stack, steps, keep, *through, gates, names, needed)
 
 
 @untraced

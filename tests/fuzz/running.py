@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 import fastrnn
-from fastrnn.kernels.cpu import memory, shape, step
+from fastrnn.kernels.cpu.host import cell_calls, memory, shape
 
 from ..guards import Guards
 from .tensors import build
@@ -122,7 +122,7 @@ def guarded():
         return tensor
 
     owners = [(torch.Tensor, "new_empty"), (torch.Tensor, "new_zeros"), (torch, "empty_like")]
-    for owner, name in [*owners, (step, "empty_like")]:
+    for owner, name in [*owners, (cell_calls, "empty_like")]:
         make = getattr(owner, name)
         patched.append((owner, name, make))
         setattr(owner, name, poisoned(make))
@@ -140,9 +140,9 @@ def on_threads(count):
     """``count`` threads for any work, however small."""
     before, least = torch.get_num_threads(), shape.MIN_WORK
     torch.set_num_threads(count)
-    shape.MIN_WORK = step.MIN_WORK = 0
+    shape.MIN_WORK = cell_calls.MIN_WORK = 0
     try:
         yield
     finally:
-        shape.MIN_WORK = step.MIN_WORK = least
+        shape.MIN_WORK = cell_calls.MIN_WORK = least
         torch.set_num_threads(before)
