@@ -85,7 +85,7 @@ def test_changed_source_is_compiled_anew(tmp_path):
     """No stale code: after a change of a cell, or of the engine, the cache is not believed."""
     kernels, here = copy_of_the_house(tmp_path), {"PYTHONPATH": str(tmp_path)}
     before, _ = first_call(tmp_path / "cache", **here)
-    change(kernels / "cpu" / "forward.py", "\nfrom", "\nUNUSED = 1\nfrom")
+    change(kernels / "cpu" / "loops" / "forward.py", "\nfrom", "\nUNUSED = 1\nfrom")
     assert first_call(tmp_path / "cache", **here) == (before, True)
     change(kernels / "cells" / "rnn.py", "tanh(x[0] + h[0])", "tanh(h[0] - x[0])")
     after, compiled = first_call(tmp_path / "cache", **here)

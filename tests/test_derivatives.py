@@ -15,7 +15,8 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
-from fastrnn.kernels.cpu.loops.fields import BACKWARD, Layout
+from fastrnn.kernels.cpu.host.plan import Layout
+from fastrnn.kernels.cpu.loops.fields import BACKWARD
 
 MODULES = {
     **{kind: (kind, {}) for kind in KINDS},

@@ -8,7 +8,7 @@ import numba
 import pytest
 
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.cpu.compiled import machine, of_cell, of_loops
+from fastrnn.kernels.cpu.compiled import machine, of_cell
 from fastrnn.kernels.cpu.compiler import build, cache, sources
 from fastrnn.kernels.refused import Refused
 
@@ -45,7 +45,6 @@ def test_what_a_cell_computes_is_part_of_it(monkeypatch):
     assert fingerprint() == fingerprint(gru)
 
 
-PACKAGE = of_loops.__package__
 CODE = fingerprint.__code__
 
 
@@ -61,15 +60,15 @@ CODE = fingerprint.__code__
 def test_modules_without_files(loader, known, monkeypatch):
     spec = SimpleNamespace(loader=loader, origin="frozen")
     monkeypatch.setattr(sources, "find_spec", lambda name: spec)
-    found = sources.of_package(PACKAGE, machine.HOST)
+    found = sources.of_packages(machine.ROOMS)
     assert (found is not None) is known
     assert not known or sources.of_code(CODE) in found
 
 
 def test_a_module_that_cannot_be_listed(monkeypatch):
-    assert sources.of_package(PACKAGE, machine.HOST) == machine.SOURCES
-    monkeypatch.setitem(sys.modules, f"{PACKAGE}.unlisted", of_loops)
-    assert sources.of_package(PACKAGE, machine.HOST) is None
+    assert sources.of_packages(machine.ROOMS) == machine.SOURCES
+    monkeypatch.setitem(sys.modules, f"{machine.ROOMS[0]}.unlisted", machine)
+    assert sources.of_packages(machine.ROOMS) is None
 
 
 def test_what_is_not_known_is_not_kept(monkeypatch):

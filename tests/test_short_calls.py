@@ -13,7 +13,7 @@ from against_torch import EVERY_KIND, build, build_pair, twins
 from torch import nn
 
 import fastrnn
-from fastrnn.kernels import gate, steps
+from fastrnn.kernels import gate, schedule
 from fastrnn.kernels.cpu.host import layouts
 
 HOUSE = [str(Path(module.__file__).parent) for module in (fastrnn, fastrnn.kernels)]
@@ -82,7 +82,7 @@ def test_lengths_share_layouts(kind):
 
 @pytest.mark.parametrize(("T", "B"), [(1, 1), (1, 5), (7, 1), (6, 4), (3, 13)], ids=str)
 def test_dense_steps_are_what_their_sizes_say(T, B):
-    dense, general = steps.dense(T, B), steps.Steps([B] * T)
+    dense, general = schedule.dense(T, B), schedule.Steps([B] * T)
     for name in ("T", "B", "N", "dense", "falling", "rounded"):
         assert getattr(dense, name) == getattr(general, name)
     assert np.array_equal(dense.sizes, general.sizes)
