@@ -21,7 +21,10 @@ from .kernels.refused import Refused
 from .kernels.weights import Weights, expected, split
 from .tracing import constant
 
-_for_onnx = constant(torch.onnx.is_in_onnx_export)
+
+@constant
+def _for_onnx():
+    return torch.onnx.is_in_onnx_export()
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None):
