@@ -1,5 +1,7 @@
 """torch.nn.RNN, LSTM and GRU as fused kernels: replace ``torch.nn.`` by ``fastrnn.``"""
 
+from importlib import import_module
+
 from . import backends, lowering, tools
 from .conversion import accelerate, restore
 from .kernels.symbolic.tensors import clip_gradient
@@ -28,3 +30,10 @@ __all__ = [
     "restore",
     "scan",
 ]
+
+
+def __getattr__(name):
+    """``fastrnn.zoo`` is loaded when it is asked for: most programs need none of its cells."""
+    if name == "zoo":
+        return import_module(".zoo", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
