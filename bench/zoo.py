@@ -1,8 +1,9 @@
 """python -m bench --cells zoo: fastrnn.zoo's layers against the same step as a loop in PyTorch.
 
 The loop has the product with the input made at once, for all steps: a user who is in a hurry would
-write that. Both compute the same outputs and gradients, which is checked first. All sizes of one
-layer make one row of bench/zoo.jsonl, in the place of an older one of the same machine.
+write that. A second loop has the step compiled by torch.compile. All compute the same outputs and
+gradients, which is checked first. All sizes of one layer make one row of bench/zoo.jsonl, in the
+place of an older one of the same machine.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from .timing import quantiles, race
 FILE = machine.ROOT / "bench" / "zoo.jsonl"
 SIZES = ((100, 16, 128), (300, 1, 128))  # T, B, H
 ROUNDS = 5
+PEERS = ("loop", "compiled")
 
 
 def what(row):
@@ -42,27 +44,26 @@ def row_of(name, mode, threads, seconds):
     """{size: seconds of the loop}, {size: times faster}, {size: a fault}."""
     cls = layers()[name]
     found = {"layer": cls.__name__, "mode": mode, "threads": threads}
-    found |= {"loop_s": {}, "ratio": {}, "errors": {}}
+    found |= {"loop_s": {}, "errors": {}, **{peer: {} for peer in PEERS}}
     torch.set_num_threads(threads)
     for size in SIZES:
         label = "x".join(map(str, size))
-        ours, loop, fault = _contestants(cls, mode == "training", *size)
+        calls, fault = _contestants(cls, mode == "training", *size)
         if fault:
             found["errors"][label] = fault
             continue
-        times = race(
-            {"ours": ours, "loop": loop}, seconds, ROUNDS,
-            SimpleNamespace(device="cpu", threads=threads),
-        )  # fmt: skip
+        times = race(calls, seconds, ROUNDS, SimpleNamespace(device="cpu", threads=threads))
         found["loop_s"][label] = float(f"{quantiles(times['loop'].seconds)[0]:.4g}")
-        ratio = quantiles(times["loop"].seconds / times["ours"].seconds)[0]
-        found["ratio"][label] = float(f"{ratio:.4g}")
+        for peer in PEERS:
+            ratio = quantiles(times[peer].seconds / times["ours"].seconds)[0]
+            found[peer][label] = float(f"{ratio:.4g}")
     return found
 
 
 def _contestants(cls, training, T, B, H):
-    """(our call, the loop's, None or what differs between their results)."""
+    """({name: call}, None or what differs between their results)."""
     from fastrnn import backends
+    from fastrnn.step import cell_of_module
 
     torch.manual_seed(0)
     layer = cls(H, H)
@@ -83,10 +84,24 @@ def _contestants(cls, training, T, B, H):
         with backends.use("reference"):
             return call()
 
-    mine, theirs = call(), loop()
+    cell = cell_of_module(layer, training, layer._edition)
+    plain = cell.whole  # what the reference engine calls for each step
+    quick = torch.compile(plain, dynamic=False)
+
+    def compiled():
+        vars(cell)["whole"] = quick
+        try:
+            return loop()
+        finally:
+            vars(cell)["whole"] = plain
+
+    calls = {"ours": call, "loop": loop, "compiled": compiled}
     named = ["the output", "x's gradient", *(f"{n}'s" for n, _ in layer.named_parameters())]
-    pairs = [t for t in zip(named, mine, theirs, strict=False) if t[2] is not None]
-    return call, loop, wrong(*map(list, zip(*pairs, strict=True)), TOLERANCE["float32"])
+    mine, faults = call(), []
+    for peer in PEERS:
+        pairs = [t for t in zip(named, mine, calls[peer](), strict=False) if t[2] is not None]
+        faults.append(wrong(*map(list, zip(*pairs, strict=True)), TOLERANCE["float32"]))
+    return calls, next(filter(None, faults), None)
 
 
 def _inputs(cls, T, B, I):
@@ -108,9 +123,10 @@ def block(rows):
         commits = ", ".join(dict.fromkeys(row["commit"] for row in mine))
         parts.append(
             f"Measured on {cpu}; torch {mine[0]['torch']}, commit {commits}, by "
-            f"`{mine[0]['command']}`. In brackets: microseconds of a step."
+            f"`{mine[0]['command']}`. Times faster than the loop / than the loop of a compiled "
+            "step; in brackets: microseconds of a step."
         )
-        sizes = dict.fromkeys(size for row in mine for size in row["ratio"])
+        sizes = dict.fromkeys(size for row in mine for size in row["loop"])
         columns = [(mode, n, size) for mode in MODES for n in _threads(mine) for size in sizes]
         known = {what(row): row for row in mine}
         lines = []
@@ -118,7 +134,7 @@ def block(rows):
             cells = [_cell(known.get((name, mode, n)), size) for mode, n, size in columns]
             lines.append([name, *cells])
         header = [f"{mode}, {tables.threads(n)}, {size}" for mode, n, size in columns]
-        parts.append(tables.table(["times faster than the loop", *header], lines))
+        parts.append(tables.table(["times faster", *header], lines))
     return "\n\n".join(parts)
 
 
@@ -127,10 +143,10 @@ def _threads(rows):
 
 
 def _cell(row, size):
-    if row is None or size not in row["ratio"]:
+    if row is None or size not in row["loop"]:
         return ""
-    step = row["loop_s"][size] / row["ratio"][size] / int(size.partition("x")[0])
-    return f"{row['ratio'][size]:.1f}x ({step * 1e6:.1f})"
+    step = row["loop_s"][size] / row["loop"][size] / int(size.partition("x")[0])
+    return f"{' / '.join(f'{row[peer][size]:.1f}x' for peer in PEERS)} ({step * 1e6:.1f})"
 
 
 def main(argv=None):
@@ -155,7 +171,7 @@ def main(argv=None):
             date = datetime.now(UTC).isoformat(timespec="seconds")
             results.add(args.out, [row | fields | {"date": date}], what)
             faults += len(row["errors"])
-            console.print(*kind, row["ratio"], row["errors"] or "", soft_wrap=True)
+            console.print(*kind, row["loop"], row["compiled"], row["errors"] or "", soft_wrap=True)
     except KeyboardInterrupt:
         return 130
     return int(faults > 0)
