@@ -52,12 +52,15 @@ def threads(request):
 
 @contextmanager
 def spying():
-    """Counts which engine runs: "forward" and "backward" are the fused ones, layers or steps."""
+    """Counts what each engine serves, layers or steps: "forward" and "backward" are the fused ones.
+
+    A stack of layers that is one call of the engine counts as its layers.
+    """
     calls = Counter()
 
     def counted(name, function):
         def wrapper(*args, **kwargs):
-            calls[name] += 1
+            calls[name] += getattr(args[0], "layers", 1)
             return function(*args, **kwargs)
 
         return wrapper

@@ -87,7 +87,7 @@ def test_changed_source_is_compiled_anew(tmp_path):
     before, _ = first_call(tmp_path / "cache", **here)
     change(kernels / "cpu" / "loops" / "forward.py", "\nfrom", "\nUNUSED = 1\nfrom")
     assert first_call(tmp_path / "cache", **here) == (before, True)
-    change(kernels / "cells" / "rnn.py", "tanh(x[0] + h[0])", "tanh(h[0] - x[0])")
+    change(kernels / "cells" / "rnn.py", "tanh(wx[0] + uh[0])", "tanh(-(wx[0] + uh[0]))")
     after, compiled = first_call(tmp_path / "cache", **here)
     assert compiled
     assert after == -before

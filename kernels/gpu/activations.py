@@ -48,6 +48,17 @@ def exp(x):
 
 
 @triton.jit
+def expm1(x):
+    """e^x - 1; near zero, where that would lose every digit, the Taylor series.
+
+    At 0.3 the first leaves 3e-7 of the value, and the series ends before x^7 / 5040 = 1e-7 of it.
+    """
+    series = 1 / 24 + x * (1 / 120 + x / 720)
+    series = x + x * x * (1 / 2 + x * (1 / 6 + x * series))
+    return tl.where(tl.abs(x) < 0.3, series, exp(x) - 1.0)
+
+
+@triton.jit
 def log(x):
     return tl.log(x)
 
@@ -114,6 +125,7 @@ OPERATIONS = {
     "tanh": tanh,
     "relu": relu,
     "exp": exp,
+    "expm1": expm1,
     "log": log,
     "softplus": softplus,
     "abs": absolute,

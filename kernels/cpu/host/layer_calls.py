@@ -134,7 +134,7 @@ def backward(stack, steps, keep, tensors, found, gates, names, needed):
     for i in range(stack.end, end):
         if needed[i]:
             grads[i] = grads[i][0] if D == 1 else grads[i].sum(0)
-    dh = dh.narrow(2, 0, S) if stack.spare else dh
+    dh = dh.narrow(2, 0, S).contiguous() if stack.spare and needed[1] else dh
     dstates = dh, *apart(dc, len(dextra))
     ends = [g if n else None for g, n in zip(dstates, needed[1:], strict=False)]
     return [dy if needed[0] else None, *ends, *grads[first:end]]
