@@ -69,7 +69,7 @@ def _ours(name, arguments, keep):
     if not ask(cell, layers, D, bias, I, steps.B, *shapes):
         return None
     directions = split(weights, layers * D)
-    dtype, dtypes = _dtypes(engine, name, steps, packed, x, states, directions[0])
+    dtype, dtypes = autocast_dtypes(engine, name, steps, packed, x, states, directions[0])
     # the CPU engine takes a dense batch as it is; the others, and traces, its rows
     whole_batch = packed or (engine == "numba" and not traced)
     rows = x.contiguous() if whole_batch else x.reshape(-1, I)
@@ -118,7 +118,7 @@ def _typed(layers, p, states, x, weights):
 _mkldnn_enabled = constant(torch._C._get_mkldnn_enabled)
 
 
-def _dtypes(engine, name, steps, packed, x, states, weights):
+def autocast_dtypes(engine, name, steps, packed, x, states, weights):
     """In what dtype to compute, and the dtypes of the output and of the final states.
 
     None for both without autocast: all are of x's.
@@ -132,12 +132,12 @@ def _dtypes(engine, name, steps, packed, x, states, weights):
     to, mkldnn = torch.get_autocast_dtype("cpu"), _mkldnn_enabled()
     given = tuple(t.dtype for t in (x, *states, weights.ih))
     sizes = (2, 1) if steps.N < steps.T * steps.B else (2,) if packed else ()
-    return to, _autocast_dtypes(name, sizes, weights.hr is not None, given, to, mkldnn)
+    return to, _of_torchs(name, sizes, weights.hr is not None, given, to, mkldnn)
 
 
 @constant
 @cache
-def _autocast_dtypes(name, sizes, projected, given, to, mkldnn):
+def _of_torchs(name, sizes, projected, given, to, mkldnn):
     """The dtypes of torch's results under autocast: no rule tells them, so torch is asked.
 
     given: of x, the states and the weights; sizes: of packed steps. Its choice depends on these,

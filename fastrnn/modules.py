@@ -17,6 +17,7 @@ from .functional import sequence
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
 from .known import at_once, usual
+from .ragged import accepting
 from .tracing import PLAIN
 
 
@@ -46,6 +47,7 @@ def _layer(forward):
     """torch's ``forward`` on our kernels, which keep for backward what ``self.recompute`` says."""
     bound = {keep: _on(kernels, forward) for keep, kernels in _LAYERS.items()}
 
+    @accepting
     @wraps(bound[Keep.ALL])
     def choose(self, input, hx=None):
         again = self.__dict__.get("recompute") is True  # a user's class may have one of its own

@@ -27,8 +27,8 @@ def check(cell, steps):
         )
 
 
-def layer(cell, x, steps, directions, states):
-    """As reference.layer: (output, final states)."""
+def layer(cell, x, steps, directions, states, lengths=None):
+    """As reference.layer: (output, final states). lengths: (B,), if sequences end early."""
     name, order, attributes = NODES[cell.name]
     D, B, H = states[0].shape
     T = steps.T
@@ -41,12 +41,13 @@ def layer(cell, x, steps, directions, states):
     sides = [
         stacked(side) for side in list(zip(*directions, strict=True))[:4] if side[0] is not None
     ]
+    lengths = None if lengths is None else lengths.to(torch.int32)
     bias = torch.cat(sides[2:], 1) if sides[2:] else None
     attributes = {k: v * D if isinstance(v, list) else v for k, v in attributes.items()}
     attributes |= {"hidden_size": H, "direction": "bidirectional" if D == 2 else "forward"}
     y, *finals = torch.onnx.ops.symbolic_multi_out(
         name,
-        (x.view(T, B, -1), *sides[:2], bias, None, *states),
+        (x.view(T, B, -1), *sides[:2], bias, lengths, *states),
         attributes,
         dtypes=[x.dtype] * (1 + len(states)),
         shapes=[(T, D, B, H), *[(D, B, H)] * len(states)],

@@ -23,13 +23,14 @@ from .tracing import constant
 
 
 @constant
-def _for_onnx():
+def for_onnx():
+    """Whether torch.onnx.export records."""
     return torch.onnx.is_in_onnx_export()
 
 
 def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None):
     """As autograd.run_layer, for a trace: ``steps`` are schedule.Traced."""
-    if _for_onnx():
+    if for_onnx():
         if onnx.has_node(cell, steps, directions):
             return onnx.layer(cell, x, steps, directions, states)
         onnx.check(cell, steps)

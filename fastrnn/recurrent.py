@@ -12,6 +12,7 @@ from .kernels.keep import Keep
 from .kernels.refused import Refused
 from .kernels.untraced import untraced
 from .parameters import places_of, weights_of
+from .ragged import accepting
 from .sequences import Call
 from .step import Plain, cell_of_module, signature_of
 from .tracing import constant, tracing
@@ -85,6 +86,8 @@ class Recurrent(nn.Module):
         super().__init_subclass__(**kwargs)
         if cls.step is not Recurrent.step:
             cls.signature = signature_of(cls)
+        if "forward" in vars(cls):
+            cls.forward = accepting(cls.forward, base=False)
 
     def __init__(
         self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
@@ -168,6 +171,7 @@ class Recurrent(nn.Module):
         """
         return inputs
 
+    @accepting
     def forward(self, input, hx=None, **inputs):
         call = Call(self, input, hx, inputs)
         if known.usual() and not call.packed and not self._drops():

@@ -48,6 +48,9 @@ class Call:
     def _name(self):
         return type(self.module).__name__
 
+    def _names(self):
+        return type(self.module).signature.states
+
     def _laid_out(self, tensor):
         """(T, B, ...) of what the caller has in the form of ``input``."""
         if self.single:
@@ -62,7 +65,7 @@ class Call:
         return tensor if order is None else tensor.index_select(1, order)
 
     def _states(self, hx, B):
-        module, names = self.module, type(self.module).signature.states
+        module, names = self.module, self._names()
         shape = len(self.directions), B, module.hidden_size
         if hx is None:
             dtype = self.directions[0].ih.dtype

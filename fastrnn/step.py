@@ -16,6 +16,7 @@ from .parameters import PerUnit
 from .tracing import constant
 
 GATES = range(1, 9)  # so many the engines take
+TAKEN = ("input", "hx", "lengths", "resets", "reset_to", "return_states")  # by forward
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _reading = RLock()  # of threads that come at once one reads the step; it may read another's
 _warned = set()
@@ -49,8 +50,8 @@ def signature_of(cls):
     if missing:
         raise TypeError(f"{place} should take {' and '.join(missing)}, as its states say")
     inputs = tuple([n for n in arguments if n not in ("wx", "uh", *states)])
-    if {"input", "hx"} & set(inputs):
-        raise TypeError(f"{place}: an input of a step cannot be called `input` or `hx`")
+    if taken := {*TAKEN} & set(inputs):
+        raise TypeError(f"{place}: an input of a step cannot be called {' or '.join(taken)}")
     declared = [n for c in reversed(cls.__mro__) for n, v in vars(c).items() if _is_own(v)]
     own = {name: getattr(cls, name) for name in declared if _is_own(getattr(cls, name))}
     if own.keys() & set(WEIGHTS):

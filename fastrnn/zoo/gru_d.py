@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 import fastrnn
 
@@ -49,18 +49,23 @@ class GRUD(fastrnn.Recurrent):
         self.register_buffer("mean", torch.zeros(input_size, **where))
 
     def forward(self, input, hx=None, *, mask, delta):
-        if isinstance(input, PackedSequence):
-            raise TypeError("GRUD takes no packed sequence: pad it, with a mask of 0")
-        there = mask > 0.5
+        if packed := isinstance(input, PackedSequence):
+            mask, delta = (getattr(t, "data", t) for t in (mask, delta))
+        rows, there = input.data, mask > 0.5
         decay = torch.exp(-torch.relu(self.input_decay * delta + self.input_bias))
-        last = self._last(input, there)
-        x = torch.where(there, input, decay * last + (1 - decay) * self.mean)
-        decay = torch.exp(-torch.relu(self.decay(delta)))
-        return super().forward(torch.cat([x, mask], -1), hx, decay=decay)
+        if packed:
+            sizes = input.batch_sizes
+            lengths = (sizes.unsqueeze(1) > torch.arange(int(sizes[0]))).sum(0)
+            both = [pad_packed_sequence(input._replace(data=t))[0] for t in (rows, there)]
+            last = pack_padded_sequence(self._last(*both, 0), lengths).data
+        else:
+            last = self._last(rows, there, 1 if self.batch_first and input.dim() == 3 else 0)
+        x = torch.where(there, rows, decay * last + (1 - decay) * self.mean)
+        decay, x = torch.exp(-torch.relu(self.decay(delta))), torch.cat([x, mask], -1)
+        return super().forward(input._replace(data=x) if packed else x, hx, decay=decay)
 
-    def _last(self, input, there):
+    def _last(self, input, there, time):
         """What was there last, at each step; the mean before there was anything."""
-        time = 1 if self.batch_first and input.dim() == 3 else 0
         steps = torch.arange(input.shape[time], device=input.device)
         steps = steps.view(-1, *[1] * (input.dim() - 1 - time))
         found = torch.where(there, steps, -1).cummax(time).values

@@ -1,0 +1,185 @@
+"""Lengths and resets in a trace, where nobody knows their numbers: each step is given masks.
+
+A step behind its sequence's end leaves the states as they are, and puts out zeros; before a step
+with a reset the states are what it resets to. Such a step is a cell like any other, derived from
+the layer's own.
+"""
+
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import nn
+from torch.nn.functional import dropout
+
+from . import backends, onnx, operators
+from .functional import autocast_dtypes, stack, stack_on_gpu
+from .kernels import schedule
+from .kernels.cells import CELLS, cell_of, key_of
+from .kernels.keep import Keep
+from .kernels.symbolic.gates import Gates, Product
+from .kernels.weights import split
+from .sequences import Call
+from .step import Plain, cell_of_module
+from .tracing import constant
+
+
+def serves(module):
+    """Whether a layer's steps can be given masks: not the step that no kernel can run, nor one
+    whose state is projected, which is no state of a unit.
+    """
+    if isinstance(module, nn.RNNBase):
+        return not module.proj_size
+    return not isinstance(cell_of_module(module, module.training, module._edition), Plain)
+
+
+def call(module, input, hx, lengths, resets, reset_to, inputs):
+    """(output, final states) of a layer in a trace; lengths, resets: tensors, or None."""
+    given = TorchsCall if isinstance(module, nn.RNNBase) else Call
+    call = given(module, input, hx, inputs)
+    B = call.x.shape[1]
+    if lengths is not None:
+        lengths = lengths.to(call.x.device).reshape(B)
+    if resets is not None:
+        resets = call._laid_out(resets.to(call.x.device))
+    to = None if reset_to is None else call._states(reset_to, B)
+    if isinstance(module, nn.RNNBase):
+        cell, p = CELLS[module.mode.lower()], module.dropout if module.training else 0.0
+    else:
+        cell, p = cell_of_module(module, module.training, module._edition), module._drops()
+    keep = Keep.STATES if module.recompute else Keep.ALL
+    dtype, dtypes = call.dtypes(cell)
+    masks = Masks(module.num_layers, lengths, resets, to)
+    y, finals = _layers(cell, call, masks, p, keep, dtype)
+    return call.results(y, finals, dtypes)
+
+
+class TorchsCall(Call):
+    """The arguments of a call of one of torch's layers."""
+
+    def __init__(self, module, input, hx, _):
+        self.module, self.form, self.packed, self.single = module, input, False, input.dim() == 2
+        self.x = self._laid_out(input)
+        T, B, _ = self.x.shape
+        L = module.num_layers * (1 + module.bidirectional)
+        self.directions, self.planes = split(module._flat_weights, L), []
+        self.states = self._states(hx, B)
+        self.steps = schedule.Traced(T, B, T * B)
+
+    def _names(self):
+        return ("h", "c") if self.module.mode == "LSTM" else ("h",)
+
+    def dtypes(self, cell):
+        """As Call's."""
+        engine = "triton" if self.x.is_cuda else "numba"
+        given = self.steps, False, self.x, self.states, self.directions[0]
+        dtype, dtypes = autocast_dtypes(engine, cell.name, *given)
+        return dtype, dtypes or (self.x.dtype,) * (1 + len(self.states))
+
+
+class Masks:
+    """What is told of a padded batch: lengths (B,), resets (T, B), and what these reset to, states
+    of (layers * D, B, H); None for what is not.
+    """
+
+    def __init__(self, layers, lengths, resets, to):
+        self.layers, self.lengths, self.resets, self.to = layers, lengths, resets, to
+
+    def of(self, j, reverse, like):
+        """The masks of the j-th direction, as ``masked`` wants them, in the order of its steps.
+
+        like: a tensor (T, B, H).
+        """
+        T, found = like.shape[0], []
+        resets, there = self.resets, None
+        if self.lengths is not None:
+            steps = torch.arange(T, device=like.device).unsqueeze(1)
+            there = steps < self.lengths
+            found.append(there)
+        if resets is not None:
+            if reverse:  # it comes to a step from the one behind, if that is there
+                resets = resets if there is None else resets & there
+                resets = torch.cat([resets[1:], torch.zeros_like(resets[:1])])
+            found.append(resets)
+        found = [(mask.flip(0) if reverse else mask).unsqueeze(2) for mask in found]
+        found += [state[j] for state in self.to or ()]
+        return [value.to(like.dtype).expand(like.shape) for value in found]
+
+
+def _layers(cell, call, masks, p, keep, dtype):
+    """(output (T, B, D * H), final states). p: of dropout between layers; dtype: as in stack."""
+    x, states, directions = call.x, call.states, call.directions
+    T, B, _ = x.shape
+    steps, D, found = schedule.Traced(T, B, T * B), len(directions) // masks.layers, []
+    to_onnx = operators.for_onnx() and masks.resets is None
+    to_onnx = to_onnx and onnx.has_node(cell, steps, directions)
+    own = None if to_onnx else masked(
+        key_of(cell), masks.lengths is not None, masks.resets is not None, masks.to is not None
+    )  # fmt: skip
+    for i in range(masks.layers):
+        x, outputs, mine = dropout(x, p) if i and p else x, [], slice(i * D, i * D + D)
+        if to_onnx:
+            given = x, steps, directions[mine], [s[mine] for s in states], masks.lengths
+            y, final = onnx.layer(cell, *given)
+            outputs.append(y.view(T, B, -1))
+            found.append(final)
+            continue
+        for d in range(D):
+            y, final = _direction(own, call, masks, x, i, d, keep, dtype)
+            outputs.append(y)
+            found.append(final)
+        x = torch.cat(outputs, 2)
+    return x, [torch.cat(final) for final in zip(*found, strict=True)]
+
+
+def _direction(cell, call, masks, x, layer, d, keep, dtype):
+    """(output (T, B, H), final states (1, B, H)) of one direction on its own."""
+    j = layer * (1 + call.module.bidirectional) + d
+    T, B, H = *x.shape[:2], call.module.hidden_size
+    given = [*call.planes[layer].view(T, B, -1, H).unbind(2)] if call.planes else []
+    if d:
+        x, given = x.flip(0), [each.flip(0) for each in given]
+    given += masks.of(j, d, x.new_empty(1).expand(T, B, H))
+    planes, rows = torch.stack(given, 2).view(T * B, -1, H), x.reshape(T * B, -1)
+    weights, states = call.directions[j : j + 1], [s[j : j + 1] for s in call.states]
+    tensors = [x, *states, *[w for w in weights[0] if w is not None], planes]
+    engine = backends.choose(tensors, False, (cell, T, 1), True)[0]
+    engine = "reference" if engine == "torch" else engine
+    go, steps = stack_on_gpu if engine == "triton" else stack, schedule.Traced(T, B, T * B)
+    y, final = go(engine, cell, rows, steps, weights, states, 1, 0.0, dtype, keep, [planes])
+    y = y.view(T, B, H)
+    return y.flip(0) if d else y, final
+
+
+@constant
+@cache
+def masked(key, ends, resets, to):
+    """The cell of that key whose steps are given masks behind its own inputs: whether they are
+    there, if sequences end; whether they begin anew, if there are resets; and, if these reset to
+    something else than zero, the states that they reset to.
+    """
+    cell = cell_of(key)
+    first = cell.traced.graph.input("state", 0)
+
+    def step(wx, uh, states, own, inputs):
+        inputs, masks = inputs[: cell.inputs], list(inputs[cell.inputs :])
+        there, before = masks.pop(0) > 0.5 if ends else None, states
+        if resets:
+            fresh, given = masks[0] > 0.5, masks[1:] or [0.0] * len(states)
+            states = tuple([torch.where(fresh, g, s) for g, s in zip(given, states, strict=True)])
+            # the gates that are made of the state are made of what it has been reset to
+            gates = [
+                uh.multiply(states[0], i) if factor is first else gate
+                for i, (factor, gate) in enumerate(zip(cell.traced.factors, uh, strict=True))
+            ]
+            uh = Product(gates, uh.multiply)
+        output, new = cell._parts(cell.step(Gates(wx), uh, states, own, inputs))
+        output = new[0] if output is None else output
+        if ends:
+            output = torch.where(there, output, 0.0)
+            new = [torch.where(there, n, s) for n, s in zip(new, before, strict=True)]
+        return output, tuple(new)
+
+    inputs = cell.inputs + ends + resets + (cell.states if to else 0)
+    own = replace(cell, name=f"{cell.name} with masks", step=step, inputs=inputs, program=None)
+    return cell_of(key_of(own))
