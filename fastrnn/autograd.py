@@ -17,13 +17,14 @@ class Call:
     """A layer on an engine, but for its tensors: x, the states, torch's flat list of weights, and
     what its steps are given beside x, if they are given anything.
 
-    Of what known.py knows there may be several layers, each with D directions.
+    Of what known.py knows there may be several layers, each with D directions. every: whether all
+    states after each step are results, too, but for the output, if that is the first of them.
     """
 
-    layers = 1
+    layers, every = 1, False
 
-    def __init__(self, engine, cell, steps, D):
-        self.engine, self.cell, self.steps, self.D = engine, cell, steps, D
+    def __init__(self, engine, cell, steps, D, every=False):
+        self.engine, self.cell, self.steps, self.D, self.every = engine, cell, steps, D, every
 
     def apart(self, tensors):
         """(x, states, a Weights for each direction of each layer, inputs)."""
@@ -34,41 +35,65 @@ class Call:
         return tensors[0], tensors[1:first], directions, inputs
 
     def forward(self, keep, tensors, _):
-        """(output, final states, what to keep for backward)."""
+        """(output, the other results, what to keep for backward)."""
         x, states, directions, inputs = self.apart(tensors)
+        keep, engine = (keep or Keep.ALL) if self.every else keep, backends.load(self.engine)
         given = self.cell, x, self.steps, directions, states, keep, inputs
-        return profiling.layer(backends.load(self.engine).layer, "", *given)
+        y, finals, kept = profiling.layer(engine.layer, "", *given)
+        if self.every:
+            after, extra = engine.every_state(*given, kept)
+            found = [after] if self.cell.apart else []
+            found += [] if extra is None else extra.unbind(2)
+            finals = *finals, *[torch.cat(state.unbind(), 1) for state in found]
+        return y, finals, kept
 
     def backward(self, keep, tensors, kept, grads, needed):
-        """The gradients of the tensors, None for those not ``needed``; grads: those of the output
-        and the final states.
-        """
+        """The gradients of the tensors, None for those not ``needed``; grads: of the results."""
         x, states, directions, inputs = self.apart(tensors)
+        grads, dstates = grads[: 1 + len(states)], grads[1 + len(states) :]
         if self.engine != "numba":  # which makes its own zeros
             grads = materialized(grads, x, states)
         run = backends.load(self.engine).gradients
         need_x, _, need_weights, need_inputs = self.apart(needed)
         given = self.cell, x, self.steps, directions, states, keep, kept, grads, need_x
         dx, dstates, dweights, dinputs = profiling.layer(
-            run, " backward", *given, need_weights, inputs, bool(need_inputs)
-        )
+            run, " backward", *given, need_weights, inputs, bool(need_inputs),
+            *[self._as_kept(dstates)] * self.every,
+        )  # fmt: skip
         pairs = zip(sum(dweights, ()), sum(directions, ()), strict=True)
         found = [dx, *dstates, *[gradient for gradient, weight in pairs if weight is not None]]
         found += [dinputs] * bool(self.cell.inputs)
         return [g if n else None for g, n in zip(found, needed, strict=True)]
 
+    def _as_kept(self, dstates):
+        """The gradients of every state as the engine keeps these."""
+        rows = [None if g is None else torch.stack(g.chunk(self.D, 1)) for g in dstates]
+        after = rows.pop(0) if self.cell.apart else None
+        if not any(g is not None for g in rows):
+            return after, None
+        like = next(g for g in rows if g is not None)
+        rows = [torch.zeros_like(like) if g is None else g for g in rows]
+        return after, torch.stack(rows, 2)
 
-def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None):
-    """One layer on the engine of that name, shapes as in its module: (output, final states).
+
+def run_layer(
+    engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None, every=False
+):  # fmt: skip
+    """One layer on the engine of that name, shapes as in its module: (output, final states); and,
+    if ``every``, the states after each step, shaped as the output.
 
     keep: how much of it to keep for backward, where there will be one.
     """
     if engine == "reference":
-        return profiling.layer(reference.layer, "", cell, x, steps, directions, states, inputs)
+        given = cell, x, steps, directions, states, inputs
+        return profiling.layer(reference.layer, "", *given, *[every] * every)
     tensors = [x, *states, *[w for each in directions for w in each if w is not None]]
     tensors += [inputs] * bool(cell.inputs)
-    y, *finals = run(Call(engine, cell, steps, len(directions)), keep, tensors)
-    return y, finals
+    y, *finals = run(Call(engine, cell, steps, len(directions), every), keep, tensors)
+    if not every:
+        return y, finals
+    first = [] if cell.apart else [y]
+    return y, finals[: cell.states], (*first, *finals[cell.states :])
 
 
 def run(call, keep, tensors, through=None):
@@ -122,10 +147,10 @@ class Layer(torch.autograd.Function):
             def again(*tensors):
                 x, states, directions, inputs = call.apart(tensors)
                 given = call.cell, x, call.steps, directions, states, inputs
-                return layers_by_reference(*given, call.layers)
+                return layers_by_reference(*given, call.layers, call.every)
 
             found = differentiable(again, tensors, needed, grads)
-        elif torch._C._len_torch_dispatch_stack():
+        elif torch._C._len_torch_dispatch_stack() and not call.every:
             found = _watched(call, ctx.keep, tensors, kept, grads, needed)
         else:
             found = call.backward(ctx.keep, tensors, kept, grads, needed)
@@ -133,11 +158,14 @@ class Layer(torch.autograd.Function):
 
 
 def materialized(grads, x, states, layers=1):
-    """The gradients of the output and of the final states, with zeros for None: x's dtype for the
-    first of them, and the states' for others.
+    """The gradients of a Call's results, with zeros for None: x's dtype for the output, and the
+    states' for others.
     """
     count, _, S = states[0].shape
     results = [(x, (*x.shape[:-1], count // layers * S)), *((s, s.shape) for s in states)]
+    if every := len(grads) - len(results):
+        rows = x.shape[:-1].numel()
+        results += [(s, (rows, count * s.shape[2])) for s in states[-every:]]
     return [
         like.new_zeros(shape) if g is None else g
         for g, (like, shape) in zip(grads, results, strict=True)
@@ -173,16 +201,20 @@ def _watched(call, keep, tensors, kept, grads, needed):
     return [dx, *dstates, *[g for others in found for g in others[first - 1 :]]]
 
 
-def layer_by_reference(cell, x, steps, directions, states, inputs=None):
-    """(output, *final states), as an engine of ours computes them, in plain PyTorch."""
+def layer_by_reference(cell, x, steps, directions, states, inputs=None, every=False):
+    """The results of a Call, as an engine of ours computes them, in plain PyTorch."""
     rows, dtype = x.reshape(-1, x.shape[-1]), states[0].dtype
     inputs = inputs if inputs is None else inputs.to(dtype)
-    y, finals = reference.layer(cell, rows.to(dtype), steps, directions, states, inputs)
-    return y.to(x.dtype).view(*x.shape[:-1], -1), *finals
+    given = cell, rows.to(dtype), steps, directions, states, inputs, every
+    y, finals, *afters = reference.layer(*given)
+    afters = afters[0][0 if cell.apart else 1 :] if every else ()
+    return y.to(x.dtype).view(*x.shape[:-1], -1), *finals, *afters
 
 
-def layers_by_reference(cell, x, steps, directions, states, inputs, layers):
+def layers_by_reference(cell, x, steps, directions, states, inputs, layers, every=False):
     """As ``layer_by_reference``, of several layers."""
+    if layers == 1:
+        return layer_by_reference(cell, x, steps, directions, states, inputs, every)
     each, found = len(directions) // layers, []
     for i in range(0, len(directions), each):
         mine = slice(i, i + each)

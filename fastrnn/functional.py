@@ -188,8 +188,12 @@ def _fit(cell, layers, D, bias, I, B, states, weights):
 _known_to_fit = lru_cache(maxsize=256)(_fit)
 
 
-def stack(engine, cell, x, steps, directions, states, D, p, dtype, keep, inputs=None):
-    """Layer after layer, computed in ``dtype`` (None: x's), or in what ``engine`` computes that in.
+def stack(
+    engine, cell, x, steps, directions, states, D, p, dtype, keep, inputs=None, every=False
+):  # fmt: skip
+    """(output, final states), and, if ``every``, those after each step of the last layer.
+
+    Layer after layer, computed in ``dtype`` (None: x's), or in what ``engine`` computes that in.
 
     x: (N, I); states: a (layers * D, B, H or P) tensor for each state; inputs: None, or for each
     layer what its steps are given beside x, (N, number, H).
@@ -204,16 +208,17 @@ def stack(engine, cell, x, steps, directions, states, D, p, dtype, keep, inputs=
             x, states = _cast(x, of_x, traced), [_cast(s, of_others, traced) for s in states]
             directions = [Weights(*(_cast(w, of_others, traced) for w in ws)) for ws in directions]
             inputs = inputs and [_cast(each, of_x, traced) for each in inputs]
-    if len(directions) == D:
+    if len(directions) == D and not every:
         return run(engine, cell, x, steps, directions, states, keep, *(inputs or ()))
-    finals = []
+    finals, last = [], len(directions) // D - 1
     for i, initial in enumerate(zip(*[s.split(D) for s in states], strict=True)):
         if i and p:
             x = dropout(x, p)
         mine = directions[i * D : (i + 1) * D]
-        x, final = run(engine, cell, x, steps, mine, initial, keep, *(inputs or ())[i : i + 1])
+        given = engine, cell, x, steps, mine, initial, keep, inputs[i] if inputs else None
+        x, final, *afters = run(*given, True) if every and i == last else run(*given)
         finals.append(final)
-    return x, tuple([torch.cat(final) for final in zip(*finals, strict=True)])
+    return x, tuple([torch.cat(final) for final in zip(*finals, strict=True)]), *afters
 
 
 def stack_on_gpu(engine, cell, x, *rest):

@@ -13,13 +13,11 @@ from torch import nn
 from torch.nn.functional import dropout
 
 from . import backends, onnx, operators
-from .functional import autocast_dtypes, stack, stack_on_gpu
+from .functional import stack, stack_on_gpu
 from .kernels import schedule
-from .kernels.cells import CELLS, cell_of, key_of
-from .kernels.keep import Keep
+from .kernels.cells import cell_of, key_of
 from .kernels.symbolic.gates import Gates, Product
-from .kernels.weights import split
-from .sequences import Call
+from .states import of
 from .step import Plain, cell_of_module
 from .tracing import constant
 
@@ -35,46 +33,17 @@ def serves(module):
 
 def call(module, input, hx, lengths, resets, reset_to, inputs):
     """(output, final states) of a layer in a trace; lengths, resets: tensors, or None."""
-    given = TorchsCall if isinstance(module, nn.RNNBase) else Call
-    call = given(module, input, hx, inputs)
+    call, cell, p, keep = of(module, input, hx, inputs)
     B = call.x.shape[1]
     if lengths is not None:
         lengths = lengths.to(call.x.device).reshape(B)
     if resets is not None:
         resets = call._laid_out(resets.to(call.x.device))
     to = None if reset_to is None else call._states(reset_to, B)
-    if isinstance(module, nn.RNNBase):
-        cell, p = CELLS[module.mode.lower()], module.dropout if module.training else 0.0
-    else:
-        cell, p = cell_of_module(module, module.training, module._edition), module._drops()
-    keep = Keep.STATES if module.recompute else Keep.ALL
     dtype, dtypes = call.dtypes(cell)
     masks = Masks(module.num_layers, lengths, resets, to)
     y, finals = _layers(cell, call, masks, p, keep, dtype)
     return call.results(y, finals, dtypes)
-
-
-class TorchsCall(Call):
-    """The arguments of a call of one of torch's layers."""
-
-    def __init__(self, module, input, hx, _):
-        self.module, self.form, self.packed, self.single = module, input, False, input.dim() == 2
-        self.x = self._laid_out(input)
-        T, B, _ = self.x.shape
-        L = module.num_layers * (1 + module.bidirectional)
-        self.directions, self.planes = split(module._flat_weights, L), []
-        self.states = self._states(hx, B)
-        self.steps = schedule.Traced(T, B, T * B)
-
-    def _names(self):
-        return ("h", "c") if self.module.mode == "LSTM" else ("h",)
-
-    def dtypes(self, cell):
-        """As Call's."""
-        engine = "triton" if self.x.is_cuda else "numba"
-        given = self.steps, False, self.x, self.states, self.directions[0]
-        dtype, dtypes = autocast_dtypes(engine, cell.name, *given)
-        return dtype, dtypes or (self.x.dtype,) * (1 + len(self.states))
 
 
 class Masks:

@@ -5,13 +5,13 @@ one of pieces, longest first: the rows of a PackedSequence, which every engine t
 computed for a step that is not there, and of a sequence that is cut all pieces run side by side.
 """
 
-from functools import wraps
+from functools import partial, wraps
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from . import masked
+from . import masked, states
 from .kernels.untraced import untraced
 from .tracing import tracing
 
@@ -19,21 +19,31 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def accepting(forward, base=True):
-    """``forward``, of a layer, that takes ``lengths``, ``resets`` and ``reset_to`` too.
+    """``forward``, of a layer, that takes ``lengths``, ``resets``, ``reset_to`` and
+    ``return_states`` too.
 
-    base: whether it is the layer's, and not that of a class derived from it.
+    base: whether it is the layer's, and not that of a class derived from it, which hands
+    ``return_states`` on to it.
     """
 
     @wraps(forward)
-    def with_lengths(self, input, hx=None, *, lengths=None, resets=None, reset_to=None, **inputs):
+    def with_lengths(
+        self, input, hx=None, *, lengths=None, resets=None, reset_to=None, return_states=False,
+        **inputs,
+    ):  # fmt: skip
+        go = forward
+        if return_states:
+            go = states.forward if base else partial(forward, return_states=True)
         if lengths is None and resets is None and reset_to is None:
-            return forward(self, input, hx, **inputs)
+            if return_states and torch.compiler.is_compiling():
+                return _uncompiled(go, self, input, hx, inputs)
+            return go(self, input, hx, **inputs)
         given = self, input, hx, lengths, resets, reset_to, inputs
         if not tracing(input):
-            return _in_pieces(forward, *given)
-        if base and masked.serves(self):
+            return _in_pieces(go, *given)
+        if base and not return_states and masked.serves(self):
             return masked.call(*given)
-        return _uncompiled(forward, *given)
+        return _uncompiled_pieces(go, *given)
 
     return with_lengths
 
@@ -47,12 +57,19 @@ def _in_pieces(forward, module, input, hx, lengths, resets, reset_to, inputs):
 
 
 @untraced
-def _uncompiled(*given):
+def _uncompiled_pieces(*given):
     """``_in_pieces``: a graph of torch.compile ends here."""
     return _in_pieces(*given)
 
 
-_uncompiled._torchdynamo_disable_msg = "lengths or resets of a layer that fastrnn packs by itself"
+@untraced
+def _uncompiled(go, module, input, hx, inputs):
+    """A call whose every state is wanted: a graph of torch.compile ends here."""
+    return go(module, input, hx, **inputs)
+
+
+_uncompiled._torchdynamo_disable_msg = "return_states, which is not for one graph"
+_uncompiled_pieces._torchdynamo_disable_msg = "lengths or resets of a layer that cannot be masked"
 
 
 class Pieces:
@@ -150,16 +167,27 @@ class Batch:
         self.initial, given = self._states(hx, "hx"), self._states(self.reset_to, "reset_to")
         return packed, self._begin(self.initial, given, int(sizes[0])), inputs
 
-    def padded(self, y, finals):
-        """(output, final states) in the form of the input."""
-        (T, B), x, initial = self.sizes, self.x, self.initial
-        y = y.data[: len(self.places)]
-        y = y.new_zeros(T * B, y.shape[-1]).index_add(0, self.places, y)
-        y = y.view(T, -1) if self.single else y.view(*x.shape[:2], -1)
+    def padded(self, y, finals, afters=None):
+        """(output, final states) in the form of the input; the states after each step, if given."""
         if isinstance(finals, tuple):
-            ends = zip(finals, initial or [None] * len(finals), strict=True)
-            return y, tuple([self._end(*each) for each in ends])
-        return y, self._end(finals, initial and initial[0])
+            ends = zip(finals, self.initial or [None] * len(finals), strict=True)
+            finals = tuple([self._end(*each) for each in ends])
+        else:
+            finals = self._end(finals, self.initial and self.initial[0])
+        if afters is None:
+            return self._spread(y), finals
+        one = isinstance(afters, PackedSequence)
+        return (
+            self._spread(y),
+            finals,
+            self._spread(afters) if one else tuple(map(self._spread, afters)),
+        )
+
+    def _spread(self, rows):
+        """Packed rows where they are in the batch; zeros elsewhere."""
+        (T, B), rows = self.sizes, rows.data[: len(self.places)]
+        y = rows.new_zeros(T * B, rows.shape[-1]).index_add(0, self.places, rows)
+        return y.view(T, -1) if self.single else y.view(*self.x.shape[:2], -1)
 
     def _index(self, numbers):
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(self.x.device)

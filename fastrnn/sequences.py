@@ -5,10 +5,10 @@ from functools import cache, partial
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from .functional import steps_of
+from .functional import autocast_dtypes, steps_of
 from .kernels import reference, schedule
 from .kernels.cells import cell_of, key_of
-from .kernels.weights import Weights
+from .kernels.weights import Weights, split
 from .tracing import constant, tracing
 
 
@@ -38,11 +38,10 @@ class Call:
         T = len(sizes) if self.packed else x.shape[0]
         if not self.packed and T == 0:
             raise RuntimeError(f"{self._name} takes a sequence of one step or more")
-        self.directions = module.directions()
+        self.directions = self._directions()
         self.states = self._states(hx, int(sizes[0]) if self.packed else x.shape[1])
         self.steps = steps_of(T, x, sizes, self.states, tracing(x))
-        says = type(module).signature
-        self.planes = self._planes(says.inputs, inputs) if says.inputs or inputs else []
+        self.planes = self._planes(inputs)
 
     @property
     def _name(self):
@@ -50,6 +49,9 @@ class Call:
 
     def _names(self):
         return type(self.module).signature.states
+
+    def _directions(self):
+        return self.module.directions()
 
     def _laid_out(self, tensor):
         """(T, B, ...) of what the caller has in the form of ``input``."""
@@ -84,8 +86,11 @@ class Call:
                 )
         return [self._sorted(state.view(shape) if self.single else state) for state in states]
 
-    def _planes(self, names, inputs):
+    def _planes(self, inputs):
         """For each layer the inputs of its steps side by side."""
+        names = type(self.module).signature.inputs
+        if not names and not inputs:
+            return []
         steps, module = self.steps, self.module
         inputs = {name: self._given(name, value) for name, value in inputs.items()}
         like = self.x.new_empty(1).expand(steps.T, steps.B, module.hidden_size)
@@ -159,23 +164,62 @@ class Call:
         T = 1 if self.steps.T == 1 else 2
         return to, _of_a_loop(key_of(cell), T, kind, to, own, given)
 
-    def results(self, y, finals, dtypes=None):
-        """(output, final states) in the form of the input; dtypes: of these."""
+    def results(self, y, finals, dtypes=None, afters=()):
+        """(output, final states) in the form of the input; dtypes: of these. And, if there are any,
+        the states after each step: a tensor, or a PackedSequence, for each of the cell's.
+        """
         order = self.form.unsorted_indices if self.packed else None
         if order is not None:
             finals = [s.index_select(1, order) for s in finals]
         if dtypes is not None:
             pairs = zip((y, *finals), dtypes, strict=True)
             y, *finals = [t if t.dtype == d else t.to(d) for t, d in pairs]
+            afters = [t.to(d) for t, d in zip(afters, dtypes[1:], strict=False)]
+        if self.single:
+            finals = [s.squeeze(1) for s in finals]
+        y, *afters = map(self._formed, (y, *afters))
+        states = [each[0] if len(each) == 1 else tuple(each) for each in (finals, afters) if each]
+        return y, *states
+
+    def _formed(self, y):
+        """An output in the form of the input."""
         if self.packed:
-            y = PackedSequence(y, self.form.batch_sizes, self.form.sorted_indices, order)
-        else:
-            y = y if y.dim() == 3 else y.view(self.steps.T, self.steps.B, y.shape[-1])
-            if self.single:
-                y, finals = y.squeeze(1), [s.squeeze(1) for s in finals]
-            elif self.module.batch_first:
-                y = y.transpose(0, 1)
-        return y, finals[0] if len(finals) == 1 else tuple(finals)
+            form = self.form
+            return PackedSequence(y, form.batch_sizes, form.sorted_indices, form.unsorted_indices)
+        y = y if y.dim() == 3 else y.view(self.steps.T, self.steps.B, y.shape[-1])
+        if self.single:
+            return y.squeeze(1)
+        return y.transpose(0, 1) if self.module.batch_first else y
+
+
+class TorchsCall(Call):
+    """The arguments of a call of an LSTM, GRU or RNN."""
+
+    def _names(self):
+        return ("h", "c") if self.module.mode == "LSTM" else ("h",)
+
+    def _directions(self):
+        module = self.module
+        return split(module._flat_weights, module.num_layers * (1 + module.bidirectional))
+
+    def _planes(self, inputs):
+        if inputs:
+            raise TypeError(f"{self._name} takes no {', '.join(inputs)}")
+        return []
+
+    def _states(self, hx, B):
+        if hx is not None or not self.module.proj_size:
+            return super()._states(hx, B)
+        module, dtype = self.module, self.directions[0].ih.dtype
+        widths = module.proj_size, module.hidden_size
+        return [self.x.new_zeros(len(self.directions), B, w, dtype=dtype) for w in widths]
+
+    def dtypes(self, cell):
+        """As Call's."""
+        engine = "triton" if self.x.is_cuda else "numba"
+        given = self.steps, self.packed, self.x, self.states, self.directions[0]
+        dtype, dtypes = autocast_dtypes(engine, cell.name, *given)
+        return dtype, dtypes or (self.x.dtype,) * (1 + len(self.states))
 
 
 def _same(a, b):

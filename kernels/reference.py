@@ -10,18 +10,23 @@ import torch
 from torch.nn.functional import linear
 
 
-def layer(cell, x, steps, directions, states, inputs=None):
+def layer(cell, x, steps, directions, states, inputs=None, every=False):
     """One layer. x: (N, I); directions: a Weights each; states: one (D, B, H or P) tensor a state;
     inputs: (N, number, H), what each step is given beside x.
 
-    Returns the output (N, D * H or P) and the final states, shaped as the initial ones.
+    Returns the output (N, D * H or P) and the final states, shaped as the initial ones; and, if
+    ``every``, the states after each step, shaped as the output.
     """
-    outputs, finals = [], []
-    for d, weights in enumerate(directions):
-        output, final = _direction(cell, x, inputs, steps, weights, [s[d] for s in states], d == 1)
-        outputs.append(output)
-        finals.append(final)
-    return torch.cat(outputs, 1), tuple(torch.stack(final) for final in zip(*finals, strict=True))
+    found = [
+        _direction(cell, x, inputs, steps, weights, [s[d] for s in states], d == 1, every)
+        for d, weights in enumerate(directions)
+    ]
+    outputs, finals, afters = zip(*found, strict=True)
+    y, finals = torch.cat(outputs, 1), [torch.stack(each) for each in zip(*finals, strict=True)]
+    if not every:
+        return y, tuple(finals)
+    afters = [[torch.cat(state) for state in zip(*each, strict=True)] for each in afters]
+    return y, tuple(finals), tuple([torch.cat(each, 1) for each in zip(*afters, strict=True)])
 
 
 def _made(cell):
@@ -32,10 +37,10 @@ def _made(cell):
 _made._dynamo_marked_constant = True  # torch.compile does not see it made, only that it is there
 
 
-def _direction(cell, x, inputs, steps, weights, states, reverse):
+def _direction(cell, x, inputs, steps, weights, states, reverse, every):
     xgates = linear(x, weights.ih, weights.b_ih)
     own = () if weights.own is None else weights.own.unbind(0)
-    outputs, given = [None] * steps.T, ()
+    outputs, afters, given = [None] * steps.T, [()] * steps.T, ()
     product = partial(_product, weights, weights.ih.shape[0] // cell.gates)
     assert _made(cell)
     for t in steps.order(reverse):
@@ -49,10 +54,12 @@ def _direction(cell, x, inputs, steps, weights, states, reverse):
             output = linear(output, weights.hr)
             new = (output, *new[1:])
         outputs[t] = output
+        if every:
+            afters[t] = new
         if rows < steps.B:  # the other rows have not begun, or have ended
             new = [torch.cat([n, s[rows:]]) for n, s in zip(new, states, strict=True)]
         states = new
-    return torch.cat(outputs), states
+    return torch.cat(outputs), states, afters
 
 
 def _product(weights, H, value, first, count):

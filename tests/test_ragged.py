@@ -63,9 +63,7 @@ def by_pieces(lengths, resets, reset_to=()):
                 y, new = plain_call(module, chunk, *given)
                 parts.append(y.transpose(0, 1) if first else y)
                 new = new if isinstance(new, tuple) else (new,)
-                for i, state in enumerate(
-                    new
-                ):
+                for i, state in enumerate(new):
                     keep = final[i] if start else state
                     final[i] = torch.where(backward.view(-1, 1, 1), keep, state)
             width = D * (module.proj_size or module.hidden_size)

@@ -48,7 +48,7 @@ class GRUD(fastrnn.Recurrent):
         self.input_bias = nn.Parameter(torch.zeros(input_size, **where))
         self.register_buffer("mean", torch.zeros(input_size, **where))
 
-    def forward(self, input, hx=None, *, mask, delta):
+    def forward(self, input, hx=None, *, mask, delta, **options):
         if packed := isinstance(input, PackedSequence):
             mask, delta = (getattr(t, "data", t) for t in (mask, delta))
         rows, there = input.data, mask > 0.5
@@ -62,7 +62,7 @@ class GRUD(fastrnn.Recurrent):
             last = self._last(rows, there, 1 if self.batch_first and input.dim() == 3 else 0)
         x = torch.where(there, rows, decay * last + (1 - decay) * self.mean)
         decay, x = torch.exp(-torch.relu(self.decay(delta))), torch.cat([x, mask], -1)
-        return super().forward(input._replace(data=x) if packed else x, hx, decay=decay)
+        return super().forward(input._replace(data=x) if packed else x, hx, decay=decay, **options)
 
     def _last(self, input, there, time):
         """What was there last, at each step; the mean before there was anything."""

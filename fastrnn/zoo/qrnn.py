@@ -27,15 +27,15 @@ class QRNN(fastrnn.Recurrent):
     def __init__(self, input_size, hidden_size, *sizes, **options):
         super().__init__(2 * input_size, hidden_size, *sizes, **options)
 
-    def forward(self, input, hx=None):
+    def forward(self, input, hx=None, **options):
         if isinstance(input, PackedSequence):
             rows, sizes = input.data, input.batch_sizes
             before = torch.arange(sizes[0], len(rows)) - sizes[:-1].repeat_interleave(sizes[1:])
             both = torch.cat([_shifted(rows[before], sizes[0], 0), rows], -1)
-            return super().forward(input._replace(data=both), hx)
+            return super().forward(input._replace(data=both), hx, **options)
         time = 1 if self.batch_first and input.dim() == 3 else 0
         before = input.narrow(time, 0, input.shape[time] - 1)
-        return super().forward(torch.cat([_shifted(before, 1, time), input], -1), hx)
+        return super().forward(torch.cat([_shifted(before, 1, time), input], -1), hx, **options)
 
     def step(self, wx, c):
         z, f, o = torch.tanh(wx[0]), torch.sigmoid(wx[1]), torch.sigmoid(wx[2])

@@ -43,17 +43,17 @@ class WeightDropLSTM(fastrnn.Recurrent):
         p = self.weight_dropout
         return [w._replace(hh=dropout(w.hh, p, self.training)) for w in super().directions()]
 
-    def forward(self, input, hx=None):
+    def forward(self, input, hx=None, **options):
         if not isinstance(input, PackedSequence):
             time = 1 if self.batch_first and input.dim() == 3 else 0
             one = torch.ones_like(input.narrow(time, 0, 1))
             mask = dropout(one, self.input_dropout, self.training)
-            return super().forward(input * mask, hx)
+            return super().forward(input * mask, hx, **options)
         sequence = torch.cat([torch.arange(n) for n in input.batch_sizes.tolist()])
         one = torch.ones_like(input.data[: input.batch_sizes[0]])
         mask = dropout(one, self.input_dropout, self.training)
         data = input.data * mask[sequence]
-        return super().forward(input._replace(data=data), hx)
+        return super().forward(input._replace(data=data), hx, **options)
 
     def inputs_for(self, layer, like):
         p = self.output_dropout if layer == self.num_layers - 1 else self.hidden_dropout

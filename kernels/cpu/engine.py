@@ -144,10 +144,11 @@ def forward(stack, steps, keep, tensors, through=None):
 
 
 @untraced
-def backward(stack, steps, keep, tensors, kept, grads, needed):
+def backward(stack, steps, keep, tensors, kept, grads, needed, dstates=None):
     """The layers, backward: the gradients of the tensors, None for those not ``needed``.
 
-    grads: those of the output and the final states, None for zeros.
+    grads: those of the output and the final states, None for zeros; dstates: if every state of the
+    last layer has one, too, two tensors as ``every_state`` has them, or None for zeros.
     """
     keep = _keep(stack.cell, keep)
     gates = stack.shapes[0].gates(stack.cell, keep, steps)
@@ -158,7 +159,18 @@ def backward(stack, steps, keep, tensors, kept, grads, needed):
         shapes, dtypes, _ = zip(*told, strict=True)
         given = take(given, shapes, dtypes)
         through = given, at(*given)
-    return layer_calls.backward(stack, steps, keep, *through, gates, names, needed)
+    return layer_calls.backward(stack, steps, keep, *through, gates, names, needed, dstates)
+
+
+def every_state(cell, x, steps, directions, states, keep, inputs, kept):
+    """Every state after a step, from what forward has kept of a layer for backward.
+
+    (hidden ones (D, N, S), others (D, N, number, H)); None for the others if there are none.
+    """
+    shape = Shape.of(cell, x, steps, directions, states)
+    names = shape.kept(cell, steps.N, shape.gates(cell, _keep(cell, keep), steps))
+    named = dict(zip(names, kept, strict=True))
+    return named["after"], named.get("extra_after")
 
 
 @untraced
@@ -175,9 +187,10 @@ def layer(cell, x, steps, directions, states, keep, inputs=None):
 @untraced
 def gradients(
     cell, x, steps, directions, states, keep, kept, grads, need_x, need_weights, inputs=None,
-    need_inputs=False,
+    need_inputs=False, dstates=None,
 ):  # fmt: skip
-    """One layer, backward. grads: those of the output and the final states, None for zeros.
+    """One layer, backward. grads: those of the output and the final states, None for zeros;
+    dstates: as in ``backward``.
 
     Returns the gradients of x (None unless asked for), of the states, a Weights for each direction
     (None where nobody asked), and that of the inputs (None unless asked for).
@@ -186,6 +199,6 @@ def gradients(
     flat = [n for each, need in zip(directions, need_weights, strict=True)
             for w, n in zip(each, need, strict=True) if w is not None]  # fmt: skip
     needed = [need_x, *[True] * cell.states, *flat, *[need_inputs] * bool(cell.inputs)]
-    found = [*backward(stack, steps, keep, tensors, kept, grads, needed), None]
+    found = [*backward(stack, steps, keep, tensors, kept, grads, needed, dstates), None]
     dweights = [Weights(*(found[i] for i in place)) for place in stack.places]
     return found[0], found[1 : stack.first], dweights, found[stack.end]

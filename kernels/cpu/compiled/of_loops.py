@@ -57,13 +57,14 @@ def forward_fields(cell, dtype, projected):
 
 
 @cache
-def backward_fields(cell, dtype, projected, again):
-    """As ``forward_fields``, for a backward plan."""
+def backward_fields(cell, dtype, projected, again, every):
+    """As ``forward_fields``, for a backward plan. every: whether every state has a gradient."""
     found = {
         **_facts(cell, dtype),
         **moving(dtype, "pack", "spread"),
         **moving(dtype, "put_rows", "stand_up", "pack_and_sum", "lay_down"),
         **(moving(dtype, "take_projected") if projected else {}),
+        **(moving(dtype, "take_states") if every else {}),
         "cell": of_cell.backward(cell, dtype),
     }
     if again:

@@ -70,11 +70,12 @@ def forward(stack, steps, keep, tensors, found, gates, kept):
     return y, [h_n, *apart(c_n, len(extras))], tuple(kept.values())
 
 
-def backward(stack, steps, keep, tensors, found, gates, names, needed):
+def backward(stack, steps, keep, tensors, found, gates, names, needed, dstates=None):
     """The gradients of the first of the tensors, None for those not ``needed``.
 
     tensors: those of forward, the gradients of the output and of the final states, and what forward
-    has kept, of these ``names``; found, gates: as in ``forward``.
+    has kept, of these ``names``; found, gates: as in ``forward``; dstates: those of every state
+    after a step of the last layer, as they are kept: "after" and "extra_after", None for zeros.
     """
     cell, D, S, count = stack.cell, stack.D, stack.S, len(stack.places)
     first, end = stack.first, len(stack.inputs)
@@ -96,13 +97,15 @@ def backward(stack, steps, keep, tensors, found, gates, names, needed):
     stages = _stages_at(stack, kept, count, stack.N)
     h0s, dhs, c0s, dcs = (at_each(t, count) for t in (before, dh, c0, dc))
     sums_at, to, found = at_each(sums, 4 * count), at(*grads), [*found, 0]
+    dafters, dextras = (at_each(t, D) for t in dstates or (None, None))
     for i in range(stack.layers - 1, lowest - 1, -1):
         shape, need_x = stack.shapes[i], i > lowest or needed[0]
+        every = dstates is not None and i == stack.layers - 1
         from_at, beside, dinputs = between[i - 1] if i else found[0], 0, [0] * D
         if cell.inputs:
             beside, dinputs = found[stack.end + i], at_each(grads[stack.end + i], D)
         with TEAM.members(shape.threads(cell, stack.N)) as team:
-            layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, team.size)
+            layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, every, team.size)
             memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
             # Directions that take turns add to the same dx, unless that would round it twice:
             # results are the same for any number of threads.
@@ -124,6 +127,8 @@ def backward(stack, steps, keep, tensors, found, gates, names, needed):
                     "sums_r": sum_r if needed[hr] else 0,
                     "kept": kept_gates, "kept_from": kept_from,
                     "sums_own": sum_own if needed[own] else 0, "dinputs": dinputs[d],
+                    "dafter": dafters[d] if every else 0,
+                    "dextra_after": dextras[d] if every else 0,
                 })  # fmt: skip
             plan = layout.fill(memory.data_ptr(), given)
             team.run(of_loops.backward(), plan)

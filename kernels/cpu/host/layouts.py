@@ -58,8 +58,8 @@ def forward_layout(cell, shape, keep, threads):
 
 
 @lru_cache(maxsize=256)
-def backward_layout(cell, shape, keep, need_x, threads):
-    """(layout, row parts, groups)."""
+def backward_layout(cell, shape, keep, need_x, every, threads):
+    """(layout, row parts, groups). every: whether every state has a gradient."""
     dtype, T, B, D, I, H, S, projected = shape
     M, tile = cell.gates * H, machine.tiles(cell.gates, dtype)
     size, item = machine.wide(dtype).itemsize, dtype.itemsize
@@ -75,7 +75,7 @@ def backward_layout(cell, shape, keep, need_x, threads):
         "B": B, "I": I, "H": H, "S": S, "block": block, "capacity": capacity,
         "lddh": whole, "loop_parts": row_parts * unit_parts,
         **_team(parts, unit_parts, groups, D),
-        **of_loops.backward_fields(cell, dtype, projected, keep == Keep.STATES),
+        **of_loops.backward_fields(cell, dtype, projected, keep == Keep.STATES, every),
         **_tiled(cell, tile, H),
         "stages": len(cell.derivation.early_back),
         "products": of_loops.products_of(cell, dtype, S, H, back=True),

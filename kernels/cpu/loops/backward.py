@@ -112,6 +112,8 @@ def step(p, rank, turn, first, last, offset, kept, slot, scratch):
     units_low, units_high = low * p.panel, min(high * p.panel, p.H)
     # its own units and no others: nobody waits before the next step reads them
     begin, end = state_low * p.panel, min(state_high * p.panel, p.S)
+    if p.take_states:
+        call(p.take_states, p.self, first, last, offset, units_low, units_high)
     if p.w_hr:
         call(p.take_projected, p.self, first, last, offset, slot, state_low, state_high)
         turn = rendezvous(p, rank, turn)

@@ -35,7 +35,7 @@ BACKWARD = record(
     "capacity w_ih_panels w_hh_panels strips_x strips_h strips_r left packed strip left_each "
     "packed_each few recall "
     "pack_again compute_again "
-    "take_projected put_rows stand_up pack_and_sum lay_down "
+    "take_projected take_states put_rows stand_up pack_and_sum lay_down "
     + GIVEN + "dy lddy dx add dh dextra after extra_after m h_first extra_first dw_ih dw_hh dw_hr "
-    "sums_x sums_h sums_r kept kept_from sums_own dinputs"
+    "sums_x sums_h sums_r kept kept_from sums_own dinputs dafter dextra_after"
 )  # fmt: skip

@@ -97,6 +97,27 @@ def take_projected(plan, first, last, offset, slot, low, high):
             store(load(p.zeros, LANES), dh, LANES)
 
 
+def take_states(plan, first, last, offset, low, high):
+    """dh and dextra, of the units low .. high-1: what reaches the states of rows first .. last-1
+    from the next step, and what the states after each step, which are given out, have of their own.
+    """
+    p = view_backward(plan)
+    for b in range(first, last):
+        row = offset + b
+        for u in range(low, high if p.dafter else low, LANES):
+            dh = p.dh + (b * p.lddh + u) * SIZE
+            store(
+                load(dh, LANES) + item_load(p.dafter + (row * p.S + u) * ITEM, p.S - u), dh, LANES
+            )
+        for e in range(p.extras if p.dextra_after else 0):
+            mine = p.dextra + (b * p.extras + e) * p.H * SIZE
+            given = p.dextra_after + (row * p.extras + e) * p.H * SIZE
+            for u in range(low, high, LANES):
+                left = p.H - u
+                value = load(mine + u * SIZE, left) + load(given + u * SIZE, left)
+                store(value, mine + u * SIZE, left)
+
+
 def put_rows(strip, panel, rows, wide, columns, add, c):
     """The first ``wide`` columns of a panel: to ``c``, a dense matrix, or added to it."""
     for r in range(rows):

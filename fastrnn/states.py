@@ -1,0 +1,42 @@
+"""return_states: every state after every step, differentiable."""
+
+from torch import nn
+
+from . import backends
+from .functional import stack
+from .kernels.cells import CELLS
+from .kernels.keep import Keep
+from .kernels.refused import Refused
+from .sequences import Call, TorchsCall
+from .step import Plain, cell_of_module
+from .tracing import tracing
+
+
+def of(module, input, hx, inputs):
+    """(its Call, its cell, the probability of dropout between its layers, what to keep)."""
+    if isinstance(module, nn.RNNBase):
+        call, cell = TorchsCall(module, input, hx, inputs), CELLS[module.mode.lower()]
+    else:
+        call = Call(module, input, hx, inputs)
+        cell = cell_of_module(module, module.training, module._edition)
+    p = module.dropout if module.training and module.num_layers > 1 else 0.0
+    again = module.__dict__.get("recompute") is True  # a user's class may have one of its own
+    return call, cell, p, Keep.STATES if again else Keep.ALL
+
+
+def forward(module, input, hx=None, **inputs):
+    """(output, final states, the states after each step), the last of them as the output is."""
+    call, cell, p, keep = of(module, input, hx, inputs)
+    D, engine = 1 + module.bidirectional, "reference"
+    if not isinstance(cell, Plain):
+        tensors = call.x, *call.states, *[t for w in call.directions for t in w], *call.planes
+        layer = cell, call.steps.T, D
+        engine = backends.choose(tensors, False, layer, tracing(call.x)).name
+    if engine != "numba" or not call.x.numel():
+        if backends.asked() == "triton":
+            raise Refused("triton", "it gives out no states but the last: leave return_states out")
+        engine = "reference"
+    dtype, dtypes = (None, None) if engine == "reference" else call.dtypes(cell)
+    given = call.rows(engine), call.steps, call.directions, call.states, D, p, dtype, keep
+    y, finals, afters = stack(engine, cell, *given, call.planes, True)
+    return call.results(y, finals, dtypes, afters)
