@@ -56,10 +56,9 @@ class Call:
         run = backends.load(self.engine).gradients
         need_x, _, need_weights, need_inputs = self.apart(needed)
         given = self.cell, x, self.steps, directions, states, keep, kept, grads, need_x
-        dx, dstates, dweights, dinputs = profiling.layer(
-            run, " backward", *given, need_weights, inputs, bool(need_inputs),
-            *[self._as_kept(dstates)] * self.every,
-        )  # fmt: skip
+        given = *given, need_weights, inputs, bool(need_inputs)
+        given = (*given, self._as_kept(dstates)) if self.every else given
+        dx, dstates, dweights, dinputs = profiling.layer(run, " backward", *given)
         pairs = zip(sum(dweights, ()), sum(directions, ()), strict=True)
         found = [dx, *dstates, *[gradient for gradient, weight in pairs if weight is not None]]
         found += [dinputs] * bool(self.cell.inputs)

@@ -3,13 +3,44 @@
 from torch import nn
 
 from . import backends
-from .functional import stack
+from .functional import autocast_dtypes, stack
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
 from .kernels.refused import Refused
-from .sequences import Call, TorchsCall
+from .kernels.weights import split
+from .sequences import Call
 from .step import Plain, cell_of_module
 from .tracing import tracing
+
+
+class TorchsCall(Call):
+    """The arguments of a call of an LSTM, GRU or RNN."""
+
+    def _names(self):
+        return ("h", "c") if self.module.mode == "LSTM" else ("h",)
+
+    def _directions(self):
+        module = self.module
+        return split(module._flat_weights, module.num_layers * (1 + module.bidirectional))
+
+    def _planes(self, inputs):
+        if inputs:
+            raise TypeError(f"{self._name} takes no {', '.join(inputs)}")
+        return []
+
+    def _states(self, hx, B):
+        if hx is not None or not self.module.proj_size:
+            return super()._states(hx, B)
+        module, dtype = self.module, self.directions[0].ih.dtype
+        widths = module.proj_size, module.hidden_size
+        return [self.x.new_zeros(len(self.directions), B, w, dtype=dtype) for w in widths]
+
+    def dtypes(self, cell):
+        """As Call's."""
+        engine = "triton" if self.x.is_cuda else "numba"
+        given = self.steps, self.packed, self.x, self.states, self.directions[0]
+        dtype, dtypes = autocast_dtypes(engine, cell.name, *given)
+        return dtype, dtypes or (self.x.dtype,) * (1 + len(self.states))
 
 
 def of(module, input, hx, inputs):

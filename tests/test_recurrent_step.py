@@ -155,7 +155,7 @@ CLASSES = {
     "wx as a state": ({"states": ("wx",), "step": one}, r"Bad\.states should be names"),
     "a state missing": ({"states": ("h", "c"), "step": one}, r"Bad\.step \(.*\) should take c"),
     "others": ({"step": rest}, r"Bad\.step \(.*\) should name all that it takes"),
-    "hx": ({"step": lambda self, wx, h, hx: h}, "cannot be called `input` or `hx`"),
+    "hx": ({"step": lambda self, wx, h, hx: h}, "cannot be called hx"),
     "a weight": ({"step": one, "bias_ih": fastrnn.PerUnit()}, "a parameter cannot be called"),
 }
 

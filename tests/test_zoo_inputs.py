@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_sequence
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from zoo_cases import build, recorded
 
 import fastrnn
@@ -112,10 +112,21 @@ def test_missing_values(batch_first):
     torch.testing.assert_close(found, right, rtol=0, atol=0)
 
 
-def test_grud_takes_no_packed_sequence():
-    x = pack_sequence([torch.randn(2, 3)])
-    with pytest.raises(TypeError, match="GRUD takes no packed sequence"):
-        zoo.GRUD(3, 4)(x, mask=x, delta=x)
+def test_grud_of_packed_sequences():
+    """What was there last is looked for in the sequence itself."""
+    layer, lengths = build("GRUD", 1, 1), [2, 5, 4]
+    x, delta = torch.randn(2, 5, 3, 3).double()
+    mask = torch.rand_like(x).round()
+    rows = [
+        pack_sequence([t[:n, b] for b, n in enumerate(lengths)], enforce_sorted=False)
+        for t in (x, mask, delta)
+    ]
+    y, h_n = layer(rows[0], mask=rows[1], delta=rows[2])
+    y, _ = pad_packed_sequence(y)
+    for b, n in enumerate(lengths):
+        expected, end = layer(x[:n, b], mask=mask[:n, b], delta=delta[:n, b])
+        assert y[:n, b].equal(expected)
+        assert h_n[:, b].equal(end)
 
 
 def test_an_unbatched_sequence_is_a_batch_of_one():

@@ -49,14 +49,14 @@ class GRUD(fastrnn.Recurrent):
         self.register_buffer("mean", torch.zeros(input_size, **where))
 
     def forward(self, input, hx=None, *, mask, delta, **options):
-        if packed := isinstance(input, PackedSequence):
-            mask, delta = (getattr(t, "data", t) for t in (mask, delta))
-        rows, there = input.data, mask > 0.5
+        given, packed = (input, mask, delta), isinstance(input, PackedSequence)
+        rows, mask, delta = (t.data if isinstance(t, PackedSequence) else t for t in given)
+        there = mask > 0.5
         decay = torch.exp(-torch.relu(self.input_decay * delta + self.input_bias))
         if packed:
             sizes = input.batch_sizes
             lengths = (sizes.unsqueeze(1) > torch.arange(int(sizes[0]))).sum(0)
-            both = [pad_packed_sequence(input._replace(data=t))[0] for t in (rows, there)]
+            both = [pad_packed_sequence(PackedSequence(t, sizes))[0] for t in (rows, there)]
             last = pack_padded_sequence(self._last(*both, 0), lengths).data
         else:
             last = self._last(rows, there, 1 if self.batch_first and input.dim() == 3 else 0)

@@ -1,0 +1,33 @@
+"""Sequences that are cut: which of the steps of a padded batch belong together."""
+
+import numpy as np
+
+
+class Pieces:
+    """Where the steps of (T, B) are that are there: pieces of sequences, longest first.
+
+    lengths: (B,), resets: (T, B), both numpy's. sequence, start, count: of each piece; sizes: how
+    many have a first, a second ... step; first, last: of each sequence, -1 if it has none.
+    """
+
+    def __init__(self, lengths, resets):
+        T, B = resets.shape
+        step = np.arange(T)[:, None]
+        begins = (step < lengths) & ((step == 0) | resets)
+        sequence, start = np.nonzero(begins.T)
+        goes_on = np.append(sequence[1:], -1) == sequence
+        stop = np.where(goes_on, np.append(start[1:], 0), lengths[sequence])
+        order = np.argsort(start - stop, kind="stable")
+        self.sequence, self.start = sequence[order], start[order]
+        self.count, self.ends = (stop - start)[order], ~goes_on[order]
+        self.cut = (self.start > 0) | resets[0][self.sequence]  # it begins with a reset
+        longest = self.count[0] if len(order) else 0
+        self.sizes = np.searchsorted(-self.count, -np.arange(longest))
+        self.first, self.last = np.full(B, -1), np.full(B, -1)
+        for found, which in ((self.first, self.start == 0), (self.last, self.ends)):
+            found[self.sequence[which]] = np.flatnonzero(which)
+
+    def places(self, stride_t, stride_b):
+        """For each row, in the order of packed rows, which one of the batch it is."""
+        step, piece = np.nonzero(np.arange(len(self.sizes))[:, None] < self.count)
+        return (self.start[piece] + step) * stride_t + self.sequence[piece] * stride_b
