@@ -7,7 +7,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import calls, cold, gpu_report, operations, results, short, tables, trust, zoo, zoo_table
+from . import (
+    calls,
+    cold,
+    gpu_report,
+    operations,
+    ragged,
+    results,
+    short,
+    tables,
+    trust,
+    zoo,
+    zoo_table,
+)
 from .machine import ROOT
 from .programs import table as programs
 
@@ -26,6 +38,7 @@ def blocks():
         "bench/RESULTS.md": {
             "bench": tables.block(rows, drawn),
             "calls": calls.block(short_calls),
+            "ragged": ragged.block(results.committed(ragged.FILE.name, ragged.what)),
             "zoo": zoo.block(results.committed(zoo.FILE.name, zoo.what)),
             "cold": cold.block(first_calls),
             "gpu": gpu_report.block(_gpu()),

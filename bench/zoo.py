@@ -9,14 +9,12 @@ bench/zoo.jsonl, in the place of an older one of the same machine.
 import argparse
 import inspect
 import sys
-from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
-from . import machine, results, tables, tree
+from . import kinds, machine, tables, tree
 from .cases import TOLERANCE
 from .gate import wrong
 from .options import MODES, counts, some_of
@@ -120,26 +118,23 @@ def _inputs(cls, T, B, I):
 
 def block(rows):
     """What the pages say of the zoo."""
-    if not rows:
-        return "Not measured yet: `python -m bench --cells zoo`."
-    parts = []
-    for cpu, mine in tables.by(rows, "cpu").items():
-        commits = ", ".join(dict.fromkeys(row["commit"] for row in mine))
-        parts.append(
-            f"Measured on {cpu}; torch {mine[0]['torch']}, commit {commits}, by "
-            f"`{mine[0]['command']}`. Times faster than the loop / than the loop of a compiled "
-            "step; in brackets: microseconds of a step."
-        )
-        sizes = dict.fromkeys(size for row in mine for size in row["loop"])
-        columns = [(mode, n, size) for mode in MODES for n in _threads(mine) for size in sizes]
-        known = {what(row): row for row in mine}
-        lines = []
-        for name in dict.fromkeys(row["layer"] for row in mine):
-            cells = [_cell(known.get((name, mode, n)), size) for mode, n, size in columns]
-            lines.append([name, *cells])
-        header = [f"{mode}, {tables.threads(n)}, {size}" for mode, n, size in columns]
-        parts.append(tables.table(["times faster", *header], lines))
-    return "\n\n".join(parts)
+    words = (
+        "Times faster than the loop / than the loop of a compiled step; in brackets: microseconds "
+        "of a step."
+    )
+    return kinds.by_machine(rows, "Not measured yet: `python -m bench --cells zoo`.", words, _table)
+
+
+def _table(rows):
+    sizes = dict.fromkeys(size for row in rows for size in row["loop"])
+    columns = [(mode, n, size) for mode in MODES for n in _threads(rows) for size in sizes]
+    known = {what(row): row for row in rows}
+    lines = []
+    for name in dict.fromkeys(row["layer"] for row in rows):
+        cells = [_cell(known.get((name, mode, n)), size) for mode, n, size in columns]
+        lines.append([name, *cells])
+    header = [f"{mode}, {tables.threads(n)}, {size}" for mode, n, size in columns]
+    return tables.table(["times faster", *header], lines)
 
 
 def _threads(rows):
@@ -166,19 +161,9 @@ def main(argv=None):
     p.add_argument("--out", default=FILE, metavar="FILE", help="default: bench/zoo.jsonl")
     args = p.parse_args(argv)
     command = " ".join(["python -m bench", *(argv or ["--cells zoo"])])
-    fields = machine.describe("cpu") | {"command": command}
-    kinds = [(n, m, t) for n in args.layers for t in args.threads for m in args.modes]
-    console, faults = Console(highlight=False), 0
-    try:
-        for kind in track(kinds, console=console, transient=True, disable=not console.is_terminal):
-            row = row_of(*kind, args.seconds)
-            date = datetime.now(UTC).isoformat(timespec="seconds")
-            results.add(args.out, [row | fields | {"date": date}], what)
-            faults += len(row["errors"])
-            console.print(*kind, row["loop"], row["compiled"], row["errors"] or "", soft_wrap=True)
-    except KeyboardInterrupt:
-        return 130
-    return int(faults > 0)
+    wanted = [(n, m, t) for n in args.layers for t in args.threads for m in args.modes]
+    measure = partial(row_of, seconds=args.seconds)
+    return kinds.run(wanted, measure, what, PEERS, args.out, command)
 
 
 if __name__ == "__main__":

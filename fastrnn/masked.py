@@ -86,18 +86,17 @@ def _layers(cell, call, masks, p, keep, dtype):
         key_of(cell), masks.lengths is not None, masks.resets is not None, masks.to is not None
     )  # fmt: skip
     for i in range(masks.layers):
-        x, outputs, mine = dropout(x, p) if i and p else x, [], slice(i * D, i * D + D)
+        x, mine = dropout(x, p) if i and p else x, slice(i * D, i * D + D)
         if to_onnx:
             given = x, steps, directions[mine], [s[mine] for s in states], masks.lengths
-            y, final = onnx.layer(cell, *given)
-            outputs.append(y.view(T, B, -1))
-            found.append(final)
-            continue
-        for d in range(D):
-            y, final = _direction(own, call, masks, x, i, d, keep, dtype)
-            outputs.append(y)
-            found.append(final)
-        x = torch.cat(outputs, 2)
+            y, *finals = onnx.layer(cell, *given)
+            x = y.view(T, B, -1)
+        else:
+            outputs, finals = zip(
+                *[_direction(own, call, masks, x, i, d, keep, dtype) for d in range(D)], strict=True
+            )
+            x = torch.cat(outputs, 2)
+        found += finals
     return x, [torch.cat(final) for final in zip(*found, strict=True)]
 
 

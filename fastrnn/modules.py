@@ -159,12 +159,22 @@ def _documented(theirs, source):
     return f"""{theirs.__doc__}
     The formula is torch's, after {source}; errors are torch's, too.
 
-    In fastrnn there is one argument more:
+    In fastrnn there is one argument more, and there are four more of a call:
 
         recompute: if ``True``, forward keeps half as much memory for backward (LSTM, GRU), which
             computes the missing gates anew from the states, a block of steps at a time: the same
             results for up to a quarter more time. It is an attribute, too. Default: ``False``.
             Under torch.compile forward keeps nothing, and backward runs all of it again
+
+        layer(input, hx=None, *, lengths=None, resets=None, reset_to=None, return_states=False)
+        lengths: (B,) integers from 0 to T, in any order: how many steps each sequence has. Behind
+            its end the output is zero; its final state is that of its last step.
+        resets: booleans, (T, B), or (B, T) if batch_first: before which steps the state is zero,
+            or ``reset_to``, a state like hx. No gradient passes them.
+        return_states: whether the result has a third part: every state after every step of the
+            last layer, (T, B, D * H) each as the output is, of an LSTM (h, c).
+        Lengths and resets are read on the host: where they are on a GPU, the call waits for it,
+        once for each. Raises TypeError or ValueError for what does not fit
     """
 
 

@@ -69,13 +69,15 @@ class Recurrent(nn.Module):
         not divide ``hidden_size``.
 
     Call:
-        layer(input, hx=None, **inputs) -> (output, h_n)
+        layer(input, hx=None, *, lengths=None, resets=None, reset_to=None, return_states=False,
+            **inputs) -> (output, h_n)
         input: (T, B, input_size), (B, T, input_size) if batch_first, (T, input_size), or a
             PackedSequence. hx: the initial states, (num_layers * D, B, hidden_size) each: a tensor
             if there is one state, else a tuple. inputs: (T, B), or what can be expanded to
             (T, B, hidden_size), as (1, B, hidden_size) of each sequence; they are laid out as
             ``input`` is. If that is packed: a PackedSequence as it is, the rows of one, or three
             dimensions as if it were not packed.
+        lengths, resets, reset_to, return_states: as in fastrnn.LSTM.
         output: (T, B, D * hidden_size); h_n: the final states, as hx. D is 2 if bidirectional.
         Under autocast they have the dtypes that a loop over the step would give them.
     """
