@@ -45,12 +45,12 @@ def served(tile):
 
 def check(
     kind, tile, T=4, B=3, H=21, *, lengths=None, states=True, recompute=False, frozen=(),
-    dtype=torch.float32, **options,
+    dtype=torch.float32, call=None, **options,
 ):  # fmt: skip
     """compare() on the GPU engine."""
     ours, theirs = twins(kind, 5, H, dtype=dtype, **options)
     ours.recompute = recompute
-    call = packing(lengths) if lengths else plain_call
+    call = call or (packing(lengths) if lengths else plain_call)
     inputs = make_inputs(ours, T, B, states)
     with served(tile) as made:
         compare(ours, theirs, inputs, call=call, frozen=frozen, tolerance=TOLERANCE[dtype])

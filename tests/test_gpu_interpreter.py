@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from against_torch import EVERY_KIND, compare, make_inputs, packing, plain_call, twins
+from by_pieces import either
 from gpu_layers import ALONE, GRID, TOLERANCE, check, served
 from interpreter import interpreted
 from torch.autograd.graph import saved_tensors_hooks
@@ -39,6 +40,16 @@ def test_packed(interpreted, kind, tile):
 
 @TILES
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def ragged(kind, tile):
+    resets = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1], [0, 1, 1, 0]]).bool()
+    check(kind, tile, 4, 4, call=either([3, 4, 0, 1], resets), bidirectional=True)
+
+
+@EVERY_KIND
+def test_lengths_and_resets(interpreted, kind):
+    interpreted(ragged, kind, GRID)
+
+
 @EVERY_KIND
 def test_halves(interpreted, kind, dtype, tile):
     interpreted(check, kind, tile, dtype=dtype, bidirectional=True)
