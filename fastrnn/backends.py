@@ -52,6 +52,7 @@ def explain(*called, step=False, **inputs):
     """
     layer, tensors = None, called
     if isinstance(called[0], torch.nn.Module):
+        inputs = {n: value for n, value in inputs.items() if n not in description.OF_ROWS}
         if hasattr(type(called[0]), "explain"):  # a Recurrent
             return called[0].explain(*called[1:], **inputs)
         if description.is_torchs(called[0]):
@@ -227,8 +228,7 @@ def dtypes(engine, dtype):
 @cache
 def load(name):
     """The engine's module (None for torch's own kernels)."""
-    path = ENGINES[name]
-    return path and import_module(path)
+    return ENGINES[name] and import_module(ENGINES[name])
 
 
 @contextmanager

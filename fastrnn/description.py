@@ -6,6 +6,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .kernels.cells import CELLS
 
+OF_ROWS = ("lengths", "resets", "reset_to", "return_states")  # who serves does not depend on these
 THEIRS = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 
 
