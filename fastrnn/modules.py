@@ -173,8 +173,8 @@ def _documented(theirs, source):
             or ``reset_to``, a state like hx. No gradient passes them.
         return_states: whether the result has a third part: every state after every step of the
             last layer, (T, B, D * H) each as the output is, of an LSTM (h, c).
-        Lengths and resets are read on the host: where they are on a GPU, the call waits for it,
-        once for each. Raises TypeError or ValueError for what does not fit
+        Lengths and resets are read on the host: where they are on a GPU, the call waits for it
+        once. Raises TypeError or ValueError for what does not fit
     """
 
 

@@ -1,6 +1,34 @@
 """Sequences that are cut: which of the steps of a padded batch belong together."""
 
 import numpy as np
+import torch
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def told(name, input, B, lengths, resets, reset_to):
+    """(lengths (B,), resets in the form of the input), tensors, or None for what is None.
+
+    Raises TypeError or ValueError for what does not fit a batch of B sequences; name: whose it is.
+    """
+    if reset_to is not None and resets is None:
+        raise ValueError(f"{name}: reset_to says what resets reset to: give these, too")
+    if lengths is not None:
+        lengths = torch.as_tensor(lengths)
+        if lengths.dtype not in INTEGERS:
+            raise TypeError(f"{name}: lengths should be integers, not {lengths.dtype}")
+        if lengths.shape != (B,) and not (input.dim() == 2 and lengths.dim() == 0):
+            shape = tuple(lengths.shape)
+            raise ValueError(f"{name}: lengths should be ({B},), one of each sequence, not {shape}")
+        lengths = lengths.reshape(B)
+    if resets is not None:
+        resets, shape = torch.as_tensor(resets), tuple(input.shape[:-1])
+        if resets.dtype != torch.bool:
+            raise TypeError(f"{name}: resets should be booleans, not {resets.dtype}")
+        if resets.shape != shape:
+            given = tuple(resets.shape)
+            raise ValueError(f"{name}: resets should be {shape}, one of each step, not {given}")
+    return lengths, resets
 
 
 class Pieces:

@@ -13,10 +13,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import masked, states
 from .kernels.untraced import untraced
-from .pieces import Pieces
+from .pieces import Pieces, told
 from .tracing import tracing
-
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def accepting(forward, base=True):
@@ -82,8 +80,6 @@ class Batch:
         self.name, self.module = type(module).__name__, module
         if isinstance(input, PackedSequence):
             raise ValueError(f"{self.name}: a PackedSequence has lengths of its own")
-        if reset_to is not None and resets is None:
-            raise ValueError(f"{self.name}: reset_to says what resets reset to: give these, too")
         self.input, self.single = input, input.dim() == 2
         if input.dim() not in (2, 3):
             raise ValueError(f"{self.name}: expected 2 or 3 dimensions, got {input.dim()}")
@@ -91,40 +87,26 @@ class Batch:
         self.turned = module.batch_first and not self.single
         T, B = self.sizes = (x.shape[1], x.shape[0]) if self.turned else tuple(x.shape[:2])
         self.x, self.reset_to = x, reset_to
-        lengths = np.full(B, T) if lengths is None else self._lengths(lengths)
-        resets = np.zeros((T, B), bool) if resets is None else self._resets(resets)
+        lengths, resets = self._read(*told(self.name, input, B, lengths, resets, reset_to))
         self.whole = bool((lengths == T).all() and not resets.any())
         self.pieces = Pieces(lengths, resets)
 
-    def _lengths(self, lengths):
+    def _read(self, lengths, resets):
+        """Both as numpy's, (B,) and (T, B): of what is on another device one copy comes here."""
         T, B = self.sizes
-        lengths = torch.as_tensor(lengths)
-        if lengths.dtype not in INTEGERS:
-            raise TypeError(f"{self.name}: lengths should be integers, not {lengths.dtype}")
-        if lengths.shape != (B,) and not (self.single and lengths.dim() == 0):
-            raise ValueError(
-                f"{self.name}: lengths should be ({B},), one of each sequence, "
-                f"not {tuple(lengths.shape)}"
-            )
-        lengths = lengths.reshape(B).to("cpu", torch.int64).numpy()
+        if resets is not None:
+            resets = resets.reshape(self.x.shape[:2])
+            resets = resets.t() if self.turned else resets
+        if lengths is not None and resets is not None and resets.device.type != "cpu":
+            both = torch.cat([lengths.to(resets.device, torch.int64).view(1, B), resets]).cpu()
+            lengths, resets = both[0], both[1:] > 0
+        lengths = np.full(B, T) if lengths is None else lengths.to("cpu", torch.int64).numpy()
         if B and not 0 <= lengths.min() <= lengths.max() <= T:
             raise ValueError(
                 f"{self.name}: lengths should be from 0 to {T}, the steps there are; "
                 f"they are from {lengths.min()} to {lengths.max()}"
             )
-        return lengths
-
-    def _resets(self, resets):
-        resets = torch.as_tensor(resets)
-        if resets.dtype != torch.bool:
-            raise TypeError(f"{self.name}: resets should be booleans, not {resets.dtype}")
-        if resets.shape != self.input.shape[:-1]:
-            raise ValueError(
-                f"{self.name}: resets should be {tuple(self.input.shape[:-1])}, one of each step, "
-                f"not {tuple(resets.shape)}"
-            )
-        resets = resets.reshape(self.x.shape[:2]).cpu().numpy()
-        return resets.T if self.turned else resets
+        return lengths, np.zeros((T, B), bool) if resets is None else resets.cpu().numpy()
 
     def packed(self, hx, inputs):
         """(input, hx, inputs) of a call of the pieces."""
@@ -161,7 +143,10 @@ class Batch:
         return y.view(T, -1) if self.single else y.view(*self.x.shape[:2], -1)
 
     def _index(self, numbers):
-        return torch.from_numpy(np.ascontiguousarray(numbers)).to(self.x.device)
+        found = torch.from_numpy(np.ascontiguousarray(numbers))
+        if self.x.is_cuda:  # from pinned memory nobody waits for the copy
+            return found.pin_memory().to(self.x.device, non_blocking=True)
+        return found.to(self.x.device)
 
     def _rows(self, tensor):
         """The rows of a tensor (T, B, ...), or (B, T, ...), that are there."""
