@@ -34,12 +34,12 @@ class Call:
         directions = split(tensors[first:], self.layers * self.D, cell)
         return tensors[0], tensors[1:first], directions, inputs
 
-    def forward(self, keep, tensors, _):
-        """(output, the other results, what to keep for backward)."""
+    def forward(self, keep, tensors, _, words=""):
+        """(output, the other results, what to keep for backward); words: for profilers."""
         x, states, directions, inputs = self.apart(tensors)
         keep, engine = (keep or Keep.ALL) if self.every else keep, backends.load(self.engine)
         given = self.cell, x, self.steps, directions, states, keep, inputs
-        y, finals, kept = profiling.layer(engine.layer, "", *given)
+        y, finals, kept = profiling.layer(engine.layer, words, *given)
         if self.every:
             after, extra = engine.every_state(*given, kept)
             found = [after] if self.cell.apart else []

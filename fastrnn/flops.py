@@ -20,7 +20,9 @@ def count(layers, gradients):
     when_loaded("torch.utils.flop_counter", register)
 
 
-def _layer(engine, cell, keep, x, batch_sizes, states, weights, inputs=None, *, out_val=None):
+def _layer(
+    engine, cell, keep, x, batch_sizes, states, weights, inputs=None, every=False, *, out_val=None
+):  # fmt: skip
     """Each row meets each matrix once."""
     directions = split(weights, states[0].shape[0], cell_of(cell))
     matrices = [m for w in directions for m in (w.ih, w.hh, w.hr) if m is not None]
@@ -29,7 +31,7 @@ def _layer(engine, cell, keep, x, batch_sizes, states, weights, inputs=None, *, 
 
 def _gradients(
     engine, cell, keep, x, batch_sizes, states, weights, kept, grads, needed, inputs=None,
-    *, out_val=None,
+    every=False, *, out_val=None,
 ):  # fmt: skip
     """Two products for each of forward: one for the matrix's gradient, one for its factor's."""
     D, N, rule = states[0].shape[0], x.shape[0], cell_of(cell)

@@ -26,7 +26,7 @@ def decompositions():
     return dict.fromkeys((operators.layer.default, operators.layer_packed.default), _step_by_step)
 
 
-def _step_by_step(engine, cell, keep, x, batch_sizes, states, weights, inputs=None):
+def _step_by_step(engine, cell, keep, x, batch_sizes, states, weights, inputs=None, every=False):
     """As operators._layer, for any B and one T."""
     from torch.fx.experimental.symbolic_shapes import is_concrete_int  # takes long to load
 
@@ -36,5 +36,5 @@ def _step_by_step(engine, cell, keep, x, batch_sizes, states, weights, inputs=No
     steps = schedule.Traced(int(N // B), B, N)
     rule = cell_of(cell)
     directions = split(weights, D, rule)
-    y, *finals = layer_by_reference(rule, x, steps, directions, states, inputs)
+    y, *finals = layer_by_reference(rule, x, steps, directions, states, inputs, every)
     return [y, *finals]

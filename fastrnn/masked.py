@@ -32,8 +32,8 @@ def serves(module):
     return not isinstance(cell_of_module(module, module.training, module._edition), Plain)
 
 
-def call(module, input, hx, lengths, resets, reset_to, inputs):
-    """(output, final states) of a layer in a trace; lengths, resets: tensors, or None."""
+def call(module, input, hx, lengths, resets, reset_to, inputs, every):
+    """(output, final states) of a layer in a trace, and, if ``every``, those after each step."""
     call, cell, p, keep = of(module, input, hx, inputs)
     B = call.x.shape[1]
     lengths, resets = told(type(module).__name__, input, B, lengths, resets, reset_to)
@@ -44,8 +44,8 @@ def call(module, input, hx, lengths, resets, reset_to, inputs):
     to = None if reset_to is None else call._states(reset_to, B)
     dtype, dtypes = call.dtypes(cell)
     masks = Masks(module.num_layers, lengths, resets, to)
-    y, finals = _layers(cell, call, masks, p, keep, dtype)
-    return call.results(y, finals, dtypes)
+    y, finals, afters = _layers(cell, call, masks, p, keep, dtype, every)
+    return call.results(y, finals, dtypes, afters)
 
 
 class Masks:
@@ -56,6 +56,10 @@ class Masks:
     def __init__(self, layers, lengths, resets, to):
         self.layers, self.lengths, self.resets, self.to = layers, lengths, resets, to
 
+    def there(self, T):
+        """Which steps are there, (T, B), where sequences end."""
+        return torch.arange(T, device=self.lengths.device).unsqueeze(1) < self.lengths
+
     def of(self, j, reverse, like):
         """The masks of the j-th direction, as ``masked`` wants them, in the order of its steps.
 
@@ -64,8 +68,7 @@ class Masks:
         T, found = like.shape[0], []
         resets, there = self.resets, None
         if self.lengths is not None:
-            steps = torch.arange(T, device=like.device).unsqueeze(1)
-            there = steps < self.lengths
+            there = self.there(T)
             found.append(there)
         if resets is not None:
             if reverse:  # it comes to a step from the one behind, if that is there
@@ -77,12 +80,15 @@ class Masks:
         return [value.to(like.dtype).expand(like.shape) for value in found]
 
 
-def _layers(cell, call, masks, p, keep, dtype):
-    """(output (T, B, D * H), final states). p: of dropout between layers; dtype: as in stack."""
+def _layers(cell, call, masks, p, keep, dtype, every):
+    """(output (T, B, D * H), final states, the states after each step, if ``every``).
+
+    p: of dropout between layers; dtype: as in functional.stack.
+    """
     x, states, directions = call.x, call.states, call.directions
     T, B, _ = x.shape
     steps, D, found = schedule.Traced(T, B, T * B), len(directions) // masks.layers, []
-    to_onnx = operators.for_onnx() and masks.resets is None
+    to_onnx, afters = operators.for_onnx() and masks.resets is None and not every, ()
     to_onnx = to_onnx and onnx.has_node(cell, steps, directions)
     own = None if to_onnx else masked(
         key_of(cell), masks.lengths is not None, masks.resets is not None, masks.to is not None
@@ -94,16 +100,21 @@ def _layers(cell, call, masks, p, keep, dtype):
             y, *finals = onnx.layer(cell, *given)
             x = y.view(T, B, -1)
         else:
-            outputs, finals = zip(
-                *[_direction(own, call, masks, x, i, d, keep, dtype) for d in range(D)], strict=True
+            given = masks, x, i, keep, dtype, every and i == masks.layers - 1
+            outputs, finals, afters = zip(
+                *[_direction(own, call, d, *given) for d in range(D)], strict=True
             )
             x = torch.cat(outputs, 2)
         found += finals
-    return x, [torch.cat(final) for final in zip(*found, strict=True)]
+    afters = [torch.cat(each, 2) for each in zip(*afters, strict=True)]
+    if masks.lengths is not None:
+        there = masks.there(T).unsqueeze(2)
+        afters = [torch.where(there, each, 0.0) for each in afters]
+    return x, [torch.cat(final) for final in zip(*found, strict=True)], afters
 
 
-def _direction(cell, call, masks, x, layer, d, keep, dtype):
-    """(output (T, B, H), final states (1, B, H)) of one direction on its own."""
+def _direction(cell, call, d, masks, x, layer, keep, dtype, every):
+    """(output (T, B, H), final states (1, B, H), those after each step) of one direction alone."""
     j = layer * (1 + call.module.bidirectional) + d
     T, B, H = *x.shape[:2], call.module.hidden_size
     given = [*call.planes[layer].view(T, B, -1, H).unbind(2)] if call.planes else []
@@ -116,9 +127,11 @@ def _direction(cell, call, masks, x, layer, d, keep, dtype):
     engine = backends.choose(tensors, False, (cell, T, 1), True)[0]
     engine = "reference" if engine == "torch" else engine
     go, steps = stack_on_gpu if engine == "triton" else stack, schedule.Traced(T, B, T * B)
-    y, final = go(engine, cell, rows, steps, weights, states, 1, 0.0, dtype, keep, [planes])
-    y = y.view(T, B, H)
-    return y.flip(0) if d else y, final
+    engine = "reference" if every and engine == "triton" else engine
+    given = engine, cell, rows, steps, weights, states, 1, 0.0, dtype, keep, [planes], every
+    y, final, *afters = go(*given)
+    y, *afters = (t.view(T, B, H).flip(0) if d else t.view(T, B, H) for t in (y, *sum(afters, ())))
+    return y, final, afters
 
 
 @constant

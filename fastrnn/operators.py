@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import backends, flops, onnx, profiling
-from .autograd import differentiable, layer_by_reference, materialized, save, saved
+from . import backends, flops, onnx, shapes
+from .autograd import Call, differentiable, layer_by_reference, materialized, save, saved
 from .batching import each_alone
 from .kernels import reference, schedule
 from .kernels.cells import cell_of, key_of
@@ -28,15 +28,17 @@ def for_onnx():
     return torch.onnx.is_in_onnx_export()
 
 
-def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None):
+def run_layer(
+    engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=None, every=False
+):  # fmt: skip
     """As autograd.run_layer, for a trace: ``steps`` are schedule.Traced."""
     if for_onnx():
-        if onnx.has_node(cell, steps, directions):
+        if onnx.has_node(cell, steps, directions) and not every:
             return onnx.layer(cell, x, steps, directions, states)
         onnx.check(cell, steps)
         engine = "reference"
     if engine == "reference":
-        return reference.layer(cell, x, steps, directions, states, inputs)
+        return reference.layer(cell, x, steps, directions, states, inputs, every)
     weights = [w for each in directions for w in each if w is not None]
     trained = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, inputs, *states, *weights)
@@ -46,8 +48,12 @@ def run_layer(engine, cell, x, steps, directions, states, keep=Keep.ALL, inputs=
     keep = Keep.ALL if keeps else Keep.NOTHING
     operator = layer if steps.dense else layer_packed
     given = engine, key_of(cell), int(keep), x, steps.batch_sizes, list(states), weights, inputs
-    y, *rest = operator(*given)
-    return y, tuple(rest[: len(states)])
+    y, *rest = operator(*given, every)
+    finals = tuple(rest[: len(states)])
+    if not every:
+        return y, finals
+    first = () if cell.apart else (y,)
+    return y, finals, (*first, *rest[len(states) :][: shapes.more(cell, every)])
 
 
 def _layer(
@@ -59,36 +65,24 @@ def _layer(
     states: list[Tensor],  # (D, B, H or P) each
     weights: list[Tensor],  # of direction after direction, those that are there
     inputs: Tensor | None = None,  # (N, number, H)
+    every: bool = False,
 ) -> list[Tensor]:
     """[output (N, D * H or P), *final states, *what backward wants to see again].
 
-    Of packed rows their batch_sizes are the last of it.
+    every: whether, behind the final states, all states after each step are results, too, but for
+    the output. Of packed rows their batch_sizes are the last of it.
     """
-    rule, run = cell_of(cell), _load(engine, x)
-    steps, directions = _steps(x, batch_sizes, states), _directions(rule, states, weights)
-    _check(engine, rule, x, states, directions, inputs)
-    given = rule, x, steps, directions, states, Keep(keep), inputs
-    y, finals, kept = profiling.layer(run.layer, "", *given)
-    return [y, *finals, *kept, *_copied(batch_sizes)]
+    call, tensors = _call(engine, cell, x, batch_sizes, states, weights, inputs, every)
+    _check(engine, call.cell, *call.apart(tensors))
+    y, finals, kept = call.forward(Keep(keep), tensors, None)
+    return [y, *finals, *(kept if keep else ()), *shapes.copied(batch_sizes)]
 
 
-def _layer_shapes(engine, cell, keep, x, batch_sizes, states, weights, inputs=None):
-    (D, _, S), rule = states[0].shape, cell_of(cell)
-    kept = _kept(engine, rule, x, _directions(rule, states, weights), states) if keep else []
-    results = [x.new_empty(x.shape[0], D * S), *(s.new_empty(s.shape) for s in states)]
-    return [*results, *kept, *_copied(batch_sizes)]
-
-
-def _kept(engine, cell, x, directions, states):
-    """Empty tensors as the engine keeps them for backward (Keep.ALL)."""
-    steps = schedule.Traced(None, states[0].shape[1], x.shape[0])
-    sizes = backends.load(engine).kept_sizes(cell, x, steps, directions, states)
-    return [x.new_empty(size, dtype=dtype) for size, dtype in sizes]
-
-
-def _copied(batch_sizes):
-    """Backward's own, if there are any: whose they are may use them again."""
-    return [] if batch_sizes is None else [batch_sizes.clone()]
+def _call(engine, cell, x, batch_sizes, states, weights, inputs, every):
+    """The Call of these, and its tensors."""
+    _load(engine, x)
+    call = Call(engine, cell_of(cell), _steps(x, batch_sizes, states), states[0].shape[0], every)
+    return call, [x, *states, *weights, *[inputs] * (inputs is not None)]
 
 
 def _gradients(
@@ -100,29 +94,23 @@ def _gradients(
     states: list[Tensor],
     weights: list[Tensor],
     kept: list[Tensor],
-    grads: list[Tensor],  # of the output and the final states
+    grads: list[Tensor],  # of the results of _layer
     needed: list[bool],  # for x, each of the states, each of the weights, and the inputs if any
     inputs: Tensor | None = None,
+    every: bool = False,
 ) -> list[Tensor]:
     """The gradients that are needed, in that order."""
-    rule, run, count = cell_of(cell), _load(engine, x), 1 + len(states)
-    steps, directions = _steps(x, batch_sizes, states), _directions(rule, states, weights)
+    call, tensors = _call(engine, cell, x, batch_sizes, states, weights, inputs, every)
     if not keep:
         keep = Keep.ALL
-        given = rule, x, steps, directions, states, keep, inputs
-        _, _, kept = profiling.layer(run.layer, " again", *given)
-    need_weights = _directions(rule, states, needed[count : count + len(weights)])
-    need_inputs = inputs is not None and needed[-1]
-    given = rule, x, steps, directions, states, Keep(keep), kept, grads, needed[0], need_weights
-    dx, dstates, dweights, dinputs = profiling.layer(
-        run.gradients, " backward", *given, inputs, need_inputs
-    )
-    found = [dx if needed[0] else None, *map(_own, dstates)]
-    for each, theirs in zip(need_weights, dweights, strict=True):
-        present = [g for g, need in zip(theirs, each, strict=True) if need is not None]
-        found += [_own(g) if g is not None and g.dim() == 1 else g for g in present]
-    found += [dinputs] * (inputs is not None)
-    return [g for g, need in zip(found, needed, strict=True) if need]
+        _, _, kept = call.forward(keep, tensors, None, " again")
+    found = call.backward(Keep(keep), tensors, kept, grads, needed)
+    states_end = 1 + len(states)
+    return [
+        _own(g) if 0 < i < states_end or g.dim() == 1 else g
+        for i, (g, need) in enumerate(zip(found, needed, strict=True))
+        if need
+    ]
 
 
 def _load(engine, x):
@@ -153,21 +141,14 @@ def _own(tensor):
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _gradients_shapes(
-    engine, cell, keep, x, batch_sizes, states, weights, kept, grads, needed, inputs=None
-):
-    more = () if inputs is None else (inputs,)
-    pairs = zip((x, *states, *weights, *more), needed, strict=True)
-    return [t.new_empty(t.shape) for t, need in pairs if need]
-
-
 def _remember(ctx, inputs, output):
-    ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights, beside = inputs
-    kept = output[1 + len(states) :]
+    ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights, beside, ctx.every = inputs
+    results = 1 + len(states) + shapes.more(cell_of(ctx.cell), ctx.every)
+    kept = output[results:]
     if batch_sizes is not None:
         *kept, batch_sizes = kept
     ctx.counts = len(states), len(weights)
-    ctx.mark_non_differentiable(*output[1 + len(states) :])
+    ctx.mark_non_differentiable(*output[results:])
     ctx.set_materialize_grads(False)
     save(ctx, x, batch_sizes, beside, *states, *weights, *kept)
 
@@ -177,27 +158,30 @@ def _backward(gradients, ctx, grads):
     count, weighing = ctx.counts
     states, weights, kept = rest[:count], rest[count:][:weighing], rest[count + weighing :]
     # what is None, as inputs may be, a dispatcher leaves out at the end
-    _, _, _, need_x, _, need_states, need_weights, *need_inputs = ctx.needs_input_grad
+    _, _, _, need_x, _, need_states, need_weights, *rest_needed = ctx.needs_input_grad
+    need_inputs = rest_needed[:1] if inputs is not None else []
     needed, tensors = [need_x, *need_states, *need_weights], [x, *states, *weights]
     if inputs is not None:
         needed, tensors = [*needed, *need_inputs], [*tensors, inputs]
-    grads = materialized(grads[: 1 + count], x, states)
+    grads = materialized(grads[: 1 + count + shapes.more(cell_of(ctx.cell), ctx.every)], x, states)
     if torch.is_grad_enabled():  # create_graph
         steps, cell = _steps(x, batch_sizes, states), cell_of(ctx.cell)
 
         def again(x, *rest):
             states, weights, more = rest[:count], rest[count:][:weighing], rest[count + weighing :]
             directions = _directions(cell, states, weights)
-            return layer_by_reference(cell, x, steps, directions, states, *more)
+            given = cell, x, steps, directions, states, *(more or [None]), ctx.every
+            return layer_by_reference(*given)
 
         found = differentiable(again, tensors, needed, grads)
     else:
         given = (ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights, kept, grads)
-        computed = iter(gradients(*given, needed, inputs))
+        computed = iter(gradients(*given, needed, inputs, ctx.every))
         found = [next(computed) if need else None for need in needed]
     dx, *found = found
     dinputs = None if inputs is None else found.pop()
-    return None, None, None, dx, None, found[:count], found[count:], *[dinputs] * len(need_inputs)
+    rest = [dinputs, None][: len(rest_needed)]
+    return None, None, None, dx, None, found[:count], found[count:], *rest
 
 
 def _operators(name, tags=()):
@@ -206,8 +190,8 @@ def _operators(name, tags=()):
         torch.library.custom_op(f"fastrnn::{full}", function, mutates_args=(), tags=tags)
         for full, function in ((name, _layer), (f"{name}_gradients", _gradients))
     )
-    forward.register_fake(_layer_shapes)
-    backward.register_fake(_gradients_shapes)
+    forward.register_fake(shapes.of_layer)
+    backward.register_fake(shapes.of_gradients)
     forward.register_autograd(partial(_backward, backward), setup_context=_remember)
     each_alone(forward)
     each_alone(backward)

@@ -34,15 +34,13 @@ def accepting(forward, base=True):
         if return_states:
             go = states.forward if base else partial(forward, return_states=True)
         if lengths is None and resets is None and reset_to is None:
-            if return_states and torch.compiler.is_compiling():
-                return _uncompiled(go, self, input, hx, inputs)
             return go(self, input, hx, **inputs)
         given = self, input, hx, lengths, resets, reset_to, inputs
         if not tracing(input):
             return _in_pieces(go, *given)
-        if base and not return_states and masked.serves(self):
-            return masked.call(*given)
-        return _uncompiled_pieces(go, *given)
+        if base and masked.serves(self):
+            return masked.call(*given, return_states)
+        return _uncompiled(go, *given)
 
     return with_lengths
 
@@ -56,19 +54,12 @@ def _in_pieces(forward, module, input, hx, lengths, resets, reset_to, inputs):
 
 
 @untraced
-def _uncompiled_pieces(*given):
+def _uncompiled(*given):
     """``_in_pieces``: a graph of torch.compile ends here."""
     return _in_pieces(*given)
 
 
-@untraced
-def _uncompiled(go, module, input, hx, inputs):
-    """A call whose every state is wanted: a graph of torch.compile ends here."""
-    return go(module, input, hx, **inputs)
-
-
-_uncompiled._torchdynamo_disable_msg = "return_states, which is not for one graph"
-_uncompiled_pieces._torchdynamo_disable_msg = "lengths or resets of a layer that cannot be masked"
+_uncompiled._torchdynamo_disable_msg = "lengths or resets of a layer that cannot be masked"
 
 
 class Batch:

@@ -32,6 +32,7 @@ STOREYS = [
     ["fastrnn.sequences", "fastrnn.pieces"],
     ["fastrnn.functional", "fastrnn.cell_step", "fastrnn.step"],
     ["fastrnn.operators", "fastrnn.lowering", "fastrnn.known"],
+    ["fastrnn.shapes"],
     ["fastrnn.batching", "fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
     ["fastrnn.backends", "fastrnn.profiling"],
     [f"fastrnn.{n}" for n in ("description", "tracing", "loading", "forwards", "parameters")],

@@ -63,6 +63,29 @@ def test_compiled(kind, options, case):
         check(module, fast, x, case, reset_to=hx)
 
 
+@pytest.mark.parametrize("case", [{}, CASES["both"]], ids=["dense", "lengths and resets"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fastrnn.LSTM(I, H, num_layers=2, bidirectional=True),
+        lambda: fastrnn.GRU(I, H),
+        lambda: Peephole(I, H, bidirectional=True),
+        lambda: fastrnn.zoo.SRU(I, H),
+    ],
+    ids=["lstm", "gru", "peephole", "an output that is no state"],
+)
+def test_every_state_compiled(make, case):
+    module = make().double()
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    check(module, compiled(module), x, case | {"return_states": True})
+    with torch.no_grad():
+        found = compiled(module)(x, **case, return_states=True)
+        for mine, theirs in zip(
+            flat(found), flat(module(x, **case, return_states=True)), strict=True
+        ):
+            assert difference(mine, theirs) <= 1e-12
+
+
 @pytest.mark.parametrize("cls", [Peephole, Skip, ResetFirst])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_compiled_cells_of_ones_own(cls, case):
@@ -79,31 +102,32 @@ def test_compiled_cells_of_ones_own(cls, case):
         (lambda: fastrnn.LSTM(I, H, proj_size=2), {}),
         (lambda: Sorted(I, H), {}),
         (lambda: fastrnn.zoo.QRNN(I, H), {}),
-        (lambda: fastrnn.GRU(I, H), {"return_states": True}),
     ],
-    ids=["projected", "no kernel", "a forward of its own", "every state"],
+    ids=["projected", "no kernel", "a forward of its own"],
 )
 def test_a_graph_ends_where_there_is_no_mask(make, options):
     module = make().double()
     x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
     check(module, compiled(module, fullgraph=False), x, CASES["both"] | options)
-    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"fastrnn|return_states|masked"):
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="cannot be masked"):
         compiled(module)(x, **CASES["both"], **options)
 
 
 class Model(torch.nn.Module):
-    def __init__(self, kind):
+    def __init__(self, kind, every=False):
         super().__init__()
+        self.every = every
         self.rnn = build(fastrnn, kind, I, H, bidirectional=True)
 
     def forward(self, x, lengths):
-        return self.rnn(x, lengths=lengths)
+        return self.rnn(x, lengths=lengths, return_states=self.every)
 
 
 @EVERY_KIND
-def test_exported(kind):
+@pytest.mark.parametrize("every", [False, True], ids=["", "every state"])
+def test_exported(kind, every):
     """For any lengths, and any number of steps and sequences."""
-    model = Model(kind)
+    model = Model(kind, every)
     steps, batch = (torch.export.Dim(n, min=2, max=99) for n in ("steps", "batch"))
     program = torch.export.export(
         model, (torch.randn(T, B, I), LENGTHS), dynamic_shapes=({0: steps, 1: batch}, {0: batch})
