@@ -24,10 +24,10 @@ def block(rows):
 
 def _table(rows):
     """The programs as measured on one machine."""
-    first = rows[0]
+    first, commits = rows[0], ", ".join(dict.fromkeys(row["commit"] for row in rows))
     lines = [
         f"Measured on {first['cpu']}, {first['threads']} thread; torch {first['torch']}, commit "
-        f"{first['commit']}, by `python -m bench.programs`: each trained from one seed with "
+        f"{commits}, by `python -m bench.programs`: each trained from one seed with "
         "torch.nn's layers and, after `accelerate`, with ours, in turn. Apart: the largest "
         "difference of their losses, relative to the first loss. Times are of the whole training, "
         "and of a phase of it where the row names one.",
