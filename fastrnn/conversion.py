@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from . import forwards, modules
+from . import episodes, forwards, modules
 from .description import THEIRS
 
 TWINS = {theirs: getattr(modules, theirs.__name__) for theirs in THEIRS}
@@ -52,6 +52,9 @@ def accelerate(model):
     does not, or asks for ``torch.nn.LSTM.forward`` by name, is left. A model pickled whole needs
     fastrnn to be loaded again; its ``state_dict`` does not.
 
+    A policy of sb3-contrib's RecurrentPPO calls its LSTM once for each step of its episodes. It is
+    changed, too: one call serves for all steps.
+
     ``type(module) is torch.nn.LSTM`` no longer holds. torch.fx, torch.ao's quantisation and
     pruning, thop, ptflops, Opacus and BackPACK know our classes nevertheless. For another tool that
     goes by the very class, call ``restore`` first, or let it do its work and accelerate what it
@@ -70,7 +73,7 @@ def accelerate(model):
         1 of 1 recurrent modules changed to fastrnn
           1  LSTM
     """
-    return _convert(model, "fastrnn", _obstacle, _accelerated)
+    return _convert(model, "fastrnn", _obstacle, _accelerated, episodes.join)
 
 
 def restore(model):
@@ -79,11 +82,13 @@ def restore(model):
     Those that were ours from the start become torch.nn's as well. Arguments and result are as for
     ``accelerate``.
     """
-    return _convert(model, "torch.nn", _obstacle_back, _restored)
+    return _convert(model, "torch.nn", _obstacle_back, _restored, episodes.part)
 
 
-def _convert(model, to, obstacle, switched):
+def _convert(model, to, obstacle, switched, policy):
     """Give every recurrent module of ``model`` its ``switched`` class, where no ``obstacle`` is.
+
+    policy: what is done with a policy that walks through episodes; it returns what hinders it.
 
     Every class is made before the first module changes: a class that cannot be made stops nothing.
     """
@@ -107,6 +112,10 @@ def _convert(model, to, obstacle, switched):
         # the two lay out their instances in different ways, or the class has no way to change it
         except (TypeError, AttributeError) as error:
             left[name] = f"no other class can be given to {kind}: {error}"
+    for name, module in model.named_modules():
+        if episodes.walks(module):
+            why = policy(module)
+            (left if why else changed)[name] = why or type(module).__name__
     return Conversion(to, changed, left)
 
 

@@ -25,6 +25,7 @@ CPU = "fastrnn.kernels.cpu"
 STOREYS = [
     ["fastrnn.tools"],
     ["fastrnn.conversion"],
+    ["fastrnn.episodes"],
     ["fastrnn.modules", "fastrnn.recurrent"],
     ["fastrnn.ragged"],
     ["fastrnn.masked"],

@@ -2,5 +2,5 @@
 
 Each module here trains a model of one package by that package's own means. ``train(prepare)`` makes
 the model from a fixed seed, hands it to ``prepare`` (which may accelerate it), trains it, and
-returns its losses.
+returns its losses. What it does within ``phases.phase(name)`` is timed by itself, too.
 """

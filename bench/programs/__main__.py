@@ -15,6 +15,7 @@ import torch
 import fastrnn
 from bench import machine, results
 
+from .phases import SECONDS
 from .table import FILE, what
 
 PROGRAMS = {  # module: the package it is about
@@ -35,12 +36,14 @@ def measure(name, rounds):
         "torch_nn": lambda model: None,
         "fastrnn": lambda model: changed.append(fastrnn.accelerate(model)),
     }
-    losses, seconds = {}, {side: [] for side in sides}
+    losses, seconds, phases = {}, {side: [] for side in sides}, {side: [] for side in sides}
     for _ in range(1 + rounds):
         for side, prepare in sides.items():
+            SECONDS.clear()
             begun = perf_counter()
             losses[side] = program.train(prepare)
             seconds[side].append(perf_counter() - begun)
+            phases[side].append(dict(SECONDS))
     theirs, ours = losses.values()
     apart = max(abs(a - b) for a, b in zip(theirs, ours, strict=True)) / abs(theirs[0])
     if not apart <= LIMIT:
@@ -56,6 +59,10 @@ def measure(name, rounds):
         "losses": {side: [found[0], found[-1]] for side, found in losses.items()},
         "apart": apart,
         "seconds": {side: median(times[1:]) for side, times in seconds.items()},
+        "phases": {
+            phase: {side: median(run[phase] for run in runs[1:]) for side, runs in phases.items()}
+            for phase in SECONDS
+        },
         "threads": torch.get_num_threads(),
     } | machine.describe("cpu")
 
