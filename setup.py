@@ -49,6 +49,7 @@ setup(
             "pytest",
             "pytest-benchmark",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff",
             "torchrecurrent",  # other people's cells, which those of the zoo are held to
         ],

@@ -140,14 +140,16 @@ IMPORT = """
 import sys, time, torch
 
 before = set(sys.modules)
-start = time.perf_counter()
+start = time.process_time()
 import fastrnn
-print(time.perf_counter() - start, *{name.partition(".")[0] for name in set(sys.modules) - before})
+print(time.process_time() - start, *{name.partition(".")[0] for name in set(sys.modules) - before})
 """
 
 
 def test_import_costs_what_torch_costs():
-    """Beyond torch, importing fastrnn loads only itself and takes at most 0.1 s, at best."""
+    """Beyond torch, importing fastrnn loads only itself and takes at most 0.1 s of a
+    processor, at best.
+    """
     times = []
     while len(times) < 5 and (not times or min(times) > 0.1):
         time, *loaded = run_python(IMPORT)[0].split()
