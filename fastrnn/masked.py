@@ -60,6 +60,14 @@ class Masks:
         """Which steps are there, (T, B), where sequences end."""
         return torch.arange(T, device=self.lengths.device).unsqueeze(1) < self.lengths
 
+    def over(self, values):
+        """Values (T, B, ...), zeros behind the ends: what may be there, such as NaN, reaches no
+        gradient.
+        """
+        if self.lengths is None:
+            return values
+        return torch.where(self.there(values.shape[0]).unsqueeze(2), values, 0.0)
+
     def of(self, j, reverse, like):
         """The masks of the j-th direction, as ``masked`` wants them, in the order of its steps.
 
@@ -93,6 +101,8 @@ def _layers(cell, call, masks, p, keep, dtype, every):
     own = None if to_onnx else masked(
         key_of(cell), masks.lengths is not None, masks.resets is not None, masks.to is not None
     )  # fmt: skip
+    if not to_onnx:
+        x = masks.over(x)
     for i in range(masks.layers):
         x, mine = dropout(x, p) if i and p else x, slice(i * D, i * D + D)
         if to_onnx:
@@ -106,10 +116,7 @@ def _layers(cell, call, masks, p, keep, dtype, every):
             )
             x = torch.cat(outputs, 2)
         found += finals
-    afters = [torch.cat(each, 2) for each in zip(*afters, strict=True)]
-    if masks.lengths is not None:
-        there = masks.there(T).unsqueeze(2)
-        afters = [torch.where(there, each, 0.0) for each in afters]
+    afters = [masks.over(torch.cat(each, 2)) for each in zip(*afters, strict=True)]
     return x, [torch.cat(final) for final in zip(*found, strict=True)], afters
 
 
@@ -117,7 +124,8 @@ def _direction(cell, call, d, masks, x, layer, keep, dtype, every):
     """(output (T, B, H), final states (1, B, H), those after each step) of one direction alone."""
     j = layer * (1 + call.module.bidirectional) + d
     T, B, H = *x.shape[:2], call.module.hidden_size
-    given = [*call.planes[layer].view(T, B, -1, H).unbind(2)] if call.planes else []
+    given = call.planes[layer].view(T, B, -1, H).unbind(2) if call.planes else ()
+    given = [masks.over(each) for each in given]
     if d:
         x, given = x.flip(0), [each.flip(0) for each in given]
     given += masks.of(j, d, x.new_empty(1).expand(T, B, H))
@@ -156,7 +164,7 @@ def masked(key, ends, resets, to):
                 for i, (factor, gate) in enumerate(zip(cell.traced.factors, uh, strict=True))
             ]
             uh = Product(gates, uh.multiply)
-        output, new = cell._parts(cell.step(Gates(wx), uh, states, own, inputs))
+        output, new = cell.parts(cell.step(Gates(wx), uh, states, own, inputs))
         output = new[0] if output is None else output
         if ends:
             output = torch.where(there, output, 0.0)

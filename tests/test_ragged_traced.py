@@ -95,6 +95,13 @@ def test_compiled_cells_of_ones_own(cls, case):
     check(module, compiled(module), x, case, **inputs)
 
 
+def test_what_is_behind_an_end_reaches_nothing():
+    module = fastrnn.LSTM(I, H).double()
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    x[5:, 0] = torch.nan
+    check(module, compiled(module), x.requires_grad_(), CASES["lengths"])
+
+
 @pytest.mark.filterwarnings("ignore:Sorted.step runs in plain PyTorch:UserWarning")
 @pytest.mark.parametrize(
     ("make", "options"),

@@ -134,7 +134,7 @@ class Cell:
             result = self.step(Gates(x), Product(h, multiply), states, own, inputs)
         except (TypeError, AttributeError) as error:  # what symbols cannot do
             raise broken(error) from error
-        output, new = self._parts(result)
+        output, new = self.parts(result)
         output, new = self._node(graph, output), tuple([self._node(graph, n) for n in new])
         factors = tuple([others.get(gate, first) for gate in range(len(h))])
         there = needed([output, *new, *factors])
@@ -144,7 +144,7 @@ class Cell:
         hs = [graph.input("other", g) if g in others else h[g].node for g in range(len(h))]
         return Traced(graph, output, new, hs, factors)
 
-    def _parts(self, result):
+    def parts(self, result):
         """(output, new states) of what the step returns."""
         new = result if isinstance(result, tuple) else (result,)
         apart = len(new) == 2 and isinstance(new[1], tuple)
