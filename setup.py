@@ -41,6 +41,7 @@ setup(
             "accelerate",
             "expecttest",  # which PyTorch's own samples of modules need
             "hypothesis",
+            "keras",
             "lightning",
             "matplotlib",
             "onnx",
