@@ -22,6 +22,7 @@ KINDS = {
     "SimpleRNN": [(("tanh",), "rnn_tanh"), (("relu",), "rnn_relu")],
 }
 TAKEN = ["self", "sequences", "initial_state", "mask", "training"]  # by inner_loop
+ASKED = {"activation", "dropout", "recurrent_dropout", "go_backwards", "stateful", "unroll"}
 DTYPES = (torch.float32, torch.float64)
 _before = {}  # {class of Keras's: the inner_loop of its own that it had, or None}
 
@@ -81,12 +82,13 @@ def _serving(keras, kind):
     """An ``inner_loop`` for Keras's layer of that name. Raises AttributeError, TypeError or
     ValueError where that is not as it is known here.
     """
-    theirs = getattr(keras.layers, kind).inner_loop
-    cell_class, get = getattr(keras.layers, f"{kind}Cell"), keras.activations.get
-    cell_class.get_dropout_mask  # noqa: B018  it has to be there
+    layer, get = getattr(keras.layers, kind), keras.activations.get
+    theirs, cell_class = layer.inner_loop, getattr(keras.layers, f"{kind}Cell")
     known = [([get(each) for each in activations], name) for activations, name in KINDS[kind]]
     if [*signature(theirs).parameters] != TAKEN:
         raise TypeError(f"{kind}.inner_loop takes {signature(theirs)}")
+    if missing := ASKED - signature(layer.__init__).parameters.keys():
+        raise TypeError(f"{kind} has no {', '.join(sorted(missing))}")
 
     @wraps(theirs)
     def inner_loop(self, sequences, initial_state, mask, training=False):
@@ -113,10 +115,7 @@ def _served(known, layer, x, states, mask, training):
     if not _fit(x, states, weights, mask):
         return None
     if training and cell.dropout:
-        kept = cell.get_dropout_mask(x[:, 0])
-        if not isinstance(kept, torch.Tensor):  # each gate has another
-            return None
-        x = x * kept.unsqueeze(1)
+        x = x * cell.get_dropout_mask(x[:, 0]).unsqueeze(1)
     if layer.go_backwards:
         x, mask = x.flip(1), None if mask is None else mask.flip(1)
     if layer.stateful:  # Keras writes the new states over these, which backward reads
@@ -134,12 +133,16 @@ def _served(known, layer, x, states, mask, training):
 
 
 def _name(known, layer, training):
-    """The cell of ours that does what the layer's does; None if none does."""
+    """The cell of ours that does what the layer's does; None if none does.
+
+    A cell of ``implementation=1`` drops other inputs for each gate.
+    """
     cell = layer.cell
     if (
         layer.unroll
         or getattr(layer, "use_cudnn", None) is True
         or (training and cell.recurrent_dropout)
+        or (training and cell.dropout and getattr(cell, "implementation", 2) == 1)
         or not getattr(cell, "reset_after", True)
     ):
         return None
