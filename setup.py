@@ -35,7 +35,7 @@ setup(
     ],
     extras_require={
         "plot": ["matplotlib"],
-        "bench": ["matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
+        "bench": ["keras", "matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
         "programs": ["flair", "neuralforecast", "openunmix", "sb3-contrib"],
         "test": [
             "accelerate",

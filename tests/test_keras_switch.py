@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from conftest import run_python, spying
+from conftest import spying
 from torch.testing import assert_close
 
 import fastrnn
@@ -84,11 +84,6 @@ def test_another_back_end(monkeypatch):
     with pytest.raises(RuntimeError, match="Keras runs on jax: set KERAS_BACKEND=torch"):
         fastrnn.accelerate_keras()
     assert loops() == THEIRS
-
-
-def test_nothing_of_keras_is_loaded_before_it_is_asked_for():
-    said = run_python("import fastrnn, sys; print('keras' in sys.modules)")[0]
-    assert said == "False\n"
 
 
 def model():
