@@ -35,12 +35,13 @@ setup(
     ],
     extras_require={
         "plot": ["matplotlib"],
-        "bench": ["matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
+        "bench": ["keras", "matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
         "programs": ["flair", "neuralforecast", "openunmix", "sb3-contrib"],
         "test": [
             "accelerate",
             "expecttest",  # which PyTorch's own samples of modules need
             "hypothesis",
+            "keras",
             "lightning",
             "matplotlib",
             "onnx",

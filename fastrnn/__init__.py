@@ -4,6 +4,7 @@ from importlib import import_module
 
 from . import backends, lowering, tools
 from .conversion import accelerate, restore
+from .keras import accelerate_keras, restore_keras
 from .kernels.symbolic.tensors import clip_gradient
 from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .parameters import PerUnit, Scalar
@@ -24,10 +25,12 @@ __all__ = [
     "Recurrent",
     "Scalar",
     "accelerate",
+    "accelerate_keras",
     "backends",
     "clip_gradient",
     "lowering",
     "restore",
+    "restore_keras",
     "scan",
 ]
 
