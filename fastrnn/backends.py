@@ -56,7 +56,7 @@ def explain(*called, step=False, **inputs):
             return called[0].explain(*called[1:], **inputs)
         if description.is_torchs(called[0]):
             return Choice("torch", "a module of torch.nn: fastrnn.accelerate(model) changes it")
-        tensors, step, layer = description.describe(*called)
+        tensors, step, layer = description.describe(*called, **inputs)
     return choose(tensors, step, layer, tracing(tensors[0]))
 
 

@@ -17,6 +17,7 @@ from .functional import stack, stack_on_gpu
 from .kernels import schedule
 from .kernels.cells import cell_of, key_of
 from .kernels.symbolic.gates import Gates, Product
+from .ragged import checked
 from .states import of
 from .step import Plain, cell_of_module
 from .tracing import constant
@@ -32,7 +33,8 @@ def serves(module):
 
 
 def call(module, input, hx, lengths, resets, reset_to, inputs):
-    """(output, final states) of a layer in a trace; lengths, resets: tensors, or None."""
+    """(output, final states) of a layer in a trace."""
+    lengths, resets = checked(module, input, lengths, resets, reset_to)
     call, cell, p, keep = of(module, input, hx, inputs)
     B = call.x.shape[1]
     if lengths is not None:
