@@ -52,12 +52,11 @@ def explain(*called, step=False, **inputs):
     """
     layer, tensors = None, called
     if isinstance(called[0], torch.nn.Module):
-        inputs = {n: value for n, value in inputs.items() if n not in description.OF_ROWS}
         if hasattr(type(called[0]), "explain"):  # a Recurrent
             return called[0].explain(*called[1:], **inputs)
         if description.is_torchs(called[0]):
             return Choice("torch", "a module of torch.nn: fastrnn.accelerate(model) changes it")
-        tensors, step, layer = description.describe(*called)
+        tensors, step, layer = description.describe(*called, **inputs)
     return choose(tensors, step, layer, tracing(tensors[0]))
 
 

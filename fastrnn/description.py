@@ -6,7 +6,6 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .kernels.cells import CELLS
 
-OF_ROWS = ("lengths", "resets", "reset_to", "return_states")  # who serves does not depend on these
 THEIRS = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 
 
@@ -15,8 +14,12 @@ def is_torchs(module):
     return type(module).forward in {cls.forward for cls in THEIRS}
 
 
-def describe(module, input, hx=None):
-    """(tensors, step, layer) of ``module(input, hx)``, as ``backends.explain`` takes them."""
+def describe(
+    module, input, hx=None, *, lengths=None, resets=None, reset_to=None, return_states=False
+):
+    """(tensors, step, layer) of a call of a module, as ``backends.explain`` takes them; lengths and
+    what else only a call has are no reason to choose another engine.
+    """
     states = (hx,) if isinstance(hx, torch.Tensor) else hx
     if isinstance(module, nn.RNNCellBase):
         count = 2 if isinstance(module, nn.LSTMCell) else 1

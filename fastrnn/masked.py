@@ -17,7 +17,7 @@ from .functional import stack, stack_on_gpu
 from .kernels import schedule
 from .kernels.cells import cell_of, key_of
 from .kernels.symbolic.gates import Gates, Product
-from .pieces import told
+from .pieces import checked
 from .states import of
 from .step import Plain, cell_of_module
 from .tracing import constant
@@ -34,11 +34,11 @@ def serves(module):
 
 def call(module, input, hx, lengths, resets, reset_to, inputs, every):
     """(output, final states) of a layer in a trace, and, if ``every``, those after each step."""
+    lengths, resets = checked(module, input, lengths, resets, reset_to)
     call, cell, p, keep = of(module, input, hx, inputs)
     B = call.x.shape[1]
-    lengths, resets = told(type(module).__name__, input, B, lengths, resets, reset_to)
     if lengths is not None:
-        lengths = lengths.to(call.x.device)
+        lengths = lengths.to(call.x.device).reshape(B)
     if resets is not None:
         resets = call._laid_out(resets.to(call.x.device))
     to = None if reset_to is None else call._states(reset_to, B)

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from . import dynamo
+from .accepting import accepting
 from .cell_step import cell_step
 from .functional import sequence
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
 from .known import at_once, usual
-from .ragged import accepting
 from .tracing import PLAIN
 
 

@@ -2,32 +2,52 @@
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INTEGERS = (
+    torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint64, torch.uint32, torch.uint16, torch.uint8,
+)  # fmt: skip
 
 
-def told(name, input, B, lengths, resets, reset_to):
-    """(lengths (B,), resets in the form of the input), tensors, or None for what is None.
-
-    Raises TypeError or ValueError for what does not fit a batch of B sequences; name: whose it is.
+def checked(module, input, lengths, resets, reset_to):
+    """(lengths, resets) as tensors, or None. Raises TypeError or ValueError where these are not of
+    the types and shapes that the input asks for.
     """
+    name = type(module).__name__
+    if isinstance(input, PackedSequence):
+        raise ValueError(f"{name}: a PackedSequence has lengths of its own")
+    if not isinstance(input, torch.Tensor):
+        raise TypeError(f"{name} takes a tensor, not a {type(input).__name__}")
     if reset_to is not None and resets is None:
         raise ValueError(f"{name}: reset_to says what resets reset to: give these, too")
+    if torch.jit.is_tracing():
+        raise TypeError(
+            f"{name}: torch.jit.trace would take these lengths and resets for all that follow; "
+            f"torch.export records them"
+        )
+    if input.dim() not in (2, 3):
+        raise ValueError(f"{name}: expected 2 or 3 dimensions, got {input.dim()}")
+    single = input.dim() == 2
     if lengths is not None:
         lengths = torch.as_tensor(lengths)
+        B = 1 if single else input.shape[0 if module.batch_first else 1]
         if lengths.dtype not in INTEGERS:
             raise TypeError(f"{name}: lengths should be integers, not {lengths.dtype}")
-        if lengths.shape != (B,) and not (input.dim() == 2 and lengths.dim() == 0):
-            shape = tuple(lengths.shape)
-            raise ValueError(f"{name}: lengths should be ({B},), one of each sequence, not {shape}")
-        lengths = lengths.reshape(B)
+        if lengths.shape != (B,) and not (single and lengths.dim() == 0):
+            raise ValueError(
+                f"{name}: lengths should be ({B},), one of each sequence, "
+                f"not {tuple(lengths.shape)}"
+            )
     if resets is not None:
-        resets, shape = torch.as_tensor(resets), tuple(input.shape[:-1])
+        resets = torch.as_tensor(resets)
         if resets.dtype != torch.bool:
             raise TypeError(f"{name}: resets should be booleans, not {resets.dtype}")
-        if resets.shape != shape:
-            given = tuple(resets.shape)
-            raise ValueError(f"{name}: resets should be {shape}, one of each step, not {given}")
+        if resets.shape != input.shape[:-1]:
+            raise ValueError(
+                f"{name}: resets should be {tuple(input.shape[:-1])}, one of each step, "
+                f"not {tuple(resets.shape)}"
+            )
     return lengths, resets
 
 

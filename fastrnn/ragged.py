@@ -5,61 +5,16 @@ one of pieces, longest first: the rows of a PackedSequence, which every engine t
 computed for a step that is not there, and of a sequence that is cut all pieces run side by side.
 """
 
-from functools import partial, wraps
-
 import numpy as np
 import torch
+from torch import nn
+from torch._C import _functorch
 from torch.nn.utils.rnn import PackedSequence
 
-from . import masked, states
-from .kernels.untraced import untraced
-from .pieces import Pieces, told
-from .tracing import tracing
-
-
-def accepting(forward, base=True):
-    """``forward``, of a layer, that takes ``lengths``, ``resets``, ``reset_to`` and
-    ``return_states`` too.
-
-    base: whether it is the layer's, and not that of a class derived from it, which hands
-    ``return_states`` on to it.
-    """
-
-    @wraps(forward)
-    def with_lengths(
-        self, input, hx=None, *, lengths=None, resets=None, reset_to=None, return_states=False,
-        **inputs,
-    ):  # fmt: skip
-        go = forward
-        if return_states:
-            go = states.forward if base else partial(forward, return_states=True)
-        if lengths is None and resets is None and reset_to is None:
-            return go(self, input, hx, **inputs)
-        given = self, input, hx, lengths, resets, reset_to, inputs
-        if not tracing(input):
-            return _in_pieces(go, *given)
-        if base and masked.serves(self):
-            return masked.call(*given, return_states)
-        return _uncompiled(go, *given)
-
-    return with_lengths
-
-
-def _in_pieces(forward, module, input, hx, lengths, resets, reset_to, inputs):
-    batch = Batch(module, input, lengths, resets, reset_to)
-    if batch.whole:
-        return forward(module, input, hx, **inputs)
-    packed, hx, inputs = batch.packed(hx, inputs)
-    return batch.padded(*forward(module, packed, hx, **inputs))
-
-
-@untraced
-def _uncompiled(*given):
-    """``_in_pieces``: a graph of torch.compile ends here."""
-    return _in_pieces(*given)
-
-
-_uncompiled._torchdynamo_disable_msg = "lengths or resets of a layer that cannot be masked"
+from .kernels import schedule
+from .kernels.gate import PLAIN
+from .pieces import Pieces, checked
+from .tracing import RECORDED
 
 
 class Batch:
@@ -69,18 +24,27 @@ class Batch:
 
     def __init__(self, module, input, lengths, resets, reset_to):
         self.name, self.module = type(module).__name__, module
-        if isinstance(input, PackedSequence):
-            raise ValueError(f"{self.name}: a PackedSequence has lengths of its own")
+        lengths, resets = checked(module, input, lengths, resets, reset_to)
         self.input, self.single = input, input.dim() == 2
-        if input.dim() not in (2, 3):
-            raise ValueError(f"{self.name}: expected 2 or 3 dimensions, got {input.dim()}")
         x = input.unsqueeze(1) if self.single else input
         self.turned = module.batch_first and not self.single
-        T, B = self.sizes = (x.shape[1], x.shape[0]) if self.turned else tuple(x.shape[:2])
-        self.x, self.reset_to = x, reset_to
-        lengths, resets = self._read(*told(self.name, input, B, lengths, resets, reset_to))
-        self.whole = bool((lengths == T).all() and not resets.any())
-        self.pieces = Pieces(lengths, resets)
+        self.sizes = (x.shape[1], x.shape[0]) if self.turned else tuple(x.shape[:2])
+        if isinstance(module, nn.RNNBase):
+            module.check_input(x, None)
+        self.x, self.reset_to = x, self._states(reset_to, "reset_to")
+        lengths, resets = self._read(lengths, resets)
+        self.whole = bool((lengths == self.sizes[0]).all() and not resets.any())
+        self.pieces = None if self.whole else Pieces(lengths, resets)
+
+    def _numbers(self, tensor, name):
+        """numpy's array of a tensor."""
+        if type(tensor) in RECORDED - PLAIN or tensor.is_meta or mapped(tensor):
+            raise TypeError(
+                f"{self.name}: {name} should have numbers that can be read: a trace and torch.vmap "
+                f"hide them from a layer with a forward of its own, with proj_size, or whose step "
+                f"no kernel can run"
+            )
+        return schedule.numbers(tensor)
 
     def _read(self, lengths, resets):
         """Both as numpy's, (B,) and (T, B): of what is on another device one copy comes here."""
@@ -91,13 +55,15 @@ class Batch:
         if lengths is not None and resets is not None and resets.device.type != "cpu":
             both = torch.cat([lengths.to(resets.device, torch.int64).view(1, B), resets]).cpu()
             lengths, resets = both[0], both[1:] > 0
-        lengths = np.full(B, T) if lengths is None else lengths.to("cpu", torch.int64).numpy()
+        lengths = np.full(B, T) if lengths is None else self._numbers(lengths, "lengths")
+        lengths = lengths.reshape(B).astype(np.int64)
         if B and not 0 <= lengths.min() <= lengths.max() <= T:
             raise ValueError(
                 f"{self.name}: lengths should be from 0 to {T}, the steps there are; "
                 f"they are from {lengths.min()} to {lengths.max()}"
             )
-        return lengths, np.zeros((T, B), bool) if resets is None else resets.cpu().numpy()
+        no = np.zeros((T, B), bool)
+        return lengths, no if resets is None else self._numbers(resets, "resets")
 
     def packed(self, hx, inputs):
         """(input, hx, inputs) of a call of the pieces."""
@@ -108,8 +74,8 @@ class Batch:
             rows, sizes = x.new_zeros(1, x.shape[-1]), np.ones(1, np.int64)
         inputs = {name: self._given(name, value) for name, value in inputs.items()}
         packed = PackedSequence(rows, torch.from_numpy(sizes))
-        self.initial, given = self._states(hx, "hx"), self._states(self.reset_to, "reset_to")
-        return packed, self._begin(self.initial, given, int(sizes[0])), inputs
+        self.initial = self._states(hx, "hx")
+        return packed, self._begin(self.initial, self.reset_to, int(sizes[0])), inputs
 
     def padded(self, y, finals, afters=None):
         """(output, final states) in the form of the input; the states after each step, if given."""
@@ -145,9 +111,12 @@ class Batch:
 
     def _given(self, name, value):
         """What steps are given beside x: its rows, or what is the same for all of them."""
-        if not isinstance(value, torch.Tensor) or value.dim() < 2 - self.single:
+        if not isinstance(value, torch.Tensor) or not value.dim():
             return value
-        value = value.unsqueeze(1) if self.single else value
+        if self.single:
+            value = value.unsqueeze(1)
+        elif value.dim() == 1:  # a number of each unit
+            value = value.view(1, 1, -1)
         try:
             return self._rows(value.expand(*self.x.shape[:2], *value.shape[2:]))
         except RuntimeError:
@@ -160,16 +129,18 @@ class Batch:
         """A list of (layers * D, B, width); None for None."""
         if states is None:
             return None
-        states = [states] if isinstance(states, torch.Tensor) else list(states)
-        if self.single:
-            states = [s.unsqueeze(1) for s in states]
-        for state in states:
-            if state.dim() != 3 or state.shape[1] != self.sizes[1]:
-                raise RuntimeError(
-                    f"{self.name}: {name} should be of {self.sizes[1]} sequences, (layers * "
-                    f"directions, batch, width); it is {tuple(state.shape)}"
-                )
-        return states
+        states = [states] if isinstance(states, torch.Tensor) else states
+        several = isinstance(states, (tuple, list))
+        if not (several and all(isinstance(s, torch.Tensor) for s in states)):
+            kind = type(states).__name__
+            raise TypeError(f"{self.name}: {name} should be a tensor or a tuple of some: {kind}")
+        rows = self.module.num_layers * (1 + self.module.bidirectional)
+        batch = () if self.single else (self.sizes[1],)
+        want = [(rows, *batch, width) for width in _widths(self.module)]
+        if (found := [tuple(s.shape) for s in states]) != want:
+            want, found = (", ".join(map(str, each)) for each in (want, found))
+            raise RuntimeError(f"{self.name}: {name} should be of shape {want}; it is {found}")
+        return [s.unsqueeze(1) for s in states] if self.single else list(states)
 
     def _begin(self, initial, given, count):
         """What the pieces begin with, as hx: the initial states, or what resets reset to."""
@@ -211,3 +182,20 @@ class Batch:
             return states.index_select(1, self._index(ways[0]))
         each = [states[d::2].index_select(1, self._index(way)) for d, way in enumerate(ways)]
         return torch.stack(each, 1).flatten(0, 1)
+
+
+def _widths(module):
+    """How wide each state of a layer is."""
+    H = module.hidden_size
+    if not isinstance(module, nn.RNNBase):
+        return [H] * len(type(module).signature.states)
+    return [module.proj_size or H, H] if module.mode == "LSTM" else [H]
+
+
+def mapped(tensor):
+    """Whether torch.vmap has one of many in place of a tensor, whose numbers nobody can ask."""
+    while isinstance(tensor, torch.Tensor) and _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from . import backends, known
+from .accepting import accepting, accepting_derived
 from .functional import stack, stack_on_gpu
 from .kernels.keep import Keep
 from .kernels.refused import Refused
 from .kernels.untraced import untraced
 from .parameters import places_of, weights_of
-from .ragged import accepting
 from .sequences import Call
-from .step import Plain, cell_of_module, signature_of
+from .step import TAKEN, Plain, cell_of_module, signature_of
 from .tracing import constant, tracing
 
 OPTIONS = {
@@ -89,7 +89,7 @@ class Recurrent(nn.Module):
         if cls.step is not Recurrent.step:
             cls.signature = signature_of(cls)
         if "forward" in vars(cls):
-            cls.forward = accepting(cls.forward, base=False)
+            cls.forward = accepting_derived(cls.forward)
 
     def __init__(
         self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
@@ -227,6 +227,7 @@ class Recurrent(nn.Module):
 
     def explain(self, input, hx=None, **inputs):
         """The Choice of an engine for a call: what fastrnn.backends.explain asks."""
+        inputs = {name: value for name, value in inputs.items() if name not in TAKEN}
         _, engine, reason = self._served(Call(self, input, hx, inputs))
         return backends.Choice(engine, reason)
 

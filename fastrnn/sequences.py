@@ -39,6 +39,12 @@ class Call:
         if not self.packed and T == 0:
             raise RuntimeError(f"{self._name} takes a sequence of one step or more")
         self.directions = self._directions()
+        own = self.directions[0].ih.dtype
+        if x.dtype != own and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(
+                f"{self._name} has weights of {own}, and not of {x.dtype} as its input: "
+                f"convert that, input.to({own}), or the layer"
+            )
         self.states = self._states(hx, int(sizes[0]) if self.packed else x.shape[1])
         self.steps = steps_of(T, x, sizes, self.states, tracing(x))
         self.planes = self._planes(inputs)

@@ -98,6 +98,7 @@ def bound(module):
             )
         return output, new
 
+    step.__wrapped__ = cls.step  # whose place is named where it is refused as a whole
     return step
 
 

@@ -6,6 +6,7 @@ from itertools import accumulate
 
 import numpy as np
 import torch
+from torch._C import _functorch
 
 
 class Steps:
@@ -84,7 +85,17 @@ def dense(T, B):
 
 def packed(batch_sizes):
     """The Steps of a PackedSequence's batch_sizes (a CPU tensor)."""
-    return Steps(batch_sizes.numpy())
+    return Steps(numbers(batch_sizes))
+
+
+def numbers(tensor):
+    """numpy's array of a tensor of integers or booleans, on any device, also within torch.func."""
+    while _functorch.is_gradtrackingtensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    if not torch._C._are_functorch_transforms_active():
+        return tensor.cpu().numpy()
+    kind = bool if tensor.dtype == torch.bool else np.int64
+    return np.array(tensor.tolist(), kind).reshape(tensor.shape)
 
 
 class Traced:

@@ -138,9 +138,9 @@ WRONG = {
     "nothing": ({"reset_to": torch.zeros(1, B, 17)}, ValueError, "give these, too"),
     "states": (
         {"resets": torch.ones(T, B).bool(), "reset_to": torch.zeros(1, 2, 17)},
-        RuntimeError, "reset_to should be of 6 sequences",
+        RuntimeError, r"reset_to should be of shape \(1, 6, 17\); it is \(1, 2, 17\)",
     ),
-    "hx": ({"hx": torch.zeros(1, 2, 17), "lengths": [1] * B}, RuntimeError, "hx should be of 6"),
+    "hx": ({"hx": torch.zeros(1, 2, 17), "lengths": [1] * B}, RuntimeError, "hx should be"),
 }  # fmt: skip
 
 

@@ -77,3 +77,14 @@ def test_errors_of_a_step_are_its_own():
     (note,) = caught.value.__notes__
     assert note.startswith("Three.step (")
     assert "was read with 3 gates, which wx and uh have" in note
+
+
+def test_a_gate_that_is_made_twice_names_the_step():
+    class Twice(fastrnn.Recurrent):
+        def step(self, wx, uh, h):
+            return torch.tanh(uh(2 * h, 0) + uh(h, 0))
+
+    with pytest.raises(TypeError, match="made twice") as caught:
+        Twice(4, 5, strict=True)(torch.randn(3, 2, 4))
+    line = Twice.step.__code__.co_firstlineno
+    assert f"{__file__}, line {line}" in str(caught.value)

@@ -67,6 +67,10 @@ REFUSED = {
     "detached": (lambda s, x, h: twice(s.b(h.detach())), "detach"),
     "power": (lambda s, x, h: twice(torch.sigmoid(s.b(h)) ** 1.5), "power of 1.5"),
     "width": (lambda s, x, h: twice(s.b(h) * F.linear(h, s.p[None])), "a product of 1 columns"),
+    "one unit": (lambda s, x, h: twice(torch.tanh(s.b(h) * h[:, :1])), "one unit"),
+    "one of a product": (lambda s, x, h: twice(s.b(h).chunk(H, 1)[1] * h), "one unit"),
+    "rounded": (lambda s, x, h: twice(s.b(h).bfloat16().float()), "rounds to torch.bfloat16"),
+    "rounded factor": (lambda s, x, h: twice(s.b(h.half().to(x))), "rounds to torch.float16"),
     "part": (lambda s, x, h: twice(h[:, :3] @ s.b.weight[:3]), "a product with (3,) columns"),
     "gates": (
         lambda s, x, h: twice(sum(F.linear(h, s.b.weight * k).tanh() for k in range(9))),

@@ -54,6 +54,7 @@ STEPS = {
     "no x": lambda s, x, h: twice(sigmoid(s.p) * s.b(h)),
     "network of x": lambda s, x, h: twice(tanh(s.b(h) + s.b(s.b(cat((x, x[:, :1]), 1)).relu()))),
     "gate of x": lambda s, x, h: twice(sigmoid(s.a(cat((x, s.p.expand(len(x), H)), 1))) * h),
+    "unit of x": lambda s, x, h: twice(s.b(h) * F.linear(x, s.a.weight[:, :I])[:, 1:2] + s.p),
     "residual": lambda s, x, h: twice(h + tanh(s.a(cat((x, h), 1)))),
     "twice": lambda s, x, h: twice(tanh(s.b(h) * s.b(h)) + s.a(cat((x, h), 1))),
     "where": lambda s, x, h: twice(torch.where(x[:, :1] > 0, tanh(s.b(h)), h)),
@@ -105,6 +106,7 @@ OUTPUTS = {
     "over the batch": lambda s, x, h: (s.b(h).softmax(0), tanh(s.b(h) + x.softmax(0)[:, :1])),
     "of other shape": lambda s, x, h: (x[:, :4].view(3, 2, 2), tanh(s.b(h))),
     "einsum": lambda s, x, h: (torch.einsum("bi,oi->bo", h, s.b.weight), tanh(s.b(h))),
+    "normalized": lambda s, x, h: (F.normalize(s.b(h)), tanh(s.b(h) + x[:, :1])),
     "a condition": lambda s, x, h: ((s.b(h) > 0).double() * x[:, :1], tanh(s.b(h))),
 }  # fmt: skip
 TWO_STATES = {

@@ -56,7 +56,7 @@ class Loop:
         factors = [self._root(self.product(node).value) for node, _ in self.gates]
         first = next((self.states.index(f) for f in factors if f in self.states), 0)
         self.order = sorted(range(len(self.states)), key=lambda i: i != first)
-        products = [k for k in self.ports["x"] if self.product(k[0])]
+        products = [k for k in self.ports["x"] if self.product(k[0]) and self._of_products(k[0])]
         self.source = self.product(products[0][0]).value if products else None
         same = [k for k in products if self.product(k[0]).value is self.source]
         self.xs = self._sorted(same[: len(self.gates) or GATES])
@@ -110,6 +110,7 @@ class Loop:
             return self._flag(node, self._give("x", (self._plane(node), start)))
         found = columns_of(node)
         if found:
+            self._whole(node, found[0])
             return self.lower(found[0], start + found[1])
         if len(parts_of(node)) > 1:
             return self._part(node, start)
@@ -141,8 +142,18 @@ class Loop:
             )
         return node
 
+    def _whole(self, node, source):
+        """Raise Refused where columns of another node are not what a unit takes of it."""
+        if self.H > 1 and node.shape[1] == 1 < source.shape[1]:
+            raise refused("one unit of a state, or of a product, that all units see", node.place)
+        exact = torch.finfo(self.states[0].dtype).eps
+        if torch.finfo(node.dtype).eps > max(exact, torch.finfo(source.dtype).eps):
+            raise refused(f"{node.name} rounds to {node.dtype} in the recurrence", node.place)
+
     def _of_products(self, node):
         """Whether a value of x is made of its products and of numbers alone, unit by unit."""
+        if self.H > 1 and node.kind == X and node.shape[-1:] == (1,):
+            return False  # which all units see
         if node.kind == FIXED or self.product(node):
             return len(node.shape) < 2 or node.kind == X
         if len(node.shape) != 2 or node.dtype == torch.bool:
@@ -183,8 +194,10 @@ class Loop:
 
     def _root(self, node):
         found = columns_of(node)
-        same = found and found[0].shape == node.shape
-        return self._root(found[0]) if same else node
+        if not found or found[0].shape != node.shape:
+            return node
+        self._whole(node, found[0])
+        return self._root(found[0])
 
     def _cell(self, made, number):
         """A state that one of torch's cells has made."""

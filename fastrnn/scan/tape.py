@@ -124,7 +124,7 @@ class Tape(TorchFunctionMode):
             args, kwargs = args[: at or len(args)], {**kwargs, "inplace": False}
         elif name in STATISTICS and args[1:2] != (None,) and _trains(func, args, kwargs):
             raise refused(f"{name} in training changes the module at every step", where)
-        elif kwargs.get("max_norm") is not None or "out" in kwargs or name == "__setitem__":
+        elif name == "__setitem__" or any(kwargs.get(k) is not None for k in ("max_norm", "out")):
             func = None
         elif name.endswith("_") and not name.endswith("__"):
             func = getattr(Tensor, name[:-1], None)

@@ -1,5 +1,6 @@
 """What is said of a step that no kernel can run: what it does, in which file and line."""
 
+import inspect
 import linecache
 import os
 import sys
@@ -31,7 +32,7 @@ def broken(error):
 
 def badly_made(what, step):
     """The Refused for what is wrong with a step as a whole."""
-    code = getattr(step, "__code__", None)
+    code = getattr(inspect.unwrap(step), "__code__", None)
     return Refused(what if code is None else _at(what, code.co_filename, code.co_firstlineno))
 
 
