@@ -198,3 +198,22 @@ def test_a_parameter_of_another_shape():
         setattr(module, name, good)
     with warnings.catch_warnings(action="error"):
         module(x, hx, **inputs)
+
+
+class InPlace(fastrnn.Recurrent):
+    """What is changed is changed under all of its names, as tensors are."""
+
+    gates = 2
+
+    def step(self, wx, uh, h):
+        a, b = 1.0 * wx[0], 1.0 * uh[1]
+        same, old = a, b
+        a += uh[0]
+        b *= h
+        b /= 2.0
+        return torch.tanh(a) * same + torch.tanh(wx[1]) - old
+
+
+def test_what_is_changed_in_place():
+    module, *given = make(InPlace, 5, 9)
+    assert_same(trained(plain_call, module, *given), trained(loop, module, *given))

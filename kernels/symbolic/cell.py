@@ -118,14 +118,14 @@ class Cell:
         states = given("state", self.states)
         x, h = given("x", self.gates), given("h", self.hgates)
         own, inputs = given("own", self.own), given("input", self.inputs)
-        first, others = states[0].node, {}
+        first, gates, others = states[0].node, [gate.node for gate in h], {}
 
         def multiply(value, gate):
             node = operand(graph, value)
             if not node.serves(V):
                 refuse(f"a product with a condition: it is with {WANTED[V]}")
             if node is first:
-                return h[gate]
+                return Symbol(graph, gates[gate])
             if others.setdefault(gate, node) is not node:
                 refuse(TWICE.format(gate))
             return Symbol(graph, graph.input("other", gate))
@@ -139,9 +139,9 @@ class Cell:
         factors = tuple([others.get(gate, first) for gate in range(len(h))])
         there = needed([output, *new, *factors])
         for gate in others:
-            if h[gate].node in there:
+            if gates[gate] in there:
                 raise badly_made(TWICE.format(gate), self.step)
-        hs = [graph.input("other", g) if g in others else h[g].node for g in range(len(h))]
+        hs = [graph.input("other", g) if g in others else gates[g] for g in range(len(h))]
         return Traced(graph, output, new, hs, factors)
 
     def parts(self, result):

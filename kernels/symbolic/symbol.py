@@ -20,6 +20,16 @@ def _infix(op, swapped=False):
     return method
 
 
+def _in_place(operator):
+    """As torch's ``a += b``: whatever else ``a`` is called has changed too."""
+
+    def method(self, other):
+        self.node = operator(self, other).node
+        return self
+
+    return method
+
+
 def _refusing(what):
     return lambda *args: refuse(what)
 
@@ -60,6 +70,10 @@ class Symbol:
 
     def __rpow__(self, base):
         return METHODS["pow"](base, self)
+
+    __iadd__, __isub__ = _in_place(__add__), _in_place(__sub__)
+    __imul__, __itruediv__ = _in_place(__mul__), _in_place(__truediv__)
+    __ipow__, __iand__, __ior__ = _in_place(__pow__), _in_place(__and__), _in_place(__or__)
 
     __bool__ = _refusing("`if`, `and`, `or` or `not` on a value: torch.where, & | ~ are for that")
     __float__ = __int__ = __index__ = item = tolist = _refusing(
