@@ -13,17 +13,20 @@ GROUP = 96  # rows of a product at a time
 def matmul(p, rows, depth, d, ldd, panels, matrix, columns, c, add, strip):
     """c = d @ matrix (depth, columns), or c += where ``add`` is 1; c (rows, columns) is dense."""
     panel = panel_for(p, rows, columns)
-    for i in range(up(columns, panel)):
-        wide, at = min(panel, columns - i * panel), c + i * panel * p.item
-        b, ldb = panel_at(p, panels, matrix, columns, depth, i * panel)
-        for first in range(0, rows, GROUP):
-            count, here = min(GROUP, rows - first), d + first * ldd * p.item
-            multiply(
-                p, count, filled(p, columns, i, panel), depth, here, ldd, b, ldb, p.zeros, 0,
-                strip, panel,
-            )  # fmt: skip
-            out = at + first * columns * p.item
-            call(p.put_rows, strip, panel, count, wide, columns, add, out)
+    block = GROUP if depth <= GROUP else rows  # of a short product, what is written counts
+    for begin in range(0, rows, block):
+        end = min(begin + block, rows)
+        for i in range(up(columns, panel)):
+            wide, at = min(panel, columns - i * panel), c + i * panel * p.item
+            b, ldb = panel_at(p, panels, matrix, columns, depth, i * panel)
+            for first in range(begin, end, GROUP):
+                count, here = min(GROUP, end - first), d + first * ldd * p.item
+                multiply(
+                    p, count, filled(p, columns, i, panel), depth, here, ldd, b, ldb, p.zeros, 0,
+                    strip, panel,
+                )  # fmt: skip
+                out = at + first * columns * p.item
+                call(p.put_rows, strip, panel, count, wide, columns, add, out)
 
 
 def accumulate(p, rank, fresh, rows, d, ldd, M, a, columns, left, packed, strips, sums):
