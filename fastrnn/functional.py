@@ -215,8 +215,8 @@ def stack(
         if i and p:
             x = dropout(x, p)
         mine = directions[i * D : (i + 1) * D]
-        given = engine, cell, x, steps, mine, initial, keep, inputs[i] if inputs else None
-        x, final, *afters = run(*given, True) if every and i == last else run(*given)
+        given = engine, cell, x, steps, mine, initial, keep, *(inputs or ())[i : i + 1]
+        x, final, *afters = run(*given, every=True) if every and i == last else run(*given)
         finals.append(final)
     return x, tuple([torch.cat(final) for final in zip(*finals, strict=True)]), *afters
 

@@ -142,3 +142,17 @@ def test_where_rows_are_shared_stays_where_it_is(monkeypatch):
 
     monkeypatch.setattr(steps, "_begins", as_another_does)
     assert [steps.bounds(2)] == begins
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("count", [2, 3], ids="threads={}".format)
+@pytest.mark.parametrize("options", [{}, {"recompute": True}], ids=str)
+def test_fewer_rows_than_threads(kind, count, options, monkeypatch):
+    """A thread without a row of its own does nothing, and nothing to others."""
+    monkeypatch.setattr(shape, "MIN_WORK", 0)
+    layer = build(fastrnn, kind, 107, 64, dtype=torch.float64, num_layers=2, **options)
+    x = torch.randn(1, 1, 107, dtype=torch.float64, requires_grad=True)
+    alone = everything(layer, x)
+    torch.set_num_threads(count)
+    for mine, theirs in zip(everything(layer, x), alone, strict=True):
+        assert mine.equal(theirs)

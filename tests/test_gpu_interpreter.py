@@ -38,8 +38,6 @@ def test_packed(interpreted, kind, tile):
     interpreted(check, kind, tile, 5, 4, lengths=[5, 3, 3, 1], bidirectional=True)
 
 
-@TILES
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def ragged(kind, tile):
     resets = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1], [0, 1, 1, 0]]).bool()
     check(kind, tile, 4, 4, call=either([3, 4, 0, 1], resets), bidirectional=True)
@@ -50,6 +48,8 @@ def test_lengths_and_resets(interpreted, kind):
     interpreted(ragged, kind, GRID)
 
 
+@TILES
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @EVERY_KIND
 def test_halves(interpreted, kind, dtype, tile):
     interpreted(check, kind, tile, dtype=dtype, bidirectional=True)

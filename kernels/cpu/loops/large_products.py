@@ -13,7 +13,8 @@ GROUP = 96  # rows of a product at a time
 def matmul(p, rows, depth, d, ldd, panels, matrix, columns, c, add, strip):
     """c = d @ matrix (depth, columns), or c += where ``add`` is 1; c (rows, columns) is dense."""
     panel = panel_for(p, rows, columns)
-    block = GROUP if depth <= GROUP else rows  # of a short product, what is written counts
+    # of a short product, what is written counts; a thread may have no row at all
+    block = GROUP if depth <= GROUP else max(rows, 1)
     for begin in range(0, rows, block):
         end = min(begin + block, rows)
         for i in range(up(columns, panel)):
