@@ -13,7 +13,7 @@ from itertools import groupby
 from rich.console import Console
 from rich.progress import track
 
-from . import machine, peers, results, tables, tree
+from . import kinds, machine, peers, results, tables, tree
 from .cases import SUITES, Case
 from .groups import geometric_mean
 from .options import MODES, cases_of, counts
@@ -60,19 +60,14 @@ def _enter(found, size, theirs, ours):
 
 def block(rows):
     """What the pages say of short calls."""
-    if not rows:
-        return "Not measured yet: `python -m bench.calls`."
-    parts = []
-    for cpu, mine in tables.by(rows, "cpu").items():
-        commits = ", ".join(dict.fromkeys(row["commit"] for row in mine))
-        parts.append(
-            f"Measured on {cpu}; torch {mine[0]['torch']}, commit {commits}, by "
-            f"`{mine[0]['command']}`. Slower: at how many sizes under {NOISE}x."
-        )
-        lines = [[_name(row), *_figures(row)] for row in mine]
-        header = ["times faster", "one step, B = 1", "all sizes", "worst", "slower"]
-        parts.append(tables.table(header, lines))
-    return "\n\n".join(parts)
+    words = f"Slower: at how many sizes under {NOISE}x."
+    return kinds.by_machine(rows, "Not measured yet: `python -m bench.calls`.", words, _table)
+
+
+def _table(rows):
+    lines = [[_name(row), *_figures(row)] for row in rows]
+    header = ["times faster", "one step, B = 1", "all sizes", "worst", "slower"]
+    return tables.table(header, lines)
 
 
 def _name(row):

@@ -1,11 +1,16 @@
 """Benchmarks whose results are one row a kind, put into a committed file as they come."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
 from . import machine, results, tables
+from .timing import quantiles, race
+
+ROUNDS = 5
 
 
 def run(kinds, row_of, what, shown, out, command):
@@ -27,6 +32,29 @@ def run(kinds, row_of, what, shown, out, command):
     except KeyboardInterrupt:
         return 130
     return int(faults > 0)
+
+
+def row(about, timed, ratios, sizes, contestants, seconds):
+    """A row: ``about`` it, {name: {size: times faster}}, {size: seconds}, {size: a fault}.
+
+    timed: (field, whose seconds it has); ratios: {name: (whose time, divided by whose)};
+    contestants(*size): ({name: call}, None or what is wrong with their results).
+    """
+    (field, whose), threads = timed, about["threads"]
+    found = about | {field: {}, "errors": {}, **{name: {} for name in ratios}}
+    torch.set_num_threads(threads)
+    for size in sizes:
+        label = "x".join(map(str, size))
+        calls, fault = contestants(*size)
+        if fault:
+            found["errors"][label] = fault
+            continue
+        times = race(calls, seconds, ROUNDS, SimpleNamespace(device="cpu", threads=threads))
+        found[field][label] = float(f"{quantiles(times[whose].seconds)[0]:.4g}")
+        for name, (slow, fast) in ratios.items():
+            ratio = quantiles(times[slow].seconds / times[fast].seconds)[0]
+            found[name][label] = float(f"{ratio:.4g}")
+    return found
 
 
 def by_machine(rows, otherwise, words, table):

@@ -9,7 +9,6 @@ each layer, mode and number of threads takes the place of an older one of the sa
 import argparse
 import sys
 from functools import partial
-from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -19,12 +18,10 @@ from . import kinds, machine, tables, tree
 from .cases import TOLERANCE
 from .gate import wrong
 from .options import MODES, counts, some_of
-from .timing import quantiles, race
 
 FILE = machine.ROOT / "bench" / "ragged.jsonl"
 LAYERS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 SIZES = ((128, 8, 128), (100, 32, 256), (100, 64, 512), (1000, 16, 64))  # T, B, H
-ROUNDS = 5
 # Whose time ours is measured against; of dense, the fraction of it.
 PEERS = ("torch packed", "packed", "dense", "resets")
 
@@ -37,23 +34,10 @@ def what(row):
 def row_of(name, mode, threads, seconds):
     """{peer: {size: its time by ours}}, {size: seconds of ours}, {size: a fault}."""
     name = LAYERS[name]
-    found = {"layer": name, "mode": mode, "threads": threads}
-    found |= {"ours_s": {}, "errors": {}, **{peer: {} for peer in PEERS}}
-    torch.set_num_threads(threads)
-    for size in SIZES:
-        label = "x".join(map(str, size))
-        calls, fault = _contestants(name, mode == "training", *size)
-        if fault:
-            found["errors"][label] = fault
-            continue
-        times = race(calls, seconds, ROUNDS, SimpleNamespace(device="cpu", threads=threads))
-        found["ours_s"][label] = float(f"{quantiles(times['lengths'].seconds)[0]:.4g}")
-        for peer in PEERS[:3]:
-            ratio = quantiles(times[peer].seconds / times["lengths"].seconds)[0]
-            found[peer][label] = float(f"{ratio:.4g}")
-        ratio = quantiles(times["dense"].seconds / times["resets"].seconds)[0]
-        found["resets"][label] = float(f"{ratio:.4g}")
-    return found
+    about = {"layer": name, "mode": mode, "threads": threads}
+    ratios = {peer: (peer, "lengths") for peer in PEERS} | {"resets": ("dense", "resets")}
+    contestants = partial(_contestants, name, mode == "training")
+    return kinds.row(about, ("ours_s", "lengths"), ratios, SIZES, contestants, seconds)
 
 
 def _contestants(name, training, T, B, H):

@@ -10,7 +10,6 @@ import argparse
 import inspect
 import sys
 from functools import partial
-from types import SimpleNamespace
 
 import torch
 
@@ -18,11 +17,9 @@ from . import kinds, machine, tables, tree
 from .cases import TOLERANCE
 from .gate import wrong
 from .options import MODES, counts, some_of
-from .timing import quantiles, race
 
 FILE = machine.ROOT / "bench" / "zoo.jsonl"
 SIZES = ((100, 16, 128), (300, 1, 128))  # T, B, H
-ROUNDS = 5
 PEERS = ("loop", "compiled")
 CHECKED = 20  # first steps; layer norm makes a rounding error ten times as large every ten steps
 
@@ -42,21 +39,10 @@ def layers():
 def row_of(name, mode, threads, seconds):
     """{size: seconds of the loop}, {size: times faster}, {size: a fault}."""
     cls = layers()[name]
-    found = {"layer": cls.__name__, "mode": mode, "threads": threads}
-    found |= {"loop_s": {}, "errors": {}, **{peer: {} for peer in PEERS}}
-    torch.set_num_threads(threads)
-    for size in SIZES:
-        label = "x".join(map(str, size))
-        calls, fault = _contestants(cls, mode == "training", *size)
-        if fault:
-            found["errors"][label] = fault
-            continue
-        times = race(calls, seconds, ROUNDS, SimpleNamespace(device="cpu", threads=threads))
-        found["loop_s"][label] = float(f"{quantiles(times['loop'].seconds)[0]:.4g}")
-        for peer in PEERS:
-            ratio = quantiles(times[peer].seconds / times["ours"].seconds)[0]
-            found[peer][label] = float(f"{ratio:.4g}")
-    return found
+    about = {"layer": cls.__name__, "mode": mode, "threads": threads}
+    ratios = {peer: (peer, "ours") for peer in PEERS}
+    contestants = partial(_contestants, cls, mode == "training")
+    return kinds.row(about, ("loop_s", "loop"), ratios, SIZES, contestants, seconds)
 
 
 def _contestants(cls, training, T, B, H):

@@ -85,7 +85,7 @@ def run_layer(
     """
     if engine == "reference":
         given = cell, x, steps, directions, states, inputs
-        return profiling.layer(reference.layer, "", *given, *[every] * every)
+        return profiling.layer(reference.layer, "", *given, every)
     tensors = [x, *states, *[w for each in directions for w in each if w is not None]]
     tensors += [inputs] * bool(cell.inputs)
     y, *finals = run(Call(engine, cell, steps, len(directions), every), keep, tensors)

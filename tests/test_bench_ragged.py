@@ -2,14 +2,14 @@
 
 import pytest
 
-from bench import ragged, results
+from bench import kinds, ragged, results
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """The arguments of a small run; its rows go to the last of them."""
     monkeypatch.setattr(ragged, "SIZES", ((5, 3, 4),))
-    monkeypatch.setattr(ragged, "ROUNDS", 1)
+    monkeypatch.setattr(kinds, "ROUNDS", 1)
     return ["--layers", "gru", "--seconds", "0.001", "--out", str(tmp_path / "ragged.jsonl")]
 
 

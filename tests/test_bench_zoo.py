@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import results, zoo
+from bench import kinds, results, zoo
 
 # torch.compile itself asks for it, of a state that a step before has made
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:
 def small(monkeypatch, tmp_path):
     """The arguments of a small run; its rows go to the last of them."""
     monkeypatch.setattr(zoo, "SIZES", ((3, 2, 4), (4, 1, 4)))
-    monkeypatch.setattr(zoo, "ROUNDS", 1)
+    monkeypatch.setattr(kinds, "ROUNDS", 1)
     out = str(tmp_path / "zoo.jsonl")
     return ["--cells", "zoo", "--layers", "indrnn", "--seconds", "0.001", "--out", out]
 
