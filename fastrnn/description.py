@@ -1,5 +1,7 @@
 """What the call of a recurrent module comes to: the tensors, and what else an engine asks of it."""
 
+from contextvars import ContextVar
+
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
@@ -7,6 +9,27 @@ from torch.nn.utils.rnn import PackedSequence
 from .kernels.cells import CELLS
 
 THEIRS = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
+
+
+asking = ContextVar("fastrnn_explains", default=False)  # whether forward shall say who serves it
+
+
+class Explained(BaseException):
+    """No fault, but what such a forward raises: its argument is the Choice."""
+
+
+def explained(module, input, hx, *, return_states=False, **inputs):
+    """The Choice for a call of a Recurrent, whose class may have a forward of its own: what that
+    makes of the input is what an engine is chosen for.
+    """
+    token = asking.set(True)
+    try:
+        module.forward(input, hx, **inputs)
+    except Explained as found:
+        return found.args[0]
+    finally:
+        asking.reset(token)
+    raise RuntimeError(f"{type(module).__name__}.forward does not call that of fastrnn.Recurrent")
 
 
 def is_torchs(module):

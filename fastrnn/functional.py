@@ -13,7 +13,7 @@ import torch
 from torch import _VF
 from torch.nn.functional import dropout
 
-from . import backends, operators
+from . import backends, heads, operators
 from .autograd import run_layer
 from .kernels import autocast, projection, schedule
 from .kernels.cells import CELLS
@@ -191,12 +191,25 @@ _known_to_fit = lru_cache(maxsize=256)(_fit)
 def stack(
     engine, cell, x, steps, directions, states, D, p, dtype, keep, inputs=None, every=False
 ):  # fmt: skip
+    """As ``_layers``, of a cell that may have heads."""
+    count, more = cell.heads, (p, dtype, keep)
+    if count == 1 or not heads.are_apart(engine, cell, states[0].shape[2]):
+        if count > 1:
+            cell, directions = heads.undivided(cell, directions)
+        return _layers(engine, cell, x, steps, directions, states, D, *more, inputs, every)
+    directions, states, inputs = heads.apart(cell, directions, states, inputs)
+    given = engine, cell, x, steps, directions, states, D * count, *more, inputs, every
+    y, finals, *afters = _layers(*given)
+    return y, heads.together(finals, count), *afters
+
+
+def _layers(engine, cell, x, steps, directions, states, D, p, dtype, keep, inputs, every):
     """(output, final states), and, if ``every``, those after each step of the last layer.
 
     Layer after layer, computed in ``dtype`` (None: x's), or in what ``engine`` computes that in.
 
     x: (N, I); states: a (layers * D, B, H or P) tensor for each state; inputs: None, or for each
-    layer what its steps are given beside x, (N, number, H).
+    layer what its steps are given beside x, (heads * N, number, H).
     """
     traced = isinstance(steps, schedule.Traced)
     run = operators.run_layer if traced else run_layer

@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch.autograd import forward_ad
 
-from . import backends, profiling
+from . import backends, heads, profiling
 from .autograd import Call, Layer
 from .kernels import gate, schedule
 from .kernels.cells import CELLS
@@ -91,14 +91,23 @@ def of_own_cell(cell, keep, call):
     """(output, *final states) of a Call of sequences.py, dense, of a cell of a user's own; None for
     the long way. For where all is ``usual``, and there is no dropout between layers.
     """
-    x, states, directions = call.x, call.states, call.directions
-    weights = [w for each in directions for w in each if w is not None]
+    x, states, directions, planes = call.x, call.states, call.directions, call.planes
+    H, count = call.module.hidden_size, cell.heads
     if not x.numel():
         return None
+    if count > 1:
+        if not heads.are_apart("numba", cell, H):
+            return None
+        directions, states, planes = heads.apart(cell, directions, states, planes)
+        H = H // count
+    weights = [w for each in directions for w in each if w is not None]
     sizes, layers = tuple(x.shape), call.module.num_layers
-    D, H = len(directions) // layers, call.module.hidden_size
-    known = _made(cell, x.dtype, sizes, H, H, D, layers, len(weights) // len(directions), sizes[:2])
-    return known and _run(known, keep, (x, *states, *weights, *call.planes))
+    D, each = len(directions) // layers, len(weights) // len(directions)
+    known = _made(cell, x.dtype, sizes, H, H, D, layers, each, sizes[:2])
+    found = known and _run(known, keep, (x, *states, *weights, *planes))
+    if found is None or count == 1:
+        return found
+    return found[0], *heads.together(found[1:], count)
 
 
 def _run(call, keep, tensors):

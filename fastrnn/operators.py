@@ -64,7 +64,7 @@ def _layer(
     batch_sizes: Tensor | None,  # (T,) if packed
     states: list[Tensor],  # (D, B, H or P) each
     weights: list[Tensor],  # of direction after direction, those that are there
-    inputs: Tensor | None = None,  # (N, number, H)
+    inputs: Tensor | None = None,  # (heads * N, number, H)
     every: bool = False,
 ) -> list[Tensor]:
     """[output (N, D * H or P), *final states, *what backward wants to see again].
@@ -129,7 +129,7 @@ def _check(engine, cell, x, states, directions, inputs):
     shapes, dtypes = sum(sizes, (x.shape, *ends)), [of_x] + [of_others] * (len(tensors) - 1)
     if inputs is not None:
         tensors, dtypes = (*tensors, inputs), [*dtypes, of_x]
-        shapes = (*shapes, (x.shape[0], cell.inputs, sizes[0].ih[0] // cell.gates))
+        shapes = (*shapes, (cell.heads * x.shape[0], cell.inputs, sizes[0].ih[0] // cell.gates))
     for tensor, shape, dtype in zip(tensors, shapes, dtypes, strict=True):
         fits = tensor is None or (tensor.shape == shape and tensor.dtype == dtype)
         if not (fits and (tensor is None or tensor.device == x.device)):

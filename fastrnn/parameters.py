@@ -60,8 +60,6 @@ def weights_of(module):
         ih, hh, b_ih, b_hh = [place and _parameter(module, *place) for place in fields]
         each = [_parameter(module, *place) for place in own]
         each = [p if p.dim() else p.expand(module.hidden_size) for p in each]
-        if module.heads > 1:
-            hh = _dense(hh, module.gates, module.heads)
         found.append(Weights(ih, hh, b_ih, b_hh, None, torch.stack(each) if each else None))
     return found
 
@@ -76,10 +74,3 @@ def _parameter(module, name, shape):
             f"not {tuple(parameter.shape)}"
         )
     return parameter
-
-
-def _dense(weight, gates, heads):
-    """(gates * H, H) with the blocks of ``weight``, (gates * H, H // heads), on its diagonals."""
-    width = weight.shape[1]
-    blocks = weight.reshape(gates, heads, width, width).permute(0, 2, 3, 1)
-    return torch.diag_embed(blocks, dim1=1, dim2=3).reshape(gates * heads * width, heads * width)

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .kernels import schedule
 from .kernels.gate import PLAIN
 from .pieces import Pieces, checked
+from .places import Places
 from .tracing import RECORDED
 
 
@@ -68,7 +69,8 @@ class Batch:
     def packed(self, hx, inputs):
         """(input, hx, inputs) of a call of the pieces."""
         (T, B), x, pieces = self.sizes, self.x, self.pieces
-        self.places = self._index(pieces.places(*((1, T) if self.turned else (B, 1))))
+        numbers = pieces.places(*((1, T) if self.turned else (B, 1)))
+        self.places = Places(numbers, T * B, self._index)
         rows, sizes = self._rows(x), pieces.sizes
         if not len(sizes):  # nothing is there: something runs, for the graph, and nothing is read
             rows, sizes = x.new_zeros(1, x.shape[-1]), np.ones(1, np.int64)
@@ -95,8 +97,8 @@ class Batch:
 
     def _spread(self, rows):
         """Packed rows where they are in the batch; zeros elsewhere."""
-        (T, B), rows = self.sizes, rows.data[: len(self.places)]
-        y = rows.new_zeros(T * B, rows.shape[-1]).index_add(0, self.places, rows)
+        T, _ = self.sizes
+        y = self.places.spread(rows.data)
         return y.view(T, -1) if self.single else y.view(*self.x.shape[:2], -1)
 
     def _index(self, numbers):
@@ -107,7 +109,7 @@ class Batch:
 
     def _rows(self, tensor):
         """The rows of a tensor (T, B, ...), or (B, T, ...), that are there."""
-        return tensor.flatten(0, 1).index_select(0, self.places)
+        return self.places.take(tensor.flatten(0, 1))
 
     def _given(self, name, value):
         """What steps are given beside x: its rows, or what is the same for all of them."""

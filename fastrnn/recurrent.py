@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import nn
 
-from . import backends, known
+from . import backends, description, known
 from .accepting import accepting, accepting_derived
 from .functional import stack, stack_on_gpu
 from .kernels.keep import Keep
@@ -14,7 +14,7 @@ from .kernels.refused import Refused
 from .kernels.untraced import untraced
 from .parameters import places_of, weights_of
 from .sequences import Call
-from .step import TAKEN, Plain, cell_of_module, signature_of
+from .step import Plain, cell_of_module, signature_of
 from .tracing import constant, tracing
 
 OPTIONS = {
@@ -22,6 +22,7 @@ OPTIONS = {
     "heads": 1, "recompute": False, "strict": False,
 }  # fmt: skip
 _asked = constant(backends.asked)
+_to_explain = constant(description.asking.get)
 
 
 class Recurrent(nn.Module):
@@ -176,13 +177,15 @@ class Recurrent(nn.Module):
     @accepting
     def forward(self, input, hx=None, **inputs):
         call = Call(self, input, hx, inputs)
-        if known.usual() and not call.packed and not self._drops():
+        if known.usual() and not (call.packed or self._drops() or description.asking.get()):
             cell = cell_of_module(self, self.training, self._edition)
             found = None if isinstance(cell, Plain) else known.of_own_cell(cell, self._keep(), call)
             if found is not None:
                 y, *finals = found
                 return call.results(y, finals)
-        cell, engine, _ = self._served(call)
+        cell, engine, why = self._served(call)
+        if _to_explain():
+            raise description.Explained(backends.Choice(engine, why))
         if isinstance(cell, Plain) and torch.compiler.is_compiling():
             return _uncompiled(self, input, hx, inputs)
         try:
@@ -227,9 +230,7 @@ class Recurrent(nn.Module):
 
     def explain(self, input, hx=None, **inputs):
         """The Choice of an engine for a call: what fastrnn.backends.explain asks."""
-        inputs = {name: value for name, value in inputs.items() if name not in TAKEN}
-        _, engine, reason = self._served(Call(self, input, hx, inputs))
-        return backends.Choice(engine, reason)
+        return description.explained(self, input, hx, **inputs)
 
 
 @untraced

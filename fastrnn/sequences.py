@@ -104,18 +104,24 @@ class Call:
         for layer in range(module.num_layers):
             given = module.inputs_for(layer, like, **inputs)
             if set(given) != set(names):
-                says = type(module).signature
-                raise TypeError(
-                    f"{says.place} has the inputs {', '.join(names) or 'none'}; "
-                    f"it is given {', '.join(given) or 'none'}"
-                )
+                raise self._misnamed(given)
             each = [self._plane(name, given[name], like) for name in names]
             planes.append(torch.stack(each, -2).reshape(steps.N, len(names), like.shape[-1]))
         return planes
 
+    def _misnamed(self, given):
+        """The error for inputs that a step does not have, or that it lacks."""
+        says = type(self.module).signature
+        return TypeError(
+            f"{says.place} has the inputs {', '.join(says.inputs) or 'none'}; "
+            f"it is given {', '.join(given) or 'none'}"
+        )
+
     def _given(self, name, value):
         """An input of the call, time first, its sequences in order; the rows of a packed one."""
         if not isinstance(value, (PackedSequence, torch.Tensor)):
+            if name not in type(self.module).signature.inputs:
+                raise self._misnamed([name])
             kind = type(value).__name__
             raise TypeError(f"{self._name}: the input {name} should be a tensor, not a {kind}")
         if not isinstance(value, PackedSequence):
@@ -220,7 +226,7 @@ def _of_a_loop(key, T, kind, to, own, given):
         zeros(G * H, 1, dtype=own), zeros(G * H, H, dtype=own) if cell.recurrent else None,
         None, None, None, zeros(cell.own, H, dtype=own) if cell.own else None,
     )  # fmt: skip
-    inputs = zeros(T, cell.inputs, H, dtype=x) if cell.inputs else None
+    inputs = zeros(cell.heads * T, cell.inputs, H, dtype=x) if cell.inputs else None
     states = [zeros(1, 1, H, dtype=d) for d in states]
     with torch.no_grad(), torch.autocast(kind, to):
         y, finals = reference.layer(

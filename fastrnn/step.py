@@ -105,6 +105,12 @@ def bound(module):
 class Plain(SimpleNamespace):
     """A cell that is no program: the step as it stands, in PyTorch. ``why`` it is none."""
 
+    reverse = Cell.reverse
+
+    def undivided(self):
+        """This one without heads."""
+        return Plain(**vars(self) | {"heads": 1})
+
     def whole(self, x, product, states, own, inputs):
         """As a Cell's."""
 
@@ -139,7 +145,7 @@ def _traced(module):
     says = type(module).signature
     ports = {
         "gates": module.gates, "states": len(says.states), "recurrent": says.recurrent,
-        "own": len(says.own), "inputs": len(says.inputs),
+        "own": len(says.own), "inputs": len(says.inputs), "heads": module.heads,
     }  # fmt: skip
     step, name = bound(module), type(module).__name__
     try:

@@ -12,15 +12,15 @@ from torch.nn.functional import linear
 
 def layer(cell, x, steps, directions, states, inputs=None, every=False):
     """One layer. x: (N, I); directions: a Weights each; states: one (D, B, H or P) tensor a state;
-    inputs: (N, number, H), what each step is given beside x.
+    inputs: (heads * N, number, H), what each step is given beside x.
 
     Returns the output (N, D * H or P) and the final states, shaped as the initial ones; and, if
     ``every``, the states after each step, shaped as the output.
     """
-    found = [
-        _direction(cell, x, inputs, steps, weights, [s[d] for s in states], d == 1, every)
-        for d, weights in enumerate(directions)
-    ]
+    inputs, found = [None] if inputs is None else inputs.chunk(cell.heads), []
+    for d, weights in enumerate(directions):
+        given = inputs[d % len(inputs)], steps, weights, [s[d] for s in states]
+        found.append(_direction(cell, x, *given, cell.reverse(d), every))
     outputs, finals, afters = zip(*found, strict=True)
     y, finals = torch.cat(outputs, 1), [torch.stack(each) for each in zip(*finals, strict=True)]
     if not every:

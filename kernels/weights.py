@@ -7,7 +7,7 @@ from torch import Tensor
 
 class Weights(NamedTuple):
     ih: Tensor  # (G*H, I)
-    hh: Tensor | None  # (G*H, H or P)
+    hh: Tensor | None  # (G*H, H or P); H / heads columns, until these are apart
     b_ih: Tensor | None  # (G*H,)
     b_hh: Tensor | None  # (G*H,)
     hr: Tensor | None  # (P, H)

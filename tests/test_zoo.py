@@ -138,13 +138,14 @@ def test_names_of_parameters():
 
 @EVERY_CELL
 def test_what_serves(name):
-    """The compiled engine has every one of them."""
+    """The compiled engine has every one of them; who asks gives what a call takes."""
     module = build(name, 1, 1, dtype=torch.float32)
-    taken = {n: torch.zeros(5, 3) for n in type(module).signature.inputs}
-    inputs = {} if "inputs_for" in vars(type(module)) else taken
-    x = torch.zeros(5, 3, module.input_size)
-    choice = fastrnn.backends.explain(module, x, **inputs)
+    given, states = arguments(name, module), type(module).signature.states
+    inputs = {n: t for n, t in given.items() if n not in states}
+    choice = fastrnn.backends.explain(module, inputs.pop("x"), **inputs)
     assert choice == ("numba", "float32 on CPU")
+    with pytest.raises(TypeError, match="other"):
+        fastrnn.backends.explain(module, given["x"], **inputs, other=3)
 
 
 def test_all_are_recurrent_layers():

@@ -3,7 +3,7 @@
 A ``Stack`` is what is known of layers from their sizes alone, found once and remembered. Its
 tensors come in one flat list: x (its rows, and I columns), the cell's states, (layers * D, B, H or
 P) each, direction after direction the weights that there are, in the order of Weights, and for each
-layer what its steps are given beside x, (N, number, H), if they are given anything.
+layer what its steps are given beside x, (heads * N, number, H), if they are given anything.
 """
 
 from functools import lru_cache
@@ -64,7 +64,7 @@ class Stack:
         self.sums = sums_width(cell, first)
         dtypes = [first.dtype] + [wide] * (len(shapes) - 1)
         if cell.inputs:
-            shapes += [(self.N, cell.inputs, first.H)] * layers
+            shapes += [(cell.heads * self.N, cell.inputs, first.H)] * layers
             dtypes += [first.dtype] * layers
         self.inputs = _as_expected(shapes, dtypes)
         results = [(*rows, self.width), *states]

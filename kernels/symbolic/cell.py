@@ -25,7 +25,7 @@ class Traced(NamedTuple):
 
 
 TWICE = "gate {} of the recurrent product is made twice in a step: each gate has one product"
-COUNTS = {"gates": 0, "states": 1, "own": 0, "inputs": 0}  # at least so many
+COUNTS = {"gates": 0, "states": 1, "own": 0, "inputs": 0, "heads": 1}  # at least so many
 MOST = 1000  # of each
 
 
@@ -88,6 +88,7 @@ class Cell:
     recurrent: bool = True  # whether there are W_hh, and ``uh``
     own: int = 0
     inputs: int = 0
+    heads: int = 1  # directions in a run that take the steps in one order, a head each
     program: str = ""  # the text that it was made of, if it was
 
     program = None  # its text (program.py), once that is known
@@ -143,6 +144,10 @@ class Cell:
                 raise badly_made(TWICE.format(gate), self.step)
         hs = [graph.input("other", g) if g in others else gates[g] for g in range(len(h))]
         return Traced(graph, output, new, hs, factors)
+
+    def reverse(self, d):
+        """Whether the ``d``-th direction of a layer takes the steps from the last one on."""
+        return d >= self.heads
 
     def parts(self, result):
         """(output, new states) of what the step returns."""

@@ -27,6 +27,7 @@ def _written(cell):
     code = [_instruction(node, place, traced) for node in nodes]
     results = [place[node] for node in (traced.output, *traced.new)]
     ports = {name: getattr(cell, name) for name in PORTS}
+    ports |= {"heads": cell.heads} if cell.heads > 1 else {}
     return json.dumps({"name": cell.name, **ports, "code": code, "results": results})
 
 

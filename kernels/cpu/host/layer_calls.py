@@ -11,6 +11,7 @@ import torch
 from ..compiled import of_loops
 from .layouts import backward_layout, forward_layout
 from .memory import at, at_each, empty, scratch
+from .states import apart, as_read, to_begin_with, together
 from .threads import TEAM
 
 
@@ -27,7 +28,7 @@ def forward(stack, steps, keep, tensors, found, gates, kept):
     c_n = c0 if c0 is None else torch.empty_like(c0) if keep else c0.clone()
     like, item = {hidden.dtype: hidden, x.dtype: x}, x.itemsize
     kept = {name: empty(like[dtype], *sizes) for name, (sizes, dtype) in kept.items()}
-    first, passing = _as_read(hidden, x.dtype), {}
+    first, passing = as_read(hidden, x.dtype), {}
     h0s, h_ns = at_each(first, count), at_each(h_n, count)
     c0s, c_ns = at_each(c0, count), at_each(c_n, count)
     if keep:
@@ -44,14 +45,14 @@ def forward(stack, steps, keep, tensors, found, gates, kept):
     from_at, found = found[0], [*found, 0]  # what is absent is at -1
     for i, shape in enumerate(stack.shapes):
         to = between[i % len(between)] if i < stack.layers - 1 else y.data_ptr()
-        beside = found[stack.end + i] if cell.inputs else 0
+        beside = _beside(stack, found, i)
         with TEAM.members(shape.threads(cell, stack.N)) as team:
             layout, row_parts = forward_layout(cell, shape, keep, team.size)
             memory = scratch(hidden, layout.size)
             given, bounds = [], steps.bounds(row_parts)
             for d, j in enumerate(range(i * D, i * D + D)):
                 out, c_n_at = to + d * S * item, c_ns[j]
-                row = _given(steps, bounds, from_at, found, stack.places[j], beside, stages[j])
+                row = _given(steps, bounds, from_at, found, stack.places[j], beside[d], stages[j])
                 row |= {"h_first": h0s[j], "h_last": h_ns[j], "extra_last": c_n_at, "ldy": D * S}
                 if keep:
                     after, extra_after, m, kept_gates, kept_from = kept_at[j]
@@ -84,13 +85,14 @@ def backward(stack, steps, keep, tensors, found, gates, names, needed, dstates=N
     kept = dict(zip(names, tensors[end + first :], strict=True))
     if dy is None:
         dy = x.new_zeros(*stack.rows, stack.width)
-    needed, before = [*needed, False], _as_read(hidden, x.dtype)  # what is absent is at -1
+    needed, before = [*needed, False], as_read(hidden, x.dtype)  # what is absent is at -1
     lowest, grads = stack.lowest(needed), [None] * (end + 1)
     for i in range(first, end):
         if needed[i]:
-            places = () if i < stack.end else (D,)  # each direction has its own of the inputs
+            # each direction has its own of the inputs
+            places = () if i < stack.end else (D // cell.heads,)
             grads[i] = empty(hidden if i < stack.end else x, *places, *stack.inputs[i][0])
-    dh, *dextra = map(_to_begin_with, dfinals, states, (stack.spare, *[0] * cell.states))
+    dh, *dextra = map(to_begin_with, dfinals, states, (stack.spare, *[0] * cell.states))
     dc, c0 = together(dextra), together(states[1:])
     sums = hidden.new_zeros(4 * count, stack.sums)
     kept_at, between = _kept_at(stack, kept, gates), at_each(kept.get("between"), stack.layers - 1)
@@ -101,22 +103,21 @@ def backward(stack, steps, keep, tensors, found, gates, names, needed, dstates=N
     for i in range(stack.layers - 1, lowest - 1, -1):
         shape, need_x = stack.shapes[i], i > lowest or needed[0]
         every = dstates is not None and i == stack.layers - 1
-        from_at, beside, dinputs = between[i - 1] if i else found[0], 0, [0] * D
-        if cell.inputs:
-            beside, dinputs = found[stack.end + i], at_each(grads[stack.end + i], D)
+        from_at, beside = between[i - 1] if i else found[0], _beside(stack, found, i)
+        dinputs = at_each(grads[stack.end + i], D) if cell.inputs else [0] * D
         with TEAM.members(shape.threads(cell, stack.N)) as team:
             layout, row_parts, groups = backward_layout(cell, shape, keep, need_x, every, team.size)
             memory, bounds = scratch(hidden, layout.size), steps.bounds(row_parts)
-            # Directions that take turns add to the same dx, unless that would round it twice:
-            # results are the same for any number of threads.
-            ways = groups if x.dtype == hidden.dtype else D
+            # Directions that take turns add to the same dx, unless that would round it twice, or
+            # in another order: results are the same for any number of threads.
+            ways = D if x.dtype != hidden.dtype else groups if D <= 2 else 2 - D % 2
             dxs = [empty(x, *stack.rows, shape.I) if need_x else None for _ in range(ways)]
             dy_at, dxs_at, given = dy.data_ptr(), at(*dxs), []
             for d, j in enumerate(range(i * D, i * D + D)):
                 ih, hh, b_ih, b_hh, hr, own = place = stack.places[j]
                 after, extra_after, m, kept_gates, kept_from = kept_at[j]
                 sum_x, sum_h, sum_r, sum_own = sums_at[4 * j : 4 * j + 4]
-                row = _given(steps, bounds, from_at, found, place, beside, stages[j])
+                row = _given(steps, bounds, from_at, found, place, beside[d], stages[j])
                 given.append(row | {
                     "dy": dy_at + d * S * item, "lddy": D * S, "dx": dxs_at[d % ways],
                     "add": d // ways, "dh": dhs[j], "dextra": dcs[j], "after": after,
@@ -132,13 +133,13 @@ def backward(stack, steps, keep, tensors, found, gates, names, needed, dstates=N
                 })  # fmt: skip
             plan = layout.fill(memory.data_ptr(), given)
             team.run(of_loops.backward(), plan)
-        if need_x and ways == 2:
-            dxs[0].add_(dxs[1])
+        for other in dxs[1:] if need_x else ():
+            dxs[0].add_(other)
         dy = dxs[0]
     _put_sums(stack, needed, to, sums_at, hidden.itemsize)
     for i in range(stack.end, end):
         if needed[i]:
-            grads[i] = grads[i][0] if D == 1 else grads[i].sum(0)
+            grads[i] = grads[i][0] if cell.heads == D else grads[i].sum(0)
     dh = dh.narrow(2, 0, S).contiguous() if stack.spare and needed[1] else dh
     dstates = dh, *apart(dc, len(dextra))
     ends = [g if n else None for g, n in zip(dstates, needed[1:], strict=False)]
@@ -158,6 +159,16 @@ def _given(steps, bounds, x, found, place, inputs, stage):
     }  # fmt: skip
 
 
+def _beside(stack, found, layer):
+    """For each direction the address of what its steps are given beside x."""
+    D, heads = stack.D, stack.cell.heads
+    if not stack.cell.inputs:
+        return [0] * D
+    _, _, size = stack.inputs[stack.end + layer]
+    start = found[stack.end + layer]
+    return [start + d % heads * (size // heads) for d in range(D)]
+
+
 def _put_sums(stack, needed, to, sums_at, size):
     """The sums over rows to where the gradients of biases and of a cell's own parameters are."""
     first = stack.shapes[0]
@@ -170,35 +181,6 @@ def _put_sums(stack, needed, to, sums_at, size):
         if needed[b_hh]:
             for number, count, column in products:
                 memmove(to[b_hh] + number * size, sum_h + column * size, count * size)
-
-
-def together(extras):
-    """The states beside the hidden one as the loops have them, (count, B, number, H); None if there
-    are none.
-    """
-    if len(extras) < 2:
-        return extras[0] if extras else None
-    return torch.stack(extras, 2)
-
-
-def apart(together, number):
-    """``together`` undone; of several states none is a view of another."""
-    if number < 2:
-        return [together] * number
-    return [state.clone() for state in together.unbind(2)]
-
-
-def _to_begin_with(dfinal, state, spare):
-    """The gradient of a final state, zeros for None: memory of its own, ``spare`` zeros a row."""
-    if dfinal is None:
-        count, B, width = state.shape
-        return state.new_zeros(count, B, width + spare)
-    return torch.constant_pad_nd(dfinal, (0, spare)) if spare else dfinal.clone()
-
-
-def _as_read(hidden, dtype):
-    """The hidden state in the dtype of the sequence: as each step reads it."""
-    return hidden if hidden.dtype == dtype else hidden.to(dtype)
 
 
 def _passing(stack, x, hidden):

@@ -54,7 +54,7 @@ def forward_layout(cell, shape, keep, threads):
         scratch |= _gate_tiles(cell, shape, tile, size, item)
     if projected:
         scratch["w_hr_panels"] = (item, machine.depth(H, dtype), tile.padded(S))
-    return Layout(FORWARD, D, row_parts, numbers, scratch), row_parts
+    return Layout(FORWARD, _reverse(cell, D), row_parts, numbers, scratch), row_parts
 
 
 @lru_cache(maxsize=256)
@@ -104,7 +104,7 @@ def backward_layout(cell, shape, keep, need_x, every, threads):
         }
     for more, field in zip(_for_weights(cell, shape, tile, parts), (numbers, scratch), strict=True):
         field |= more
-    return Layout(BACKWARD, D, row_parts, numbers, scratch), row_parts, groups
+    return Layout(BACKWARD, _reverse(cell, D), row_parts, numbers, scratch), row_parts, groups
 
 
 def sums_width(cell, shape):
@@ -190,9 +190,14 @@ def _team(parts, unit_parts, groups, D):
     }
 
 
+def _reverse(cell, D):
+    """For each direction whether it takes the steps from the last one on."""
+    return [cell.reverse(d) for d in range(D)]
+
+
 def _groups(D, threads):
     """How many directions run at once: they need not wait for each other."""
-    return 2 if D == 2 and threads % 2 == 0 else 1
+    return 2 if D % 2 == 0 and threads % 2 == 0 else 1
 
 
 def _rows_at_a_time(I, width, itemsize):

@@ -12,20 +12,21 @@ ITEM = 8  # bytes of a field
 class Layout:
     """What the plans of all calls of one shape have in common.
 
-    numbers: fields that are known from the shape; scratch: {field: (bytes of an element, *shape)}
-    of arrays that live as long as the call, one for each direction; the fields from ``T`` on
-    are given to ``fill``, and what is in none of these is 0.
+    reverse: for each direction whether it begins with the last step; numbers: fields that are known
+    from the shape; scratch: {field: (bytes of an element, *shape)} of arrays that live as long as
+    the call, one for each direction; the fields from ``T`` on are given to ``fill``, and what is in
+    none of these is 0.
     """
 
-    def __init__(self, record, directions, row_parts, numbers, scratch):
-        names, size = record.names, len(record.names)
+    def __init__(self, record, reverse, row_parts, numbers, scratch):
+        names, size, directions = record.names, len(record.names), len(reverse)
         fields, end = array("q", [int(numbers.get(name, 0)) for name in names]), 0
         self.template, self.scratch = fields * directions, []
         self.first, self.last = names.index("T"), size
         self.given = itemgetter(*names[self.first :])
         self.rows = range(0, directions * size, size)
         for d, row in enumerate(self.rows):
-            self.template[row + names.index("reverse")] = d
+            self.template[row + names.index("reverse")] = reverse[d]
             for name, shape in scratch.items():
                 self.scratch.append((row + names.index(name), end))
                 end += -(-prod(shape) // ALIGNMENT) * ALIGNMENT

@@ -74,7 +74,8 @@ class Shape(NamedTuple):
         # within one block of backward's all or nothing is computed anew
         rows = int(N * half / each) if half > 0 and N > CHUNK else 0
         found = []
-        for reverse in range(self.D):
+        for d in range(self.D):
+            reverse = cell.reverse(d)
             step = steps.last(rows, reverse)
             if step == steps.T:
                 found.append((step, 0, 0))

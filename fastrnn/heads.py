@@ -1,0 +1,75 @@
+"""Heads: recurrent weights that fall into blocks, each of which sees its own block of units alone.
+
+To a head, the units of the others do not exist. So to an engine a layer of heads is one of more
+directions, each as narrow as a head is: it multiplies what there is, and no zeros.
+"""
+
+from dataclasses import replace
+from functools import cache
+
+import torch
+
+from .kernels.cells import cell_of, key_of
+from .kernels.symbolic.cell import Cell
+from .kernels.weights import Weights
+from .tracing import constant
+
+NARROW = 16  # units, the most that a register has: narrower heads are multiplied as one
+
+
+def are_apart(engine, cell, H):
+    """Whether an engine takes the heads of H units one by one: if no step needs all units."""
+    wide = engine == "numba" and H // cell.heads >= NARROW
+    return wide and not _has_means(key_of(cell))
+
+
+@constant
+def _has_means(key):
+    """Whether a step of the cell of that key takes a mean over units."""
+    return bool(cell_of(key).derivation.means)
+
+
+def apart(cell, directions, states, planes):
+    """(directions, states, planes) with a direction for each head of each.
+
+    Weights: (gates * H / heads, ...) each; states: (layers * D * heads, B, H / heads); planes:
+    (heads * N, number, H / heads).
+    """
+    heads = cell.heads
+    found = [each for weights in directions for each in _of_heads(weights, cell.gates, heads)]
+    states = [s.unflatten(2, (heads, -1)).transpose(1, 2).flatten(0, 1) for s in states]
+    planes = [p.unflatten(2, (heads, -1)).permute(2, 0, 1, 3).flatten(0, 1) for p in planes or ()]
+    return found, states, planes
+
+
+def _of_heads(weights, gates, heads):
+    """A Weights for each head of one direction."""
+    each = [None if t is None else t.unflatten(0, (gates, heads, -1)) for t in weights[:4]]
+    each = [[None] * heads if t is None else t.transpose(0, 1).flatten(1, 2).unbind() for t in each]
+    own = [None] * heads if weights.own is None else weights.own.chunk(heads, 1)
+    return [Weights(*fields, None, mine) for *fields, mine in zip(*each, own, strict=True)]
+
+
+def together(states, heads):
+    """(layers * D, B, H) states from those of ``apart``."""
+    return tuple([s.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2) for s in states])
+
+
+def undivided(cell, directions):
+    """The cell without heads, and the same weights for it, with zeros beside the blocks."""
+    whole = [w._replace(hh=_dense(w.hh, cell.gates, cell.heads)) for w in directions]
+    alone = _undivided(key_of(cell)) if isinstance(cell, Cell) else cell.undivided()
+    return alone, whole
+
+
+@constant
+@cache
+def _undivided(key):
+    return cell_of(key_of(replace(cell_of(key), heads=1, program=None)))
+
+
+def _dense(weight, gates, heads):
+    """(gates * H, H) with the blocks of ``weight``, (gates * H, H // heads), on its diagonals."""
+    width = weight.shape[1]
+    blocks = weight.reshape(gates, heads, width, width).permute(0, 2, 3, 1)
+    return torch.diag_embed(blocks, dim1=1, dim2=3).reshape(gates * heads * width, heads * width)
