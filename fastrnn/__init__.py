@@ -4,6 +4,7 @@ from importlib import import_module
 
 from . import backends, lowering, tools
 from .conversion import accelerate, restore
+from .flow import GradientFlow, gradient_flow
 from .keras import accelerate_keras, restore_keras
 from .kernels.symbolic.tensors import clip_gradient
 from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
@@ -19,6 +20,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "GRUCell",
+    "GradientFlow",
     "LSTMCell",
     "PerUnit",
     "RNNCell",
@@ -28,6 +30,7 @@ __all__ = [
     "accelerate_keras",
     "backends",
     "clip_gradient",
+    "gradient_flow",
     "lowering",
     "restore",
     "restore_keras",

@@ -24,6 +24,8 @@ def accepting(forward):
         **inputs,
     ):  # fmt: skip
         go = states.forward if return_states else forward
+        if states.recorders:
+            go = states.recorded(go, return_states)
         if lengths is None and resets is None and reset_to is None:
             return go(self, input, hx, **inputs)
         given = self, input, hx, lengths, resets, reset_to, inputs
@@ -61,6 +63,7 @@ def accepting_derived(forward):
 
 
 def _in_pieces(forward, module, input, hx, lengths, resets, reset_to, inputs):
+    states.only_whole(module)
     batch, initial = Batch(module, input, lengths, resets, reset_to), hx
     if not batch.whole:
         input, hx, inputs = batch.packed(hx, inputs)

@@ -1,5 +1,8 @@
 """return_states: every state after every step, differentiable."""
 
+from contextlib import contextmanager
+from threading import get_ident
+
 from torch import nn
 
 from . import backends
@@ -41,6 +44,42 @@ class TorchsCall(Call):
         given = self.steps, self.packed, self.x, self.states, self.directions[0]
         dtype, dtypes = autocast_dtypes(engine, cell.name, *given)
         return dtype, dtypes or (self.x.dtype,) * (1 + len(self.states))
+
+
+recorders = []  # of calls, each with the thread that it is for
+
+
+@contextmanager
+def recording(recorder):
+    """Within this context ``recorder(module, input, hx, inputs, every)`` stands in for the forward
+    of every recurrent layer that this thread calls.
+    """
+    mine = get_ident(), recorder
+    recorders.append(mine)
+    try:
+        yield
+    finally:
+        recorders.remove(mine)
+
+
+def recorder():
+    """That of this thread, or None."""
+    return next((r for thread, r in reversed(recorders) if thread == get_ident()), None)
+
+
+def recorded(forward, every):
+    """``forward``, or what stands in for it."""
+    mine = recorder()
+    if mine is None:
+        return forward
+    return lambda module, input, hx=None, **inputs: mine(module, input, hx, inputs, every)
+
+
+def only_whole(module):
+    """Raise TypeError where steps are recorded: those of pieces are not those of the batch."""
+    if recorders and recorder():
+        name = type(module).__name__
+        raise TypeError(f"{name}: steps are recorded of sequences without lengths and resets")
 
 
 def of(module, input, hx, inputs):

@@ -55,6 +55,16 @@ class LSTM(fastrnn.Recurrent):
         return torch.sigmoid(o) * torch.tanh(c), c
 
 
+class Averaged(fastrnn.Recurrent):
+    """A mean over all units."""
+
+    gates = 2
+
+    def step(self, wx, uh, h):
+        f, g = wx + uh
+        return torch.sigmoid(f) * h + torch.tanh(g - g.mean(-1, keepdim=True))
+
+
 class Sorted(fastrnn.Recurrent):
     """A step that no kernel can run."""
 

@@ -24,6 +24,7 @@ CPU = "fastrnn.kernels.cpu"
 # Imports run down this list only. What is not in it (the program) may import all of it.
 STOREYS = [
     ["fastrnn.tools"],
+    ["fastrnn.flow"],
     ["fastrnn.conversion", "fastrnn.keras"],
     ["fastrnn.episodes"],
     ["fastrnn.modules", "fastrnn.recurrent"],

@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import torch
 from custom_cells import (
+    Averaged,
     Peephole,
     ResetFirst,
     Skip,
@@ -58,16 +59,6 @@ class WithInputs(fastrnn.Recurrent):
         f, g = wx + uh
         c = torch.sigmoid(f + self.p * h) * c + torch.tanh(g) * skip
         return torch.tanh(c), (c * mask, c)
-
-
-class Averaged(fastrnn.Recurrent):
-    """A mean over all units: heads are no layers of their own."""
-
-    gates = 2
-
-    def step(self, wx, uh, h):
-        f, g = wx + uh
-        return torch.sigmoid(f) * h + torch.tanh(g - g.mean(-1, keepdim=True))
 
 
 WIDE = [(Peephole, 32, 2), (ResetFirst, 48, 3), (WithInputs, 80, 4), (Averaged, 32, 2)]

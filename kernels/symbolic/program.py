@@ -1,7 +1,10 @@
 """A cell as a text that holds instructions, and nothing that could be run as Python."""
 
 import json
+from dataclasses import replace
 from functools import cache
+
+import torch
 
 from .cell import Cell
 from .graph import needed
@@ -81,11 +84,36 @@ def _below(end, indices):
     return all(type(i) is int and 0 <= i < end for i in indices)
 
 
-def _replay(code, results):
-    """The step that does what the instructions say."""
+@cache
+def nudged(program, both):
+    """The cell of a text, to each of whose new states an input of the step is added.
+
+    What the step itself makes of a new state is made of that sum: so the gradient of such an input
+    is that of the state, all of it. They are the last inputs, one for each state; if ``both``, so
+    many more for the backward direction, which is where the last of the cell's own numbers, a new
+    one, is zero.
+    """
+    cell, found = cell_of(program), json.loads(program)
+    replay, places = _replay(found["code"], found["results"]), found["results"][1:]
 
     def step(wx, uh, states, own, inputs):
-        graph, values = states[0].graph, []
+        given, nudges = inputs[: cell.inputs], inputs[cell.inputs :]
+        if both:
+            *own, forward = own
+            pairs = zip(nudges[: cell.states], nudges[cell.states :], strict=True)
+            nudges = [torch.where(forward > 0.5, one, other) for one, other in pairs]
+        return replay(wx, uh, states, own, given, list(zip(places, nudges, strict=True)))
+
+    more = {"own": cell.own + both, "inputs": cell.inputs + cell.states * (1 + both)}
+    own = replace(cell, name=f"{cell.name} nudged", step=step, program=None, **more)
+    return cell_of(program_of(own))
+
+
+def _replay(code, results):
+    """The step that does what the instructions say; nudges: (place of a result, what is added)."""
+
+    def step(wx, uh, states, own, inputs, nudges=()):
+        graph, values, nudges = states[0].graph, [], list(nudges)
         given = dict(zip(KINDS, (wx, uh, states, own, inputs), strict=True))
         for op, *args in code:
             if op == "h":
@@ -96,7 +124,13 @@ def _replay(code, results):
                 values.append(Symbol(graph, graph.number(args[0])))
             else:
                 values.append(Symbol(graph, graph.op(op, *[values[a].node for a in args])))
+                for place, nudge in nudges:
+                    if place == len(values) - 1:
+                        values[-1] = values[-1] + nudge
         output, *new = [values[r] for r in results]
+        for i, (place, nudge) in enumerate(nudges):
+            if code[place][0] in (*KINDS, "number"):  # what it is made of is no result
+                new[i] = new[i] + nudge
         return output, tuple(new)
 
     return step
