@@ -73,7 +73,7 @@ class Batch:
         self.places = Places(numbers, T * B, self._index)
         rows, sizes = self._rows(x), pieces.sizes
         if not len(sizes):  # nothing is there: something runs, for the graph, and nothing is read
-            rows, sizes = x.new_zeros(1, x.shape[-1]), np.ones(1, np.int64)
+            sizes = np.ones(1, np.int64)
         inputs = {name: self._given(name, value) for name, value in inputs.items()}
         packed = PackedSequence(rows, torch.from_numpy(sizes))
         self.initial = self._states(hx, "hx")
@@ -109,7 +109,8 @@ class Batch:
 
     def _rows(self, tensor):
         """The rows of a tensor (T, B, ...), or (B, T, ...), that are there."""
-        return self.places.take(tensor.flatten(0, 1))
+        rows = self.places.take(tensor.flatten(0, 1))
+        return rows if len(self.pieces.sizes) else rows.new_zeros(1, *rows.shape[1:])
 
     def _given(self, name, value):
         """What steps are given beside x: its rows, or what is the same for all of them."""

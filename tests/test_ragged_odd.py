@@ -70,6 +70,19 @@ def test_inputs_of_each_unit(shape):
         assert torch.equal(whole[:length, b], found[:length, b])
 
 
+@pytest.mark.parametrize("shape", [(T, B), (T, B, H), (1, B, H)])
+def test_no_step_is_there(shape):
+    """Of sequences without steps the states are the initial ones, also of steps with inputs."""
+    layer, x, noise = Noisy(I, H), torch.randn(T, B, I), torch.randn(shape, requires_grad=True)
+    h0 = torch.randn(1, B, H, requires_grad=True)
+    y, h = layer(x, h0, noise=noise, lengths=torch.zeros(B, dtype=torch.int64))
+    assert not y.any()
+    assert torch.equal(h, h0)
+    dh, dnoise = torch.autograd.grad(h.sum() + y.sum(), [h0, noise])
+    assert torch.equal(dh, torch.ones_like(dh))
+    assert not dnoise.any()
+
+
 @pytest.mark.parametrize("cls", [fastrnn.LSTM, zoo.MGU, zoo.QRNN])
 def test_torch_func(cls):
     layer, x = cls(I, H, dtype=torch.float64), torch.randn(T, B, I, dtype=torch.float64)
