@@ -72,7 +72,7 @@ class Batch:
         numbers = pieces.places(*((1, T) if self.turned else (B, 1)))
         self.places = Places(numbers, T * B, self._index)
         rows, sizes = self._rows(x), pieces.sizes
-        if not len(sizes):  # nothing is there: something runs, for the graph, and nothing is read
+        if not len(sizes):  # something runs, for the graph, and nothing is read
             sizes = np.ones(1, np.int64)
         inputs = {name: self._given(name, value) for name, value in inputs.items()}
         packed = PackedSequence(rows, torch.from_numpy(sizes))
@@ -110,7 +110,8 @@ class Batch:
     def _rows(self, tensor):
         """The rows of a tensor (T, B, ...), or (B, T, ...), that are there."""
         rows = self.places.take(tensor.flatten(0, 1))
-        return rows if len(self.pieces.sizes) else rows.new_zeros(1, *rows.shape[1:])
+        # where nothing is there, a row of zeros is the sum of none, to autograd as well
+        return rows if len(self.pieces.sizes) else rows.sum(0, keepdim=True)
 
     def _given(self, name, value):
         """What steps are given beside x: its rows, or what is the same for all of them."""
