@@ -43,7 +43,8 @@ def by_pieces(lengths, resets, reset_to=()):
             parts.append(x.new_zeros(len(x) - sum(map(len, parts)), 1, width))
             outputs.append(torch.cat(parts))
             ends.append(final)
-        y = torch.cat(outputs, 1) + 0 * sum(p.sum() for p in module.parameters())  # in the graph
+        used = [x[:0], *[0 * p for p in module.parameters()]]  # so they are in the graph
+        y = torch.cat(outputs, 1) + sum(t.sum() for t in used)
         final = [torch.cat(each, 1) for each in zip(*ends, strict=True)]
         return y.transpose(0, 1) if first else y, final[0] if len(final) == 1 else tuple(final)
 
