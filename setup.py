@@ -13,6 +13,7 @@ setup(
     packages=[
         "fastrnn",
         "fastrnn.demo",
+        "fastrnn.gallery",
         "fastrnn.kernels",
         "fastrnn.kernels.cells",
         "fastrnn.kernels.cpu",

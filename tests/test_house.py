@@ -195,12 +195,12 @@ def test_a_cell_is_pure_mathematics(kind):
                 assert node.func.id in OPERATIONS.keys() | {"map"}
 
 
-MATHEMATICS = ("fastrnn.kernels.cells", "fastrnn.kernels.symbolic", "fastrnn.zoo")
+MATHEMATICS = tuple(f"fastrnn.{n}" for n in ("kernels.cells", "kernels.symbolic", "zoo", "gallery"))
 
 
 @EVERY_FILE
 def test_mathematics_stands_nowhere_else(name):
-    """sigmoid and tanh are used in the cells, and defined by the table and the engines; else by
+    """sigmoid and tanh are used in the cells and in models, and defined by the table and the engines; else by
     nobody.
     """
     if name.startswith(MATHEMATICS) or name.endswith(".activations"):

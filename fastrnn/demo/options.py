@@ -59,7 +59,7 @@ def parse(arguments):
         name = "the built-in text" if options.text is None else options.text
         parser.error(f"argument --text: {name}: {_reason(error)}")
     if options.plot:
-        _try_plot(parser, options.plot)
+        try_plot(parser, options.plot)
     return options
 
 
@@ -73,8 +73,8 @@ def _parser():
     )
     model = parser.add_argument_group("the model")
     model.add_argument("--layer", choices=["lstm", "gru", "rnn"], default="gru", help="its kind")
-    _number(model, "--hidden", 1, 2048, 256, "units in a layer")
-    _number(model, "--layers", 1, 4, 1, "layers on top of each other")
+    number(model, "--hidden", 1, 2048, 256, "units in a layer")
+    number(model, "--layers", 1, 4, 1, "layers on top of each other")
     model.add_argument(
         "--dtype",
         choices=["float32", "float64"],
@@ -88,19 +88,19 @@ def _parser():
         help=f"UTF-8 text to learn, the first {MOST // 10**6} million characters of it "
         "(default: the help texts that come with Python)",
     )
-    _number(job, "--batch", 1, 512, 32, "stretches of the text read side by side")
-    _number(job, "--length", 1, 1024, 64, "characters of each in a step")
-    _number(job, "--steps", 1, 1_000_000, 200, "optimiser steps")
+    number(job, "--batch", 1, 512, 32, "stretches of the text read side by side")
+    number(job, "--length", 1, 1024, 64, "characters of each in a step")
+    number(job, "--steps", 1, 1_000_000, 200, "optimiser steps")
     job.add_argument("--lr", metavar="X", type=_rate, default=3e-3, help="learning rate of Adam")
-    _number(job, "--seed", 0, 2**63 - 1, 0, "what the first weights are drawn with")
+    number(job, "--seed", 0, 2**63 - 1, 0, "what the first weights are drawn with")
     command = parser.add_argument_group("the command")
-    _number(command, "--threads", 1, 1024, 1, "CPU threads; with 1 a busy machine disturbs least")
+    number(command, "--threads", 1, 1024, 1, "CPU threads; with 1 a busy machine disturbs least")
     command.add_argument("--only", choices=["check", "training"], help="do one part only")
     command.add_argument("--plot", metavar="FILE", type=Path, help="draw the losses to a PNG file")
     return parser
 
 
-def _number(group, name, low, high, default, help):
+def number(group, name, low, high, default, help):
     """An option that is a whole number from low to high."""
 
     def convert(text):
@@ -138,7 +138,7 @@ def _reason(error):
     return str(error)
 
 
-def _try_plot(parser, path):
+def try_plot(parser, path):
     """What can be known to fail is better said now than after the training."""
     if find_spec("matplotlib") is None:
         parser.error("argument --plot: needs matplotlib, which is not installed")

@@ -1,0 +1,11 @@
+"""What recurrent networks are for: a model that learns something, one file each, on real data.
+
+A file has the data, the model, how it is trained, and what is shown: to be read, and to be copied.
+``python -m fastrnn list`` names them, ``python -m fastrnn NAME`` runs one.
+"""
+
+ENTRIES = {  # what each is, in a line
+    "simple": "PyTorch's tutorial SimpleRNN, stepped by hand and by fastrnn.scan",
+    "gradients": "vanishing and exploding gradients: seen, and treated",
+    "memory": "how far back can it remember? The adding and the copying problem",
+}

@@ -1,0 +1,118 @@
+"""Training in turn: one job with several models, from the same seed, on the same batches."""
+
+from statistics import median
+from time import perf_counter
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from ..demo.style import table
+
+REFRESH, LINES = 0.1, 8  # seconds; lines where nothing can be live
+FIRST, LIMIT = 10, 1e-3  # the steps before training multiplies rounding, and how far losses part
+
+
+class Run:
+    """A model in training by Adam. loss(model, batch) is a scalar."""
+
+    def __init__(self, model, loss, lr=1e-3, clip=1.0):
+        self.model, self.loss, self.clip = model, loss, clip
+        self.optimizer = torch.optim.Adam(model.parameters(), lr)
+        self.losses, self.seconds = [], []
+
+    def step(self, batch):
+        begun = perf_counter()
+        loss = self.loss(self.model, batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+        self.losses.append(loss.item())
+        self.seconds.append(perf_counter() - begun)
+
+    @property
+    def recent(self):
+        """The mean of the last losses."""
+        last = self.losses[-50:]
+        return sum(last) / max(1, len(last))
+
+
+def seeded(seed, make, *arguments):
+    """``make(*arguments)``, whose first weights follow from the seed alone."""
+    torch.manual_seed(seed)
+    return make(*arguments)
+
+
+def in_turn(runs, batches, steps, console, beside=None):
+    """Train {name: Run} on the same batches, a step each in turn, and show how it goes.
+
+    beside: after so many steps the last run goes on alone.
+    """
+    *others, last = runs
+    with _progress(console) as progress:
+        tasks = {name: progress.add_task(name, total=steps, told="") for name in runs}
+        for other in others if beside else ():
+            progress.update(tasks[other], total=min(beside, steps))
+        drawn = 0.0
+        for done, batch in zip(range(1, steps + 1), batches, strict=False):
+            going = [last] if beside and done > beside else list(runs)
+            for name in going:
+                runs[name].step(batch)
+            if console.is_terminal and perf_counter() - drawn > REFRESH:
+                for name in going:
+                    progress.update(tasks[name], completed=done, told=_told(runs[name]))
+                progress.refresh()
+                drawn = perf_counter()
+            elif not console.is_terminal and (done % -(-steps // LINES) == 0 or done == steps):
+                console.print(f"step {done} of {steps}: {last}, {_told(runs[last])}")
+
+
+def _told(run):
+    return f"loss {run.recent:.4f}  {1e3 * median(run.seconds[-200:]):.1f} ms a step"
+
+
+def _progress(console):
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    # drawn between steps only: a thread that draws would take time from the steps
+    return Progress(
+        *columns, console=console, auto_refresh=False, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+def apart(one, other):
+    """How far the losses of the first steps are apart, relative to the first of them."""
+    pairs = list(zip(one.losses[:FIRST], other.losses[:FIRST], strict=True))
+    return max(abs(a - b) for a, b in pairs) / max(abs(one.losses[0]), 1e-12)
+
+
+def show_speed(console, runs):
+    """A table of {name: Run}, the first of which the others are compared with. Returns whether
+    they agreed: rounding apart, the same losses at first.
+    """
+    base, agreed = next(iter(runs.values())), True
+    found = table("", "steps", "loss at the end", "a step", "times faster", "", right=(1, 2, 3, 4))
+    for name, run in runs.items():
+        times = f"{median(base.seconds) / median(run.seconds):.2f}x"
+        far = apart(base, run)
+        agreed = agreed and far <= LIMIT
+        words = "" if run is base else f"losses of the first {FIRST} steps {far:.0e} apart"
+        figures = str(len(run.losses)), f"{run.recent:.4f}", f"{1e3 * median(run.seconds):.1f} ms"
+        found.add_row(name, *figures, times, words)
+    console.print()
+    console.print(found)
+    return agreed
+
+
+def show_figures(console, what, unit, figures):
+    """A table of figures that stand beside each other: (whose, the figure in words)."""
+    found = table(what, unit, right=(1,))
+    for whose, figure in figures:
+        found.add_row(whose, figure)
+    console.print()
+    console.print(found)

@@ -1,0 +1,52 @@
+"""python -m fastrnn NAME: each entry of the gallery, for a few steps."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastrnn.demo.command import main
+from fastrnn.gallery import ENTRIES
+from fastrnn.gallery import command as gallery
+
+FEW = {  # what makes an entry short
+    "simple": ["--steps", "12"],
+    "gradients": ["--steps", "3", "--length", "9"],
+    "memory": ["--steps", "25", "--length", "9", "--hidden", "8"],
+}
+EVERY_ENTRY = pytest.mark.parametrize("name", ENTRIES)
+
+
+def test_the_list_names_all(capsys):
+    assert main(["list"]) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in ENTRIES)
+    assert set(FEW) == set(ENTRIES)
+
+
+@EVERY_ENTRY
+def test_a_few_steps(name, capsys, tmp_path):
+    """It runs, fastrnn and the other way agree, and figures stand beside each other."""
+    assert main([name, "--threads", "1", *FEW[name]]) == 0
+    told = capsys.readouterr().out
+    assert "step 3 of 3" in told or "of 12: fastrnn.scan, loss" in told or "25 of 25" in told
+    assert "nan" not in told.lower().split()
+
+
+@EVERY_ENTRY
+def test_the_help_says_what_it_is(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([name, "--help"])
+    assert left.value.code == 0
+    told = capsys.readouterr().out
+    assert inspect.getdoc(import_module(f"fastrnn.gallery.{name}")).splitlines()[0] in told
+    for option in ("--quick", "--seed", "--threads", "--plot", "exit status"):
+        assert option in told
+
+
+@EVERY_ENTRY
+def test_it_is_a_file_to_be_copied(name):
+    lines = Path(import_module(f"fastrnn.gallery.{name}").__file__).read_text().splitlines()
+    assert len(lines) <= 130
