@@ -5,11 +5,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import torch
 
 from fastrnn.demo.command import main
 from fastrnn.gallery import ENTRIES
-from fastrnn.gallery import command as gallery
 
 FEW = {  # what makes an entry short
     "simple": ["--steps", "12"],

@@ -200,8 +200,8 @@ MATHEMATICS = tuple(f"fastrnn.{n}" for n in ("kernels.cells", "kernels.symbolic"
 
 @EVERY_FILE
 def test_mathematics_stands_nowhere_else(name):
-    """sigmoid and tanh are used in the cells and in models, and defined by the table and the engines; else by
-    nobody.
+    """sigmoid and tanh are used in cells and in models, and defined by the table and the engines;
+    else by nobody.
     """
     if name.startswith(MATHEMATICS) or name.endswith(".activations"):
         return
