@@ -10,6 +10,7 @@ from pathlib import Path
 from . import (
     calls,
     cold,
+    gallery,
     gpu_report,
     operations,
     ragged,
@@ -32,6 +33,7 @@ def blocks():
     """{page: {name of a block in it: its text}}."""
     rows, first_calls = results.committed("results.jsonl"), cold.load()
     short_calls = results.committed(calls.FILE.name, calls.what)
+    entries = results.committed(gallery.FILE.name, gallery.what)
     drawn = [f"plots/{path.name}" for path in sorted(PLOTS.glob("*.png")) if path.name != FIRST]
     return {
         "README.md": {"speed": short.block(rows, short_calls, first_calls)},
@@ -45,6 +47,7 @@ def blocks():
             "programs": programs.block(programs.load()),
             "trust": trust.block(trust.load()),
         },
+        "docs/gallery.md": {"gallery": gallery.block(entries)},
         "docs/cells.md": {"operations": operations.block()},
         "docs/zoo.md": {"zoo": zoo_table.block()},
     }

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import gallery as bench
+from bench import results
 from fastrnn.demo.command import main
 from fastrnn.gallery import ENTRIES
 
@@ -48,3 +50,14 @@ def test_the_help_says_what_it_is(name, capsys):
 def test_it_is_a_file_to_be_copied(name):
     lines = Path(import_module(f"fastrnn.gallery.{name}").__file__).read_text().splitlines()
     assert len(lines) <= 130
+
+
+def test_a_row_of_the_bench(tmp_path, capsys):
+    out = tmp_path / "gallery.jsonl"
+    options = "--steps 3 --length 9 --hidden 8 --threads 1"
+    assert bench.main(["memory", "--options", options, "--out", str(out)]) == 0
+    (row,) = results.load(out, bench.what)
+    assert (row["entry"], row["options"], row["agreed"]) == ("memory", options, True)
+    page = bench.block([row])
+    assert f"`python -m fastrnn memory {options}`" in page
+    assert all(words in page for words in row["figures"][0])

@@ -31,18 +31,36 @@ def show_list(console):
 
 def main(name, arguments):
     """Run an entry. Returns the exit status; a bad option leaves by SystemExit(2)."""
-    entry, console = import_module(f".{name}", __package__), Console(highlight=False)
-    options = _options(name, entry, arguments)
+    (entry, options), console = options_of(name, arguments), Console(highlight=False)
     torch.set_num_threads(options.threads)
     heading(console, f"{name}: {ENTRIES[name]}")
     try:
-        return PASSED if entry.run(options, console) else FAILED
+        result = entry.run(options, console)
     except Missing as missing:
         print(f"python -m fastrnn {name}: {missing}", file=sys.stderr)
         return UNABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    show(console, result)
+    return PASSED if result.agreed else FAILED
+
+
+def show(console, result):
+    """The figures of a Result, beside each other."""
+    found = table(result.what, "", right=(1,))
+    for whose, figure in result.figures:
+        found.add_row(whose, figure)
+    console.print()
+    console.print(found)
+    if not result.agreed:
+        console.print("\nThe losses of the first steps are NOT the same.", style="bold red")
+
+
+def options_of(name, arguments):
+    """The module of an entry, and the options that ``arguments`` give it."""
+    entry = import_module(f".{name}", __package__)
+    return entry, _options(name, entry, arguments)
 
 
 def _options(name, entry, arguments):

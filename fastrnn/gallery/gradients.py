@@ -13,7 +13,7 @@ import fastrnn
 
 from ..demo.style import table
 from .memory import Model, adding, adding_loss
-from .training import Run, in_turn, seeded
+from .training import Result, Run, in_turn, seeded
 
 LEARNED = 0.05  # the squared error: who answers the mean has 0.167
 HIDDEN, BATCH = 64, 64
@@ -94,13 +94,13 @@ def save(path, flows, runs):
 
 
 def add_options(parser):
-    parser.add_argument("--length", type=int, metavar="T", help="default: 100, quick 50")
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: 2000, quick 300)")
+    parser.add_argument("--length", type=int, metavar="T", help="default: 100, quick 20")
+    parser.add_argument("--steps", type=int, help="optimiser steps (default: 2000, quick 600)")
 
 
 def run(options, console):
-    T = options.length or (50 if options.quick else 100)
-    steps = options.steps or (300 if options.quick else 2000)
+    T = options.length or (20 if options.quick else 100)
+    steps = options.steps or (600 if options.quick else 2000)
     batches = adding(T, BATCH, torch.Generator().manual_seed(options.seed))
     models = {n: seeded(options.seed, model, *each[:2]) for n, each in TREATMENTS.items()}
     flows = show_flows(console, models, next(batches), T)
@@ -109,12 +109,11 @@ def run(options, console):
         for name, (_, _, clip) in TREATMENTS.items()
     }
     in_turn(runs, batches, steps, console)
-    found = table(f"the adding problem, {T} steps", "squared error", "learned it", right=(1,))
-    for name, each in runs.items():
-        found.add_row(name, f"{each.recent:.4f}", "yes" if each.recent < LEARNED else "no")
-    found.add_row("who answers the mean", "0.1667", "")
-    console.print()
-    console.print(found)
     if options.plot:
         save(options.plot, flows, runs)
-    return True
+    figures = [
+        (name, f"{each.recent:.4f}: {'learned' if each.recent < LEARNED else 'not learned'}")
+        for name, each in runs.items()
+    ]
+    figures.append(("who answers the mean", "0.1667"))
+    return Result(True, None, f"squared error of adding over {T} steps", figures)

@@ -13,7 +13,7 @@ from torch import nn
 
 import fastrnn
 
-from .training import Run, in_turn, seeded, show_figures, show_speed
+from .training import Result, Run, in_turn, seeded, show_speed
 
 LAYERS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 PUBLISHED = {  # steps: losses
@@ -92,7 +92,7 @@ def run(options, console):
         runs[name] = Run(model, loss, lr=2e-3)
     generator = torch.Generator().manual_seed(options.seed)
     in_turn(runs, make(T, 32, generator), steps, console, beside=20)
-    agreed = show_speed(console, runs)
+    speed = show_speed(console, runs)
     with torch.no_grad():
         batch = next(make(T, 1000, generator))
         mine = loss(runs["fastrnn"].model, batch).item()
@@ -100,5 +100,4 @@ def run(options, console):
     figures = [(whose, f"{mine:.2g}")]
     figures += [(f"published for {length} steps: {n}", f"{v:.2g}") for n, v in published.items()]
     figures += [("who remembers nothing", naive)]
-    show_figures(console, f"{options.problem}, {T} steps", "loss", figures)
-    return agreed
+    return Result(*speed, f"loss of {options.problem} over {T} steps", figures)

@@ -13,7 +13,7 @@ from torch import nn
 import fastrnn
 
 from ..demo.text import Corpus, built_in
-from .training import Run, in_turn, seeded, show_figures, show_speed
+from .training import Result, Run, in_turn, seeded, show_speed
 
 BATCH, LENGTH, HIDDEN = 8, 128, 128
 
@@ -74,12 +74,11 @@ def run(options, console):
         model = seeded(options.seed, SimpleRNN, characters, HIDDEN, characters)
         runs[name] = Run(model, loss_of(call, characters), lr=2e-3)
     in_turn(runs, corpus.train(), steps, console, beside=100)
-    agreed, mine = show_speed(console, runs), runs["fastrnn.scan"]
+    speed, mine = show_speed(console, runs), runs["fastrnn.scan"]
     with torch.no_grad():
         held_out = [mine.loss(mine.model, window).item() for window in corpus.held_out()]
     figures = [("SimpleRNN, text held out", f"{sum(held_out) / len(held_out):.3f}")]
     figures += [("all characters equally likely", f"{log(characters) / log(2):.3f}")]
-    show_figures(console, "bits per character", "", figures)
     generator = torch.Generator().manual_seed(options.seed)
     console.print("\nIt writes:\n", written(mine.model, corpus, generator), markup=False)
-    return agreed
+    return Result(*speed, "bits per character", figures)

@@ -2,6 +2,7 @@
 
 from statistics import median
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,6 +12,15 @@ from ..demo.style import table
 
 REFRESH, LINES = 0.1, 8  # seconds; lines where nothing can be live
 FIRST, LIMIT = 10, 1e-3  # the steps before training multiplies rounding, and how far losses part
+
+
+class Result(NamedTuple):
+    """What an entry has found."""
+
+    agreed: bool  # rounding apart, whether both ways had the same losses at first
+    faster: float | None  # how many times, a step of the last way than of the first
+    what: str  # the figures are of
+    figures: list  # (whose, a figure in words), the model's own first
 
 
 class Run:
@@ -92,27 +102,18 @@ def apart(one, other):
 
 
 def show_speed(console, runs):
-    """A table of {name: Run}, the first of which the others are compared with. Returns whether
-    they agreed: rounding apart, the same losses at first.
+    """A table of {name: Run}, the first of which the others are compared with. Returns (agreed,
+    faster) as in Result.
     """
     base, agreed = next(iter(runs.values())), True
     found = table("", "steps", "loss at the end", "a step", "times faster", "", right=(1, 2, 3, 4))
     for name, run in runs.items():
-        times = f"{median(base.seconds) / median(run.seconds):.2f}x"
+        times = median(base.seconds) / median(run.seconds)
         far = apart(base, run)
         agreed = agreed and far <= LIMIT
         words = "" if run is base else f"losses of the first {FIRST} steps {far:.0e} apart"
         figures = str(len(run.losses)), f"{run.recent:.4f}", f"{1e3 * median(run.seconds):.1f} ms"
-        found.add_row(name, *figures, times, words)
+        found.add_row(name, *figures, f"{times:.2f}x", words)
     console.print()
     console.print(found)
-    return agreed
-
-
-def show_figures(console, what, unit, figures):
-    """A table of figures that stand beside each other: (whose, the figure in words)."""
-    found = table(what, unit, right=(1,))
-    for whose, figure in figures:
-        found.add_row(whose, figure)
-    console.print()
-    console.print(found)
+    return agreed, times
