@@ -13,6 +13,7 @@ setup(
     packages=[
         "fastrnn",
         "fastrnn.demo",
+        "fastrnn.gpu",
         "fastrnn.kernels",
         "fastrnn.kernels.cells",
         "fastrnn.kernels.cpu",
@@ -23,10 +24,11 @@ setup(
         "fastrnn.kernels.cpu.registers",
         "fastrnn.kernels.gpu",
         "fastrnn.kernels.symbolic",
+        "fastrnn.scan",
         "fastrnn.zoo",
     ],
     package_dir={"fastrnn.kernels": "kernels"},
-    package_data={"fastrnn.kernels.gpu": ["measured.json"]},
+    package_data={"fastrnn.kernels.gpu": ["measured.json", "verdicts.json"]},
     install_requires=[
         "torch>=2.11",
         "numba>=0.61",

@@ -18,7 +18,8 @@ import torch
 from torch.autograd import forward_ad
 
 from . import description
-from .kernels.cells import CELLS
+from .gpu import when
+from .kernels.cells import key_of
 from .kernels.refused import Refused
 from .tracing import PLAIN, RECORDED, constant, tracing
 
@@ -49,7 +50,13 @@ def explain(*called, step=False, **inputs):
     """The Choice for a call: of a module, ``explain(module, input, hx, **inputs)``, or of any layer
     on these tensors (input, states, weights; None where absent). ``step``: of a cell, which takes
     one step; only for tensors. What a GPU serves depends on sizes too: there ask for the module.
+    The reason then names the verdict on such a call, and its date; nothing is tried for it.
     """
+    with when.asking(None):
+        return _explained(called, step, inputs)
+
+
+def _explained(called, step, inputs):
     layer, tensors = None, called
     if isinstance(called[0], torch.nn.Module):
         if hasattr(type(called[0]), "explain"):  # a Recurrent
@@ -164,13 +171,13 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     if c.dim() != 3 or cell.staged:
         return Choice("torch", "a step in stages" if c.dim() == 3 else "states of other dimensions")
     T, B = (None, None) if traced else (T, c.shape[1])
-    layer = cell.hgates, CELLS.get(cell.name) is cell, T, B, int(c.shape[2]), D
+    layer = key_of(cell), T, B, int(c.shape[2]), D, first.dim() == 2, when.prover(traced)
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 
 @constant
 def _gpu_choice(dtype, cast, device, training, forced, *layer):
-    """The best engine for (gates, ..., H, D) as choice.fit takes it, or for layers that fit."""
+    """The best engine for (cell, ..., prover) as choice.fit takes it, or for layers that fit."""
     name = f"{'autocast to ' * cast}{_name(dtype)} on GPU"
     try:
         choice = import_module("fastrnn.kernels.gpu.choice")
@@ -179,7 +186,7 @@ def _gpu_choice(dtype, cast, device, training, forced, *layer):
     if obstacle := choice.obstacle(device.type):
         return Choice("torch", obstacle)
     if not layer:
-        return Choice("triton", f"{name}, where sizes fit")
+        return Choice("triton", f"{name}, where sizes fit and it was proven right and faster")
     fits, reason = choice.fit(dtype, device, training, forced, *layer)
     return Choice("triton" if fits else "torch", f"{name}: {reason}")
 

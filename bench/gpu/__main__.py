@@ -5,7 +5,12 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .. import machine, tree
 from ..results import Sink
+
+if "fastrnn" not in sys.modules:
+    tree.use(machine.ROOT)  # nothing has to be installed
+
 from . import summary
 from .driver import Run
 from .plan import sections

@@ -6,15 +6,12 @@ from statistics import median
 import torch
 
 import fastrnn
+from fastrnn.gpu.race import race
 from fastrnn.kernels.gpu import launch, sizes, tiles
 
 from .. import data
 from . import oracle
 
-ROUNDS, FEWEST, SECONDS = 25, 5, 0.25  # of a mode of a case
-# Seconds: shorter calls are repeated within a turn. Each turn begins on an idle GPU, so that 50 to
-# 100 us of the host's time count in it.
-TURN = 5e-3
 GATE_STEPS = 48  # of a sequence that is checked before it is timed
 
 
@@ -39,31 +36,6 @@ def _algorithm(case, rnn, small):
     slow = rnn and case.B >= 96 and case.H >= 896
     fits = case.H <= 1024 and case.B <= 128 and plain and aligned and not slow
     return "persistent" if fits and case.dtype == "float16" else "standard"
-
-
-def seconds_of(run, calls):
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(calls):
-        run()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3 / calls
-
-
-def race(runs):
-    """{name: seconds of a call in each round}, the functions taking turns."""
-    calls, spent, found = {}, 0.0, {name: [] for name in runs}
-    for name, run in runs.items():
-        run()  # compiles, and fills caches
-        calls[name] = max(1, round(TURN / seconds_of(run, 1)))
-    for done in range(ROUNDS):
-        if done >= FEWEST and spent > SECONDS:
-            break
-        for name, run in runs.items() if done % 2 else reversed(runs.items()):
-            found[name].append(seconds_of(run, calls[name]))
-            spent += found[name][-1] * calls[name]
-    return found
 
 
 def measure(item, ceilings):

@@ -5,6 +5,7 @@ import sys
 import torch
 from rich.console import Console
 
+from ..gpu import command as gpu
 from . import curves, machine, report
 from .agreement import Comparison
 from .check import findings
@@ -19,6 +20,9 @@ def main(arguments=None):
     """Run the command. Returns the exit status; a bad option leaves by SystemExit(2)."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # where the terminal has no UTF-8
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["gpu"]:
+        return gpu.main(arguments[1:])
     try:
         return _run(parse(arguments), Console(highlight=False))
     except KeyboardInterrupt:

@@ -11,12 +11,13 @@ is tried.
 import json
 import os
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 
 from .. import private
 from . import verdicts
-from .verdicts import Verdict
+from .verdicts import DIED, Verdict
 
 SHIPPED = Path(__file__).with_name("verdicts.json")
 LATE = 120  # seconds after which no trial can be under way any more
@@ -27,15 +28,15 @@ class Table:
     """The verdicts on one GPU, as this process has them: read once, and then only added to.
 
     known: {Key: Verdict}; None for what was tried in vain. folder: where they are kept, None if
-    they are not.
+    they are not. tries: whether calls may have kernels tried.
     """
 
-    def __init__(self, facts, known=(), folder=None, pinned=False):
+    def __init__(self, facts, known=(), folder=None, tries=False):
         self.facts, self.known, self.folder = facts, dict(known), folder
-        self.pinned, self.lock = pinned, RLock()
+        self.tries, self.lock = tries, RLock()
 
     @classmethod
-    def of(cls, facts, pinned=None, root=None, shipped=SHIPPED):
+    def of(cls, facts, tries, pinned=None, root=None, shipped=SHIPPED):
         """pinned: the file of FASTRNN_GPU_VERDICTS, if that is set; root: of the cache, if any.
 
         Raises ValueError for a pinned file that cannot be read.
@@ -44,14 +45,19 @@ class Table:
             known = _of_file(Path(pinned), facts)
             if not known:
                 private.say(f"FASTRNN_GPU_VERDICTS: {pinned} has nothing of this GPU and software")
-            return cls(facts, known, pinned=True)
+            return cls(facts, known)
+        if facts["kernels"] is None:  # nobody could tell one version of them from another
+            return cls(facts, tries=tries)
         known = _of_file(shipped, facts) if shipped.exists() else {}
         folder = root and root / "gpu" / verdicts.digest(facts)
-        return cls(facts, known | (_of_folder(folder) if folder else {}), folder)
+        return cls(facts, known | (_of_folder(folder) if folder else {}), folder, tries)
 
     def add(self, key, verdict):
-        """Hold a verdict, and keep it where that can be done; None holds for this process."""
-        self.known[key] = verdict
+        """Hold a verdict, and keep it where that can be done; None holds for this process.
+
+        What is held already stays: the next process takes what is kept.
+        """
+        self.known.setdefault(key, verdict)
         if verdict is not None and self.folder:
             text = json.dumps(verdicts.written(key, verdict) | {"made_on": self.facts})
             with _told(self.folder):
@@ -60,7 +66,8 @@ class Table:
     def begin(self, key):
         """Leave word that kernels are being tried."""
         if self.folder:
-            text = json.dumps({"pid": os.getpid(), "boot": here(), "time": time.time()} | _key(key))
+            mine = {"pid": os.getpid(), "boot": here(), "time": time.time()}
+            text = json.dumps(mine | {"key": key._asdict()})
             with _told(self.folder):
                 private.write(self.folder, f"{key.name}.running", text.encode())
 
@@ -95,25 +102,14 @@ def here():
         return ""
 
 
-def _key(key):
-    return {"key": key._asdict()}
-
-
-class _told:
-    """A context in which files that cannot be written are told of, once: no more comes of it."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, OSError):
-            why = error.strerror or error
-            private.say(f"warning: verdicts on this GPU are not kept in {self.folder}: {why}")
-            return True
-        return False
+@contextmanager
+def _told(folder):
+    """Files that cannot be read or written are told of, once: no more comes of it."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        private.say(f"warning: verdicts on this GPU are not kept in {folder}: {why}")
 
 
 def _of_file(path, facts):
@@ -159,9 +155,6 @@ def _entry(folder, name):
     except ValueError:
         return None
     return {key: verdict} if name.startswith(f"{key.name}.") else None
-
-
-DIED = "the process that tried it died"
 
 
 def _parsed(folder, name):

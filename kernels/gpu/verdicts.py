@@ -5,6 +5,7 @@ All here are plain values, and functions of them; the files that they are kept i
 """
 
 import json
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ SHARE = 0.8  # of the rounds of a race in which that has to be so
 ENDLESS = 2**14  # steps: of a trace, whose length nobody knows
 MOST = 4096  # sequences; with more, a step of either takes longer in proportion
 FORMAT = 1  # of the files
+DIED = "the process that tried it died"
 # The facts that decide how our compiled code behaves. The others (driver, torch, CUDA, cuDNN) may
 # differ between machines that share a table.
 OF_CODE = ("gpu", "capability", "processors", "shared", "triton", "kernels")
@@ -61,6 +63,10 @@ class Verdict(NamedTuple):
     speed: tuple  # of a right one: a Timed of few steps, and one of many
     date: str  # year-month-day
 
+    @property
+    def died(self):
+        return self.why == DIED
+
     def serves(self, T):
         """(whether ours shall serve T steps, why). T: None for any number, in a trace."""
         if not self.right:
@@ -92,6 +98,15 @@ class Verdict(NamedTuple):
         return all(each.won >= SHARE for each in near)
 
 
+def wrong(why):
+    """The Verdict, of today, on what is not right."""
+    return Verdict(False, why, (), today())
+
+
+def today():
+    return datetime.now(UTC).date().isoformat()
+
+
 def batch_class(B):
     """The power of two that stands for B sequences."""
     return min(MOST, 1 << (B - 1).bit_length())
@@ -113,14 +128,18 @@ def written(key, verdict):
     return {"key": key._asdict(), "verdict": verdict._asdict() | {"speed": speed}}
 
 
+def key_of(fields):
+    """The Key of its fields, as JSON has them."""
+    tiles = {n: fields[n] and tuple(map(int, fields[n])) for n in ("forward", "backward")}
+    return Key(**(fields | tiles))
+
+
 def read(entry):
     """(Key, Verdict) of what ``written`` made. Raises ValueError for anything else."""
     try:
-        key, verdict = dict(entry["key"]), dict(entry["verdict"])
-        for name in ("forward", "backward"):
-            key[name] = key[name] if key[name] is None else tuple(map(int, key[name]))
+        verdict = dict(entry["verdict"])
         speed = tuple([Timed(**each) for each in verdict["speed"]])
-        key, verdict = Key(**key), Verdict(**(verdict | {"speed": speed}))
+        key, verdict = key_of(entry["key"]), Verdict(**(verdict | {"speed": speed}))
         if verdict.right is not True and verdict.right is not False:
             raise ValueError(f"right is {verdict.right!r}")
         if verdict.right:

@@ -1,0 +1,68 @@
+"""The trial of a call's kernels, in the process for it: they are compiled, proven, and timed."""
+
+import torch
+
+from ..kernels.cells import cell_of
+from ..kernels.gpu import choice, launch, sizes, tiles, verdicts
+from ..kernels.refused import Refused
+from . import oracle, proof, race
+from .layer import Layer
+from .when import PROVING
+
+FIRST = proof.Check(1, 1, False, 1)  # a step: nobody waits, so that this ends once it is compiled
+
+
+def rows(item):
+    """The rows of a Worker: {"phase"} as it goes on, in the end {"key", "verdict"}, or {"none"},
+    why there is no verdict. item: the ``cell``'s key, ``H``, the ``key`` and the table's ``facts``.
+    """
+    device = torch.device("cuda", 0)
+    if choice.facts(device) != item["facts"]:
+        yield {"none": "its process saw another GPU, or other software"}
+        return
+    yield from tried(item, device)
+
+
+def tried(item, device, checks=None, clock=race.seconds_of):
+    """As ``rows``. checks: proof.Checks in place of its own; clock: as the race's."""
+    key, cell = verdicts.key_of(item["key"]), cell_of(item["cell"])
+    tile = sizes.Forward(*key.forward), key.backward and sizes.Backward(*key.backward)
+    phase = "compiling"
+    yield {"phase": phase}
+    try:
+        layer = Layer(cell, key.arithmetic, item["H"], key.D, key.training, device)
+        checks = checks or list(proof.checks(layer, tile, key.packed, launch.describe(device)))
+        wrong = proof.prove(layer, tile, FIRST._replace(packed=key.packed))
+        phase = PROVING
+        yield {"phase": phase}
+        for check in checks:
+            wrong = wrong or proof.prove(layer, tile, check)
+        if wrong:
+            yield verdicts.written(key, verdicts.wrong(wrong))
+            return
+        yield {"phase": "timing"}
+        speed = [_timed(layer, tile, key, T, clock) for T in race.lengths(key.B)]
+    except torch.OutOfMemoryError:
+        yield {"none": "too little memory is free on the GPU"}
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        # before, only what the compiler says is about the kernels; else about this machine
+        about_it = phase == PROVING or type(error).__module__.startswith("triton")
+        if about_it and not isinstance(error, Refused):
+            yield verdicts.written(key, verdicts.wrong(why))
+        else:
+            yield {"none": why}
+    else:
+        if None in speed:
+            yield {"none": "the GPU is busy with other work: times differ too much"}
+        else:
+            verdict = verdicts.Verdict(True, "", tuple(speed), verdicts.today())
+            yield verdicts.written(key, verdict)
+
+
+def _timed(layer, tile, key, T, clock):
+    numbers = layer.numbers(T, key.B, key.packed)
+    layer.ours.recompute = False
+    with tiles.using(*tile), oracle.arithmetic(layer.arithmetic):
+        runs = {"ours": layer.run(layer.ours, numbers), "torch": layer.run(layer.theirs, numbers)}
+        return race.timed(T, race.race(runs, clock))
