@@ -23,6 +23,10 @@ def until(item):
     yield item | {"right": True}
 
 
+def environment(item):
+    yield item | {"value": os.environ[item["name"]]}
+
+
 def process(item):
     yield item | {"process": os.getpid()}
 
