@@ -36,6 +36,7 @@ STOREYS = [
     ["fastrnn.operators", "fastrnn.lowering", "fastrnn.known"],
     ["fastrnn.shapes"],
     ["fastrnn.batching", "fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
+    ["fastrnn.substitute"],
     ["fastrnn.backends", "fastrnn.profiling"],
     [f"fastrnn.{n}" for n in ("description", "tracing", "loading", "forwards", "parameters")],
     ["fastrnn.kernels.projection"],
