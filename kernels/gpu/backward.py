@@ -162,8 +162,7 @@ def backward(
                 out = dgates + ((d * N + line) * (PLANES * H))[None, :] + n * H + u[:, None]
                 tl.store(out, grads[n].to(dtype), mask=alive)
     if MEET:
-        if patience == 0:
-            tl.store(failed, 1)
+        tl.store(failed, 1, mask=patience == 0)
     if i == 0:
         for n in tl.static_range(STATES):
             tl.store(end + n * plane + own, carried[n], mask=inside)

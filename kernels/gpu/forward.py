@@ -157,7 +157,6 @@ def forward(
                 keep = gates + ((d * N + line) * (WIDTH * H))[None, :] + i * H + u[:, None]
                 tl.store(keep, kept[i].to(dtype), mask=alive)
     if MEET:
-        if patience == 0:
-            tl.store(failed, 1)
+        tl.store(failed, 1, mask=patience == 0)
     for i in tl.static_range(STATES):
         tl.store(end + i * plane + own, states[i], mask=inside)
