@@ -27,8 +27,8 @@ setup(
     ],
     package_dir={"fastrnn.kernels": "kernels"},
     package_data={"fastrnn.kernels.gpu": ["measured.json"]},
-    # Triton is not among them: torch for GPUs brings the version that it was built with, which AMD's
-    # and Intel's builds have under other names in the same folder. Known to work: 3.6 to 3.9.
+    # Triton is not among them: torch for GPUs brings the version that it was built with, and AMD's
+    # and Intel's builds have it under other names in the same folder. Known to work: 3.6 to 3.9.
     install_requires=["torch>=2.11", "numba>=0.61", "rich"],
     extras_require={
         "plot": ["matplotlib"],

@@ -64,7 +64,7 @@ def test_stacks_and_packed(interpreted, direction):
 
 def recorded(direction, kind, keep, lengths):
     """The operator of a graph, which knows no torch.nn."""
-    ours, theirs = twins(kind, 5, 21)
+    ours, _ = twins(kind, 5, 21)
     x, *states = make_inputs(ours, 4, 3).values()
     rows, sizes = x.flatten(0, 1), None
     if lengths:

@@ -14,7 +14,7 @@ from against_torch import (
     outputs_and_gradients,
     twins,
 )
-from gpu_layers import GRID, TOLERANCE, check, served
+from gpu_layers import GRID, TOLERANCE, served
 from interpreter import interpreted
 from torch import nn
 

@@ -1,9 +1,7 @@
 """What a launch needs of a GPU, shown with a GPU that is pretended."""
 
-import ast
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -194,7 +192,7 @@ def test_a_margin_that_is_no_number(monkeypatch):
 
 
 def test_who_is_barred(monkeypatch):
-    """AMD's GPUs and the interpreter, unless ours is asked for; nobody may where it was given up."""
+    """AMD's GPUs and the interpreter, unless ours is asked for; where it was given up, all."""
     device = torch.device("cuda", 0)
     assert launch.barred(device, False) is None
     for module, name, value, word in (
@@ -219,21 +217,6 @@ def test_no_tf32_on_amd(monkeypatch):
     assert products.tf32()
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert not products.tf32()
-
-
-def test_torch_says_which_triton():
-    """torch 2.11 to 2.15 for NVIDIA each want one version of it, and those for AMD and Intel bring
-    their own in the same folder: a wish of ours could only be in the way.
-    """
-    text = (Path(__file__).parent.parent / "setup.py").read_text()
-    lists = {
-        keyword.arg: ast.literal_eval(keyword.value)
-        for node in ast.walk(ast.parse(text))
-        for keyword in getattr(node, "keywords", ())
-        if keyword.arg in ("install_requires", "extras_require")
-    }
-    assert not any("triton" in wanted for wanted in lists["install_requires"])
-    assert "triton>=3.6; sys_platform == 'linux'" in lists["extras_require"]["test"]
 
 
 @pytest.mark.parametrize("allowed", [False, True])

@@ -2,6 +2,7 @@
 how many steps a launch takes.
 """
 
+from itertools import pairwise
 from math import prod
 from types import SimpleNamespace
 
@@ -133,7 +134,7 @@ def test_a_launch_takes_so_many_steps_at_most(monkeypatch, T):
     for lane in (calls[: len(every)], calls[len(every) :]):
         assert lane[0]["start"] is start
         assert lane[-1]["end"] is end
-        for one, other in zip(lane, lane[1:], strict=False):
+        for one, other in pairwise(lane):
             assert one["end"] is other["start"] is not one["start"]
 
 

@@ -1,4 +1,4 @@
-"""What is done about programs that wait in vain for each other: a flag, an error, and no more of it.
+"""What is done about programs that wait in vain for each other: a flag, one error, then nothing.
 
 A program that has lost patience writes NaN, and sets a word in the host's memory, which is read
 without a wait for the GPU: at the next call, and in backward.
