@@ -68,7 +68,10 @@ def _explained(called, step, inputs):
 
 
 def choose(tensors, step, layer, traced):
-    """As ``explain``; traced: what ``tracing`` says of the tensors."""
+    """As ``explain``; traced: what ``tracing`` says of the tensors.
+
+    layer: (cell, T, D), and whether rows are packed, where x has rows either way.
+    """
     told = _told() if traced else _asked.get()
     find = _recorded if traced else _able
     able = find(tensors, step, layer, told == "triton")
@@ -167,11 +170,12 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if layer is None:
         return _gpu_choice(dtype, cast, first.device, training, forced)
-    (cell, T, D), c = layer, tensors[layer[0].states]
+    (cell, T, D, *packed), c = layer, tensors[layer[0].states]
     if c.dim() != 3 or cell.staged:
         return Choice("torch", "a step in stages" if c.dim() == 3 else "states of other dimensions")
     T, B = (None, None) if traced else (T, c.shape[1])
-    layer = key_of(cell), T, B, int(c.shape[2]), D, first.dim() == 2, when.prover(traced)
+    packed = packed[0] if packed else first.dim() == 2
+    layer = key_of(cell), T, B, int(c.shape[2]), D, packed, when.prover(traced)
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 

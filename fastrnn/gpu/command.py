@@ -104,7 +104,7 @@ def _first_gpu():
 def _run(options, device, worker, console):
     from ..kernels.gpu import choice
 
-    if why := choice.obstacle(device.type) or choice.not_of_itself():
+    if why := choice.obstacle(device.type) or choice.not_of_itself(device):
         print(f"python -m fastrnn gpu: no kernel of ours serves here: {why}", file=sys.stderr)
         return UNABLE
     known, results = choice.table(device), []

@@ -1,10 +1,11 @@
 """The trial of a call's kernels, in the process for it: they are compiled, proven, and timed."""
 
+import warnings
+
 import torch
 
 from ..kernels.cells import cell_of
 from ..kernels.gpu import choice, launch, sizes, tiles, verdicts
-from ..kernels.refused import Refused
 from . import oracle, proof, race
 from .layer import Layer
 from .when import PROVING
@@ -25,6 +26,12 @@ def rows(item):
 
 def tried(item, device, checks=None, clock=race.seconds_of):
     """As ``rows``. checks: proof.Checks in place of its own; clock: as the race's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # when others step in for a kernel
+        yield from _tried(item, device, checks, clock)
+
+
+def _tried(item, device, checks, clock):
     key, cell = verdicts.key_of(item["key"]), cell_of(item["cell"])
     tile = sizes.Forward(*key.forward), key.backward and sizes.Backward(*key.backward)
     phase = "compiling"
@@ -45,10 +52,9 @@ def tried(item, device, checks=None, clock=race.seconds_of):
     except torch.OutOfMemoryError:
         yield {"none": "too little memory is free on the GPU"}
     except Exception as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         # before, only what the compiler says is about the kernels; else about this machine
-        about_it = phase == PROVING or type(error).__module__.startswith("triton")
-        if about_it and not isinstance(error, Refused):
+        if phase == PROVING or type(error.__cause__ or error).__module__.startswith("triton"):
             yield verdicts.written(key, verdicts.wrong(why))
         else:
             yield {"none": why}

@@ -61,13 +61,13 @@ def fit(dtype, device, training, forced, cell, T, B, H, D, packed, prove=None):
     if B == 0:
         return False, "nothing to compute"
     forced, found = forced or mode() == "force", cell_of(cell)
+    if why := launch.barred(device, True) if forced else not_of_itself(device):
+        return False, why
     gates, torchs = found.hgates, CELLS.get(found.name) is found
     sizes = _name(dtype), products.tf32(), T, B, H, D, launch.describe(device)
     fits = tiles.choose(gates, *sizes, training, forced, torchs)
     if forced or fits.forward is None:
         return fits.forward is not None, fits.reason
-    if why := not_of_itself():
-        return False, why
     known, key = table(device), key_of(dtype, device, training, cell, B or 1, H, D, packed)
     if B is None:
         return _in_a_trace(known, key)
@@ -76,15 +76,9 @@ def fit(dtype, device, training, forced, cell, T, B, H, D, packed, prove=None):
     return verdict.serves(T) if verdict else (False, UNPROVEN)
 
 
-def not_of_itself():
+def not_of_itself(device):
     """Why ours serves only where it was asked for by name, if so."""
-    if mode() == "off":
-        return "FASTRNN_GPU is off"
-    if launch.INTERPRETED:
-        return "Triton's interpreter runs only what is asked for"
-    if torch.version.hip:
-        return "on AMD's GPUs ours serves only where it is asked for, so far"
-    return None
+    return "FASTRNN_GPU is off" if mode() == "off" else launch.barred(device, False)
 
 
 def _in_a_trace(known, key):
@@ -126,10 +120,11 @@ def table(device):
 
 def facts(device):
     """What a verdict depends on besides its key, as plain values."""
+    found = launch.describe(device)
     return {
         "gpu": torch.cuda.get_device_name(device),
         "capability": list(torch.cuda.get_device_capability(device)),
-        **launch.describe(device)._asdict(),
+        **{name: getattr(found, name) for name in ("arch", "processors", "shared", "shared_total")},
         "driver": _driver(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda or torch.version.hip,
