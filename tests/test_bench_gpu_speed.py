@@ -14,6 +14,8 @@ from triton.runtime.errors import OutOfResources, PTXASError
 
 from bench.cases import Case
 from bench.gpu import oracle, plan, prepare, speed, summary, worker
+from fastrnn.gpu import oracle as tried
+from fastrnn.gpu import race
 from fastrnn.kernels.gpu import launch, sizes, tiles
 from fastrnn.kernels.keep import Keep
 
@@ -67,10 +69,10 @@ def processor(monkeypatch):
             run()
         return (time.perf_counter() - start) / calls
 
-    monkeypatch.setattr(speed, "seconds_of", seconds_of)
+    monkeypatch.setattr(race, "seconds_of", seconds_of)
     monkeypatch.setattr(speed, "kept", lambda *_: 1000)
-    monkeypatch.setattr(speed, "SECONDS", 0.01)
-    monkeypatch.setattr(speed, "TURN", 1e-4)
+    monkeypatch.setattr(race, "SECONDS", 0.01)
+    monkeypatch.setattr(race, "TURN", 1e-4)
 
 
 @pytest.mark.usefixtures("processor")
@@ -88,7 +90,7 @@ def test_measuring():
 
 @pytest.mark.usefixtures("processor")
 def test_nothing_wrong_is_timed(monkeypatch):
-    monkeypatch.setattr(oracle, "ALLOWED", dict.fromkeys(oracle.ALLOWED, -1.0))
+    monkeypatch.setattr(tried, "ALLOWED", dict.fromkeys(tried.ALLOWED, -1.0))
     judge = oracle.judge
     verdict = {"right": False, "allowed": 0.0}
     monkeypatch.setattr(oracle, "judge", lambda *args: judge(*args) | verdict)

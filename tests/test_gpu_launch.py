@@ -204,7 +204,7 @@ def test_who_is_barred(monkeypatch):
             assert word in launch.barred(device, False)
             assert launch.barred(device, True) is None
             patch.setattr(choice.tiles, "choose", lambda *_: pytest.fail("is barred"))
-            fit = torch.float16, device, False, False, 4, True, 100, 8, 64, 1
+            fit = torch.float16, device, False, False, "lstm", 100, 8, 64, 1, False
             assert word in choice.fit(*fit)[1]
     monkeypatch.setattr(guard, "_off", {device: "given up"})
     assert launch.barred(device, True) == launch.barred(device, False) == "given up"

@@ -19,7 +19,7 @@ PACKAGES = {
     "fastrnn": Path(fastrnn.__file__).parent,
     "fastrnn.kernels": Path(fastrnn.kernels.__path__[0]),
 }
-FOUNDATIONS = ("autocast", "gate", "keep", "refused", "schedule", "untraced", "weights")
+FOUNDATIONS = ("autocast", "gate", "keep", "private", "refused", "schedule", "untraced", "weights")
 CPU = "fastrnn.kernels.cpu"
 # Imports run down this list only. What is not in it (the program) may import all of it.
 STOREYS = [
@@ -38,6 +38,8 @@ STOREYS = [
     ["fastrnn.batching", "fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
     ["fastrnn.substitute"],
     ["fastrnn.backends", "fastrnn.profiling"],
+    ["fastrnn.gpu.when"],
+    ["fastrnn.gpu.process"],
     [f"fastrnn.{n}" for n in ("description", "tracing", "loading", "forwards", "parameters")],
     ["fastrnn.kernels.projection"],
     ["fastrnn.kernels.reference", CPU, "fastrnn.kernels.gpu"],

@@ -18,16 +18,29 @@ ALLOWED = {
 @contextmanager
 def arithmetic(name):
     """torch's own flags say how float32 is multiplied."""
-    flags = _, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before, precision = [f.allow_tf32 for f in flags], matmul.fp32_precision
-    for f in flags:
-        f.allow_tf32 = name == "tf32"
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    with _allowing(cudnn, cudnn.rnn, name), _allowing(matmul, matmul, name):
+        yield
+
+
+@contextmanager
+def _allowing(flag, precise, name):
+    """flag: by its older name, which torch refuses to read where the newer ones disagree."""
+    precision = precise.fp32_precision
+    try:
+        before = flag.allow_tf32
+    except RuntimeError:
+        before = None
+    if before is None:
+        precise.fp32_precision = "tf32" if name == "tf32" else "ieee"
+    else:
+        flag.allow_tf32 = name == "tf32"
     try:
         yield
     finally:
-        for f, value in zip(flags, before, strict=True):
-            f.allow_tf32 = value
-        matmul.fp32_precision = precision  # which may be "none": the older flag leaves "ieee"
+        if before is not None:
+            flag.allow_tf32 = before
+        precise.fp32_precision = precision  # which may be "none": the older flag leaves "ieee"
 
 
 def evaluate(call, leaves, grads, parameters=None):

@@ -25,8 +25,9 @@ def seconds_of(run, calls):
     return start.elapsed_time(end) / 1e3 / calls
 
 
-def race(runs, clock=seconds_of):
-    """{name: seconds of a call in each round}, the functions taking turns."""
+def race(runs, clock=None):
+    """{name: seconds of a call in each round}, the functions taking turns. clock: as seconds_of."""
+    clock = clock or seconds_of
     calls, spent, found = {}, 0.0, {name: [] for name in runs}
     for name, run in runs.items():
         run()  # compiles, and fills caches

@@ -33,7 +33,8 @@ def hindrance():
         "torch.func is active": torch._C._are_functorch_transforms_active(),
         "forward-mode AD is active": forward_ad._current_level >= 0,
         "backward is under way": torch._C._current_graph_task_id() != -1,
-        "a CUDA graph captures": torch.cuda.is_current_stream_capturing(),
+        "a CUDA graph captures": torch.cuda.is_initialized()
+        and torch.cuda.is_current_stream_capturing(),
         "this is a forked process": bool(_forked),
         "there are other ranks": _ranks() > 1,
     }

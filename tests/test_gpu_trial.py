@@ -1,0 +1,292 @@
+"""A trial of kernels, in Triton's interpreter: yes to ours, and no to each that is spoiled."""
+
+from contextlib import contextmanager
+
+import gpu_cells
+import pytest
+import torch
+from against_torch import EVERY_KIND
+from gpu_layers import ALONE, GRID
+from gpu_trials import KEY
+from interpreter import interpreted
+
+from fastrnn.kernels.cells import key_of
+from fastrnn.kernels.gpu import verdicts
+from fastrnn.kernels.gpu.sizes import Backward, Forward
+
+__all__ = ["interpreted"]
+H = 21
+KEY = KEY._replace(arithmetic="float32", H=24, padded=True, B=4)
+
+
+class Clock:
+    """In the place of a race's: of two functions the one that comes first takes ``ours`` s."""
+
+    def __init__(self, ours=1e-5, theirs=2e-5):
+        self.seconds, self.known = (ours, theirs), []
+
+    def __call__(self, run, calls):
+        if run not in self.known:
+            self.known = [*self.known, run] if len(self.known) % 2 else [run]
+            run()
+        return self.seconds[self.known.index(run)]
+
+
+def tried(cell="lstm", tile=GRID, clock=None, check=(4, 3), **changes):
+    """The rows of a trial."""
+    from fastrnn.gpu import proof, trial
+
+    forward, backward = Forward(*tile[0]), Backward(*tile[1])
+    key = KEY._replace(forward=forward, backward=backward)._replace(**changes)
+    if not key.training:
+        key = key._replace(backward=None)
+    item = {"cell": cell, "H": H, "key": key._asdict()}
+    checks = [proof.Check(*check, key.packed)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial.race, "LENGTHS", (2, 4))
+        return list(trial.tried(item, torch.device("cpu"), checks, clock or Clock()))
+
+
+def says_yes(**options):
+    *phases, row = tried(**options)
+    assert [each["phase"] for each in phases] == ["compiling", "proving", "timing"], row
+    _, verdict = verdicts.read(row)
+    assert verdict.right, verdict
+    assert [each.T for each in verdict.speed] == [2, 4]
+    assert verdict.serves(100)[0]
+
+
+@EVERY_KIND
+def test_every_cell(interpreted, kind):
+    interpreted(says_yes, cell=kind)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"training": False},
+        {"packed": True, "D": 2},
+        {"tile": ALONE, "packed": True},
+        {"arithmetic": "bfloat16"},
+        {"arithmetic": "float16", "D": 2},
+    ],
+    ids=str,
+)
+def test_kinds_of_calls(interpreted, options):
+    interpreted(says_yes, **options)
+
+
+@pytest.mark.parametrize("name", ["peephole", "sru", "masked", "slstm"])
+def test_cells_that_torch_has_not(interpreted, name):
+    interpreted(says_yes, cell=key_of(gpu_cells.CELLS[name]))
+
+
+@contextmanager
+def spoiled(spoil):
+    """Within this context ``spoil(results, call)`` is done after each launch; call: its number."""
+    from fastrnn.kernels.gpu import launch
+
+    run, calls = launch.run, []
+
+    def spoiling(kernel, launches, start, warps, T, **arguments):
+        end = run(kernel, launches, start, warps, T, **arguments)
+        calls.append(T)
+        if T > 1:  # what comes first is a step, to compile
+            spoil(arguments | {"end": end}, len(calls))
+        return end
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "run", spoiling)
+        yield
+
+
+def off(name):
+    """A result that is off by a hundredth, where the kernel has one of that name."""
+
+    def spoil(results, call):
+        if name in results:
+            results[name].mul_(1.01)
+
+    return spoil
+
+
+def other_bits(results, call):
+    results["end"].mul_(1 + call * 2**-22)
+
+
+def not_a_number(results, call):
+    results["end"].view(-1)[0] = torch.nan
+
+
+def beyond(results, call):
+    """A number is written behind the last: the memory of the states goes on."""
+    end = results["end"]
+    end.as_strided((1,), (1,), end.storage_offset() + end.numel()).fill_(0)
+
+
+def before(results, call):
+    end = results["end"]
+    end.as_strided((1,), (1,), end.storage_offset() - 1).fill_(0)
+
+
+def never_came(results, call):
+    from fastrnn.kernels.gpu import guard
+
+    guard.word(results["end"].device).fill_(1)
+
+
+def fails(results, call):
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def no_memory(results, call):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+SPOILS = {
+    "states": (off("end"), "is off by"),
+    "output": (off("after"), "output is off by"),
+    "gradients": (off("dgates"), "d .* is off by"),
+    "other-bits": (other_bits, "another run gave other bits"),
+    "nan": (not_a_number, "is off by inf"),
+    "behind": (beyond, "wrote outside of its memory"),
+    "before": (before, "wrote outside of its memory"),
+    "never-came": (never_came, "did not all arrive|waited in vain"),
+}
+
+
+def says_no(name):
+    import re
+
+    from fastrnn.kernels.gpu import guard
+
+    spoil, words = SPOILS[name]
+    with spoiled(spoil), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard, "_off", {})
+        patch.setattr(guard, "_words", {})
+        *phases, row = tried()
+    assert [each["phase"] for each in phases] == ["compiling", "proving"], row
+    _, verdict = verdicts.read(row)
+    assert not verdict.right
+    assert re.search(words, verdict.why), verdict.why
+    assert not verdict.serves(100)[0]
+
+
+@pytest.mark.parametrize("name", SPOILS)
+def test_what_is_spoiled(interpreted, name):
+    interpreted(says_no, name)
+
+
+def ends(spoil, found):
+    with spoiled(spoil):
+        row = tried()[-1]
+    if found == "none":
+        assert "memory" in row["none"]
+    else:
+        assert found in row["verdict"]["why"]
+
+
+def test_no_memory_is_no_verdict(interpreted):
+    interpreted(ends, no_memory, "none")
+
+
+def test_a_launch_that_fails(interpreted):
+    interpreted(ends, fails, "illegal memory access")
+
+
+def fails_at_once(error, found):
+    """Before a kernel has run: the compiler's word counts, what else is wrong here does not."""
+    from fastrnn.kernels.gpu import attempt, launch
+
+    def run(*args, **kwargs):
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "run", run)
+        patch.setattr(attempt, "_failed", {})
+        phase, row = tried()
+    assert phase == {"phase": "compiling"}
+    assert found in row
+    assert "does not run here" in (row.get("none") or row["verdict"]["why"])
+
+
+def test_a_kernel_that_does_not_compile(interpreted):
+    from triton.runtime.errors import OutOfResources
+
+    interpreted(fails_at_once, OutOfResources(300000, 232448, "shared memory"), "verdict")
+    interpreted(fails_at_once, PermissionError(13, "Permission denied"), "none")
+
+
+def backward_that_others_stepped_in_for():
+    """Is no proof of a kernel, though the numbers are right."""
+    from fastrnn.kernels.gpu import attempt, launch
+    from fastrnn.substitute import _told
+
+    run = launch.run
+
+    def refused(kernel, launches, start, warps, T, **arguments):
+        if "dgates" in arguments:
+            raise RuntimeError("this one is not to be had")
+        return run(kernel, launches, start, warps, T, **arguments)
+
+    _told.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "run", refused)
+        patch.setattr(attempt, "_failed", {})
+        phase, row = tried()
+    assert phase == {"phase": "compiling"}
+    assert "not to be had" in row["none"]
+
+
+def test_backward_that_others_stepped_in_for(interpreted):
+    interpreted(backward_that_others_stepped_in_for)
+
+
+class Uneven(Clock):
+    """A GPU that others use, too."""
+
+    def __call__(self, run, calls):
+        self.turns = getattr(self, "turns", 0) + 1
+        return super().__call__(run, calls) * (1 + self.turns % 5 / 2)
+
+
+def slower_or_uneven():
+    *_, row = tried(clock=Clock(ours=2e-5, theirs=2e-5))
+    _, verdict = verdicts.read(row)
+    assert verdict.right
+    assert not verdict.serves(100)[0]
+    *_, row = tried(clock=Uneven())
+    assert "busy" in row["none"]
+
+
+def test_what_is_not_faster_does_not_serve(interpreted):
+    interpreted(slower_or_uneven)
+
+
+def checks_that_fill_a_gpu():
+    from fastrnn.gpu import proof
+    from fastrnn.gpu.layer import Layer
+    from fastrnn.kernels.cells import CELLS
+    from fastrnn.kernels.gpu import launch, sizes, tiles
+
+    device = launch.describe(torch.device("cpu"))
+    for H in (64, 512, 1024):
+        tile = [
+            choose(4, "bfloat16", False, 64, H, 1, device)
+            for choose in (tiles.choose_forward, tiles.choose_backward)
+        ]
+        layer = Layer(CELLS["lstm"], "bfloat16", H, 1, True, torch.device("cpu"))
+        odd, full = proof.checks(layer, tile, False, device)
+        assert odd.B % 16
+        fullest = 0
+        for (name, kernel), each in zip(sizes.KERNELS.items(), tile, strict=True):
+            given = 4, "half", full.B, H, 1, device
+            grids = [grid for *_, grid in sizes.launches(name, each, *given).each()]
+            room = sizes.resident(kernel.shared(each, 4, "half", H), each.warps, device)
+            programs = max(a * b * c for a, b, c in grids)
+            fullest = max(fullest, programs / room)
+        assert fullest > 0.7 or full.B == proof.FULLEST
+
+
+def test_a_proof_fills_the_gpu(interpreted):
+    interpreted(checks_that_fill_a_gpu)
