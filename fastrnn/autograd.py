@@ -78,7 +78,12 @@ class Call:
             given = self.cell, x, self.steps, directions, states, inputs
             return substitute.layer(*given, self.every)
 
-        found = substitute.differentiable(again, tensors, needed, grads)
+        # an operator runs below autograd, which is wanted here
+        key = torch._C.DispatchKey.AutogradFunctionality
+        with torch._C._SetExcludeDispatchKeyGuard(key, False):
+            # in a compiled graph tensors have lost what they were made of
+            apart = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)]
+            found = substitute.differentiable(again, apart, needed, grads)
         pairs = zip(found, tensors, needed, strict=True)
         return [t.new_zeros(t.shape) if g is None and n else g for g, t, n in pairs]
 

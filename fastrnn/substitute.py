@@ -20,9 +20,9 @@ def tell(refused, cell):
     """
     if isinstance(refused, Failed) and refused.args not in _told:
         _told.add(refused.args)
-        who = (
-            "torch's own kernels serve" if _torchs(cell) else "plain PyTorch, step by step, serves"
-        )
+        who = "torch's own kernels serve"
+        if not _torchs(cell):
+            who = "plain PyTorch, step by step, serves"
         warnings.warn(
             f"fastrnn: {refused.args[1]}. From now on {who} such layers",
             RuntimeWarning,

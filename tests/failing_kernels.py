@@ -64,7 +64,8 @@ def failing(direction, error):
 
 def trained(layer, inputs, call=plain_call):
     """Outputs and gradients, flat."""
-    outputs = torch.utils._pytree.tree_leaves(call(layer, *inputs.values()))
+    found = torch.utils._pytree.tree_leaves(call(layer, *inputs.values()))
+    outputs = [y for y in found if y is not None]  # of packed sequences there are indices, or none
     leaves = [x for x in (*inputs.values(), *layer.parameters()) if x.requires_grad]
     grads = torch.autograd.grad([y.sum() for y in outputs if y.requires_grad], leaves)
     return [*outputs, *grads]

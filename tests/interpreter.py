@@ -39,7 +39,7 @@ def _prepare():
 
     launch._patience.append(200_000)  # a deadlock shall fail, not hang
     # Where nothing else is said float32 is exact here, on any machine; test_gpu_tf32.py is of TF32.
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True

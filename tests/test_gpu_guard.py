@@ -60,7 +60,7 @@ def forward():
     layer, x = fastrnn.GRU(5, 21), torch.randn(4, 3, 5)
     with served(GRID), in_vain(), torch.no_grad():
         y, final = layer(x)
-        assert y[0].isfinite().all()
+        assert y[0, :, :16].isfinite().all()  # of the first program, that had not to wait
         assert y[1:].isnan().all()
         assert final.isnan().all()
         with pytest.raises(RuntimeError, match="waited in vain"):

@@ -76,18 +76,26 @@ def test_a_gpu_is_like_no_other():
 
 @pytest.mark.usefixtures("measurements")
 def test_a_measurement_is_of_so_many_launches():
-    """It says nothing of a batch that takes more of them, nor does it outweigh an estimate."""
+    """It says nothing of a batch that takes more of them, nor of a tile for it; and whatever was
+    measured elsewhere, an estimate is a veto.
+    """
 
-    def choice(B, T=512, H=512):
-        return tiles.choose(4, "bfloat16", False, T, B, H, 1, H200, False)
+    def choice(B, device, T=512):
+        return tiles.choose(4, "bfloat16", False, T, B, 512, 1, device, False)
 
-    def count(B):
-        return sizes.launches("forward", choice(B).forward, 4, "half", B, 512, 1, H200).count
-
-    assert "2.00x" in choice(128).reason
-    assert count(64) == count(128) == 1
-    assert count(256) > 1
-    assert choice(256).reason == measured.UNTIMED
+    few = H200._replace(margin=92)
+    for device, count, said in ((H200, 1, "as fast as torch.nn"), (few, 2, measured.UNTIMED)):
+        found = choice(256, device)
+        rest = found.forward, 4, "half", 256, 512, 1, device
+        assert sizes.launches("forward", *rest).count == count
+        assert said in found.reason
+        assert "2.00x" in choice(64, device).reason
+    kind = "forward", 4, "half"
+    assert measured.tile(*kind, 256, 512, 1, few, lambda row: True) == [16, 32, 128, 4, 0]
+    assert tiles.choose_forward(4, "bfloat16", False, 256, 512, 1, few) == (16, 64, 128, 4, 1)
+    short = choice(64, H200, T=31)
+    assert short.forward is None
+    assert "T = 31: torch is thought" in short.reason
 
 
 @pytest.mark.usefixtures("measurements")

@@ -11,6 +11,7 @@ from against_torch import EVERY_KIND, make_inputs, outputs_and_gradients, twins
 from gpu_layers import ALONE, GRID, served
 from interpreter import interpreted
 
+tl = pytest.importorskip("triton.language", reason="Triton is not installed")
 __all__ = ["interpreted"]
 
 
@@ -40,7 +41,6 @@ NANS = (0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFFC00000)
 def on_chip():
     """What the kernels do, and what is done to weights before."""
     import triton
-    import triton.language as tl
 
     from fastrnn.kernels.gpu import blocks, products
 
@@ -70,7 +70,6 @@ def test_rounded(interpreted):
 def planted(patch, nearest):
     """Products as the matrix units make them; of factors that are ``nearest``, or as they are."""
     import triton
-    import triton.language as tl
 
     from fastrnn.kernels.gpu import kernels, products
 
@@ -83,9 +82,9 @@ def planted(patch, nearest):
     def rounded(x, PRECISION: tl.constexpr):
         return x
 
-    names = {"product": triton.jit(kernels.rebind(product, {"tl": tl}))}
+    names = {"product": triton.jit(kernels.rebind(product, {}))}
     if not nearest:
-        names["rounded"] = triton.jit(kernels.rebind(rounded, {"tl": tl}))
+        names["rounded"] = triton.jit(kernels.rebind(rounded, {}))
         patch.setattr(products, "rounded", lambda factors: factors)
     for direction in ("forward", "backward"):
         kernel = getattr(kernels, direction)

@@ -41,7 +41,7 @@ GATES = PRODUCT = APART = STATES = OWN = INPUTS = KEPT = DH = cell_backward = No
 
 def backward(
     kept,  # (D, N, WIDTH, H)
-    weights,  # (D, GATES, H, H), rounded; None without a product, and so is partials
+    weights,  # (D, GATES, H, H); None without a product, and so is partials
     parameters,  # (D, OWN, H); None if there are none
     inputs,  # (N, INPUTS, H); None if there are none
     dy,  # (N, D, H)
@@ -101,7 +101,7 @@ def backward(
         unit = j * GU + r % GU
         weight = weights + ((d * GATES + g + r // GU) * H + unit)[None, :] * H + to[:, None]
         is_weight = (unit < H)[None, :] & (to < H)[:, None]
-        held = held + (tl.load(weight, mask=is_weight, other=0.0),)
+        held = held + (rounded(tl.load(weight, mask=is_weight, other=0.0), PRECISION),)
     owned = own_of(parameters, d, u, H, BB, OWN)
     earliest = each(first + own, plane, inside, STATES)
     carried = each(start + own, plane, inside, STATES)

@@ -213,9 +213,8 @@ def _counters(x, count):
 
 def _common(cell, shape, tile, tf32, steps, directions, inputs):
     """What both kernels are given."""
-    weights, rounds = shape.weights(directions, cell.gates), _rounds(shape, tf32)
     return {
-        "weights": products.rounded(weights) if rounds and cell.recurrent else weights,
+        "weights": shape.weights(directions, cell.gates),
         "parameters": shape.parameters(directions),
         "inputs": shape.inputs(inputs),
         "steps": None if steps.dense else table(steps, shape.device),
@@ -227,5 +226,5 @@ def _common(cell, shape, tile, tf32, steps, directions, inputs):
         "UNITS": shape.H,
         "WIDTH": shape.width,
         "BB": tile.BB,
-        "PRECISION": "tf32" if rounds else "ieee",
+        "PRECISION": "tf32" if _rounds(shape, tf32) else "ieee",
     }

@@ -34,7 +34,7 @@ GATES = ROW_GROUPS = PRODUCT = APART = STATES = OWN = INPUTS = KEPT = cell_forwa
 
 def forward(
     gates,  # (D, N, WIDTH, H): x's part of the pre-activations; what the cell keeps replaces it
-    weights,  # (D, GATES, H, H), rounded; None without a product, and so are biases and hidden
+    weights,  # (D, GATES, H, H); None without a product, and so are biases and hidden
     biases,  # (D, GATES, H)
     parameters,  # (D, OWN, H): the cell's own; None if it has none
     inputs,  # (N, INPUTS, H): what a step is given beside x; None if nothing
@@ -89,7 +89,7 @@ def forward(
     for i in tl.static_range(PIECES):
         place = weights + d * GATES * H * H + row[:, None] * H + (i * KC + k)[None, :]
         is_weight = is_row[:, None] & (i * KC + k < H)[None, :]
-        held = held + (tl.load(place, mask=is_weight, other=0.0),)
+        held = held + (rounded(tl.load(place, mask=is_weight, other=0.0), PRECISION),)
     if PRODUCT:
         bias = tl.load(biases + d * GATES * H + row, mask=is_row, other=0.0).to(tl.float32)
         bias = tl.broadcast_to(bias[:, None], (ROW_GROUPS * BU, BB))

@@ -95,14 +95,8 @@ def run(kernel, launches, start, warps, T, **arguments):
     with in_turn(device, alone):
         for number, ((block0, first, grid), turn, (s0, s1)) in enumerate(parts):
             begin, end = states[turn % 2], states[1 - turn % 2]
-            mine = {
-                "block0": block0,
-                "FIRST": first,
-                "start": begin,
-                "end": end,
-                "s0": s0,
-                "s1": s1,
-            }
+            mine = {"block0": block0, "FIRST": first, "s0": s0, "s1": s1}
+            mine |= {"start": begin, "end": end}
             try:
                 kernel[grid](**mine, **given)
             except RuntimeError as error:

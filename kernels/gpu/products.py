@@ -18,7 +18,7 @@ def tf32():
 
 
 def rounded(factors):
-    """A float32 tensor to the nearest TF32 numbers, as blocks.rounded."""
+    """A float32 tensor to the nearest TF32 numbers, as blocks.rounded does on the chip."""
     bits = factors.view(torch.int32).add(0x1000).bitwise_and_(-0x2000)
     return torch.where(factors.isnan(), factors, bits.view(torch.float32))
 

@@ -28,8 +28,8 @@ def fewer(place, launches, compiled, processors):
     asked, half as many.
     """
     blocks, directions = launches.at_once
-    lanes, each = blocks * directions, prod(launches.grid(launches.groups, 1, 1))
-    found = programs_of(compiled)
+    lanes, found = min(blocks, launches.blocks) * directions, programs_of(compiled)
+    each = prod(launches.grid(launches.groups, 1, 1))
     room = lanes // 2 if found is None else found * processors // each
     _granted[place] = min(room, lanes - 1)
     return within(place, launches) if _granted[place] else None
