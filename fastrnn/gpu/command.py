@@ -12,16 +12,16 @@ from rich.console import Console
 from ..demo.options import Parser
 from ..kernels.cells import CELLS
 from ..kernels.gpu import verdicts
-from . import process, shown, tune
+from . import shown, tune
 from .tune import Result
 
 RIGHT, WRONG, UNABLE, INTERRUPTED = 0, 1, 2, 130
 SIZES = (64, 512), (16, 256), (64, 128)
 DTYPES = ("bfloat16", "float16", "float32")
 DESCRIPTION = """\
-Tries fastrnn's kernels on this GPU, each kind of call in a process of its own:
-whether every output and gradient is right, beside torch.nn in float64, and how
-fast it is beside torch. What is right and faster serves from then on, in every
+Tries fastrnn's kernels on this GPU, in a process of its own: whether every
+output and gradient is right, beside torch.nn in float64, and how fast each kind
+of call is beside torch. What is right and faster serves from then on, in every
 process of this user; all else is torch's. Without options common sizes of LSTM
 and GRU are tried.
 """
@@ -57,8 +57,11 @@ def parser():
     what.add_argument(
         "--sizes", metavar="BxH", nargs="+", type=_size, help="sequences and units: 64x512"
     )
-    what.add_argument("--cells", nargs="+", choices=CELLS, default=["lstm", "gru"], help="whose")
-    what.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="of tensors")
+    for name, known, default in (("cells", CELLS, ["lstm", "gru"]), ("dtypes", DTYPES, DTYPES)):
+        told = f"of {', '.join(known)} (default: {' '.join(default)})"
+        what.add_argument(
+            f"--{name}", metavar="NAME", nargs="+", choices=known, default=default, help=told
+        )
     what.add_argument("--packed", action="store_true", help="packed rows, not dense batches")
     what.add_argument("--bidirectional", action="store_true", help="two directions")
     what.add_argument("--inference", action="store_true", help="no training")
@@ -77,7 +80,7 @@ def _size(text):
     return int(B), int(H)
 
 
-def main(arguments=None, device=None, worker=process.on_gpu):
+def main(arguments=None, device=None, worker=None):
     """Run the command. Returns the exit status; a bad option leaves by SystemExit(2).
 
     device: in the place of the first GPU; worker: as tune.tried takes it.

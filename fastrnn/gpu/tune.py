@@ -57,13 +57,13 @@ def tune(module, *example, again=False, console=None, **more):
     return follow(wanted.found, console, again=again)
 
 
-def tried(wanted, again=False, note=None, worker=process.on_gpu):
+def tried(wanted, again=False, note=None, worker=None):
     """A Result for each of ``wanted``, {key: (table, item)}, as they come.
 
     What has a verdict is not tried, unless ``again``, or it died: who asks by name asks for that.
     note(key, phase) is called meanwhile; worker: makes a Worker for a GPU's index.
     """
-    workers = {}
+    worker, workers = worker or process.on_gpu, {}
     try:
         for key, (table, item) in wanted.items():
             known = table.known.get(key)
