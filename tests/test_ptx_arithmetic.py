@@ -29,10 +29,10 @@ A, B = INTEGERS[:160].T
 SIGNED_A, SIGNED_B = A.view(np.int32).astype(np.int64), B.view(np.int32).astype(np.int64)
 WIDE_A, WIDE_B = A.astype(np.uint64), B.astype(np.uint64)
 
-FLOATS = torch.randn(96, generator=torch.Generator().manual_seed(0)).numpy()
-FLOATS *= np.float32(10) ** np.repeat(np.arange(-44, 52, 4, np.float32), 4)
+FLOATS = torch.randn(80, generator=torch.Generator().manual_seed(0)).numpy()
+FLOATS *= np.float32(10) ** np.repeat(np.arange(-44, 36, 4, np.float32), 4)
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 65504.0, 65519.9, 65520.0, 2.0**-24, 3e38]
-FLOATS = np.concatenate([FLOATS[20:], np.array(SPECIAL, np.float32)])
+FLOATS = np.concatenate([FLOATS, np.array(SPECIAL, np.float32)])
 FLOATS = np.concatenate([FLOATS, 1 + np.arange(40, dtype=np.float32) / 2**9])  # ties of bfloat16
 FLOATS = np.resize(FLOATS, 128)
 OTHERS = np.roll(FLOATS, 7)
@@ -193,5 +193,5 @@ def test_tf32_is_rounded_to_nearest():
     ],
 )
 def test_what_is_not_known_is_said_with_its_line(line):
-    with pytest.raises(Unknown, match=r"line \d+: " + line.split()[0]):
+    with pytest.raises(Unknown, match=r"line \d+: " + line.split()[0].rstrip(";")):
         compute(line, A)

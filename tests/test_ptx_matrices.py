@@ -90,7 +90,8 @@ PRODUCT = """
     mul.wide.u32 %rd10, %r99, 16; add.s64 %rd10, %rd0, %rd10; shl.b32 %r1, %r99, 4;
     ld.global.v4.b32 {{%r2, %r3, %r4, %r5}}, [%rd10];
     st.shared.v4.b32 [%r1], {{%r2, %r3, %r4, %r5}};
-    mov.b32 %r6, 1; st.shared.b32 [%r1+4096], %r6;
+    ld.global.v4.b32 {{%r2, %r3, %r4, %r5}}, [%rd10+2048];
+    st.shared.v4.b32 [%r1+2048], {{%r2, %r3, %r4, %r5}};
     {fence}
     bar.sync 0;
     mov.b32 %r10, 0; mov.b32 %r11, 0; mov.b32 %r12, 0; mov.b32 %r13, 0;
@@ -125,7 +126,7 @@ def product(**changes):
     out = torch.zeros(4, 128)
     stores = [f"st.global.b32 [%rd11+{512 * n}], %r{10 + n};" for n in range(4)]
     given = torch.from_numpy(memory.view(np.int16).copy())
-    run(body + "\n".join(stores), given, out, threads=128, shared=8192)
+    run(body + "\n".join(stores), given, out, threads=128, shared=4096)
     thread = np.arange(128)
     row, column = thread // 32 * 16 + thread % 32 // 4, 2 * (thread % 4)
     for n in range(4):

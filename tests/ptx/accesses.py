@@ -6,6 +6,7 @@ An access says where it is wrong, and leaves its trace in the shadow of the memo
 
 import re
 
+from .memory import put
 from .numbers import UNSIGNED_OF
 from .operands import address, bits_of, every
 from .text import Unknown, members
@@ -92,7 +93,7 @@ def store(i):
         form.note(gang, memory, at, "write")
         elements, first = form.elements(memory), at // form.bytes
         for k, value in enumerate(values):
-            elements[first + k] = gang.chosen(value(gang)).astype(form.kind)
+            put(memory, elements, first + k, gang.chosen(value(gang)).astype(form.kind), i)
 
     return run
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from .found import Misaligned, OutOfBounds, Unfenced
+from .found import GlobalRace, Misaligned, OutOfBounds, SharedRace, Unfenced
 from .shadow import Programs, Warps
 
 BASE, GUARD, ALIGNMENT = 1 << 32, 4096, 512  # bytes
@@ -12,6 +12,8 @@ UNIT = 1 << 10  # the number of a warp that is none: of the matrix unit
 
 class Global:
     """The tensors of a launch, in one array of bytes, with guards between that are nobody's."""
+
+    race = GlobalRace
 
     def __init__(self, tensors, programs, grain, ordered=True):
         """grain: bytes of the smallest access; ordered: whether races are looked for."""
@@ -55,15 +57,36 @@ class Global:
             raise OutOfBounds(f"{addresses[~inside][0]:#x} is in no tensor: {line}")
         return at
 
-    def note(self, access, at, size, gang, active, line):
-        """To the shadow: ``access`` is "read" or "write"."""
-        if self.order is not None:
-            places = self._places(at, size)
-            spread = [np.repeat(v[active], places.shape[-1]) for v in (gang.moments, gang.warps)]
-            getattr(self.order, access)(places.reshape(-1), *spread, line)
+    def read(self, at, size, moments, warps, line):
+        """at: as ``offsets`` gives it."""
+        if self.order:
+            self.order.read(*_spread(self._places(at, size), moments, warps), line)
+
+    def write(self, at, size, moments, warps, line):
+        if self.order:
+            self.order.write(*_spread(self._places(at, size), moments, warps), line)
 
     def _places(self, at, size):
-        return at[..., None] // self.grain + np.arange(-(-size // self.grain))
+        return _places(at, size, self.grain)
+
+
+def put(memory, elements, at, values, line):
+    """Store ``values``. Where several threads write the same place they must agree, as those do
+    that hold the same number of a tensor; which one comes last, nobody knows.
+    """
+    elements[at] = values
+    if (elements[at] != values).any():
+        raise memory.race(f"threads write different values to a place at once: {line}")
+
+
+def _places(at, size, grain):
+    """(..., number): what an access at a byte touches, counted in ``grain`` bytes."""
+    return at[..., None] // grain + np.arange(-(-size // grain))
+
+
+def _spread(places, *of_each):
+    """All in one row: the places of every access, and what belongs to an access, for each."""
+    return places.reshape(-1), *(np.repeat(v, places.shape[-1]) for v in of_each)
 
 
 def _bytes_of(storage):
@@ -72,6 +95,8 @@ def _bytes_of(storage):
 
 class Shared:
     """The shared memory of all programs: a row of bytes for each."""
+
+    race = SharedRace
 
     def __init__(self, size, programs, grain):
         self.size, self.grain = size, grain
@@ -91,16 +116,15 @@ class Shared:
 
     def read(self, at, size, moments, warps, line):
         """at: as ``offsets`` gives it."""
-        self.warps.read(*self._spread(at, size, moments, warps), line)
+        self.warps.read(*_spread(self._places(at, size), moments, warps), line)
 
     def write(self, at, size, moments, warps, line):
-        places, *rest = self._spread(at, size, moments, warps)
+        places, *rest = _spread(self._places(at, size), moments, warps)
         self.warps.write(places, *rest, line)
         self.unfenced[places] = True
 
-    def _spread(self, at, size, *rest):
-        places = at[..., None] // self.grain + np.arange(-(-size // self.grain))
-        return [places.reshape(-1), *(np.repeat(v, places.shape[-1]) for v in rest)]
+    def _places(self, at, size):
+        return _places(at, size, self.grain)
 
     def fence(self, programs):
         """What these have written, matrix units may read after the next barrier."""

@@ -28,7 +28,7 @@ class Warps:
 
     def read(self, places, moments, warps, line):
         """All three of one shape: each thread's places, its moment, its warp."""
-        self._raise(places, self._foreign_write(places, moments, warps), "read after a write", line)
+        self._raise(places, self._foreign_write(places, moments, warps), "read", "written", line)
         others = (self.seen[places] == moments) & (self.reader[places] != warps)
         self.reader[places] = readers = np.where(others, SEVERAL, warps)
         self.seen[places] = moments
@@ -36,20 +36,22 @@ class Warps:
         self.reader[lost] = SEVERAL
 
     def write(self, places, moments, warps, line):
+        """Several warps may write a place at once, if it is the same: see memory.py."""
         others = (self.seen[places] == moments) & (self.reader[places] != warps)
-        self._raise(places, others, "written after a read", line)
-        self._raise(places, self._foreign_write(places, moments, warps), "written twice", line)
+        self._raise(places, others, "written", "read", line)
+        self._raise(places, self._foreign_write(places, moments, warps), "written", "written", line)
         self.written[places], self.writer[places] = moments, warps
-        lost = (self.writer[places] != warps) | (self.written[places] != moments)
-        self._raise(places, lost, "written twice at once", line)
+        self.writer[places[self.writer[places] != warps]] = SEVERAL
 
     def _foreign_write(self, places, moments, warps):
         return (self.written[places] == moments) & (self.writer[places] != warps)
 
-    def _raise(self, places, wrong, what, line):
+    def _raise(self, places, wrong, now, before, line):
         if wrong.any():
-            place = int(places[wrong][0])
-            raise self.kind(f"place {place} is {what} of another warp, no barrier between: {line}")
+            raise self.kind(
+                f"place {places[wrong][0]} is {now}, and {before} by another warp, with no barrier "
+                f"between: {line}"
+            )
 
 
 class Programs:
@@ -78,6 +80,8 @@ class Programs:
         self._after_writes(places, moments, "written", line)
         self._after_reads(places, moments, line)
         self.warps.write(places, moments, warps, line)
+        if (self.warps.written[places] != moments).any():
+            raise GlobalRace(f"two programs write the same place at once: {line}")
 
     def _after_writes(self, places, moments, what, line):
         written, program = self.warps.written[places], moments // PROGRAM
