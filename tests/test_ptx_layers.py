@@ -8,6 +8,11 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+import torch
+from against_torch import compare, make_inputs, twins
+from by_pieces import either
+from gpu_layers import TOLERANCE
+
 import fastrnn
 from bench.cases import Case
 from bench.gpu import oracle
@@ -43,18 +48,40 @@ def test_small_tiles(arch, cell, relu, arithmetic):
 
 
 CHOSEN = [
-    # arch, cell, arithmetic, T, B, H, grids
-    (90, "LSTM", "bfloat16", 3, 16, 512, [(1, 32, 1), (1, 4, 4)]),
-    (90, "GRU", "bfloat16", 3, 16, 256, [(1, 16, 1), (1, 4, 4)]),
-    (90, "RNN", "bfloat16", 3, 16, 512, [(1, 8, 1), (1, 4, 4)]),
-    (90, "LSTM", "tf32", 3, 16, 256, [(1, 16, 1), (1, 4, 4)]),
-    (90, "LSTM", "float32", 3, 16, 128, None),
-    (90, "LSTM", "bfloat16", 4, 9, 64, None),
-    (80, "LSTM", "bfloat16", 3, 16, 512, None),
-    (80, "GRU", "bfloat16", 3, 16, 256, None),
+    # arch, cell, arithmetic, T, B, H, then the grids forward and backward
+    (90, "LSTM", "bfloat16", 3, 16, 512, (1, 32, 1), (1, 4, 4)),
+    (90, "LSTM", "bfloat16", 2, 16, 1024, (1, 64, 1), (1, 8, 8)),
+    (90, "GRU", "bfloat16", 3, 16, 512, (1, 32, 1), (1, 4, 4)),
+    (90, "RNN", "bfloat16", 3, 16, 512, (1, 8, 1), (1, 4, 4)),
+    (90, "LSTM", "tf32", 3, 16, 256, (1, 16, 1), (1, 4, 4)),
+    (90, "LSTM", "float32", 3, 16, 128, (1, 8, 1), (1, 2, 2)),
+    (90, "LSTM", "bfloat16", 4, 9, 64, (1, 1, 1), (1, 1, 1)),
+    (80, "LSTM", "bfloat16", 3, 16, 512, (1, 32, 1), (1, 4, 4)),
+    (80, "GRU", "bfloat16", 3, 16, 256, (1, 16, 1), (1, 4, 4)),
+    (80, "LSTM", "tf32", 3, 16, 256, (1, 16, 1), (1, 4, 4)),
 ]
 
 
-@pytest.mark.parametrize(("arch", "cell", "arithmetic", "T", "B", "H", "grids"), CHOSEN)
-def test_the_tile_that_is_chosen(arch, cell, arithmetic, T, B, H, grids):
-    assert judged(arch, cell, arithmetic, T, B, H) == grids
+@pytest.mark.parametrize(
+    ("arch", "cell", "arithmetic", "T", "B", "H", "forward", "backward"), CHOSEN
+)
+def test_the_tile_that_is_chosen(arch, cell, arithmetic, T, B, H, forward, backward):
+    assert judged(arch, cell, arithmetic, T, B, H) == [forward, backward]
+
+
+@pytest.mark.parametrize("arch", [90, 80])
+def test_rows_and_lanes(arch):
+    """Two blocks of sequences, of which some end, in two directions; H is no multiple of 8."""
+    grids = judged(arch, "LSTM", "bfloat16", 5, 21, 130, directions=2, packed=True)
+    assert grids == [(2, 9, 2), (4, 1, 1)]
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_lengths_and_resets(kind):
+    """Sequences that are cut in pieces, each of which torch.nn has alone."""
+    resets = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1], [0, 1, 1, 0]]).bool()
+    ours, theirs = twins(kind, 5, 40, bidirectional=True)
+    inputs, call = make_inputs(ours, 4, 4), either([3, 4, 0, 1], resets)
+    with emulated(90, **SMALL) as gpu, fastrnn.backends.use("triton"):
+        compare(ours, theirs, inputs, call=call, tolerance=TOLERANCE[torch.float32])
+    assert [name for name, _ in gpu.launches] == ["forward", "backward", "forward"]

@@ -17,14 +17,17 @@ from .found import GlobalRace, InFlight, OutOfBounds, SharedRace, Unfenced
 
 class Fault(NamedTuple):
     name: str
-    raises: tuple  # which Detected may say so; none: the numbers do
-    change: Callable = str  # of the text
+    raises: tuple = ()  # which Detected may say so; none: it is seen in the numbers
+    change: Callable = str  # of the text; where there is no place for the fault, it stays as it is
     late: tuple = ()  # programs that start when all others have ended, see machine.py
     ring: int = engine.RING
+    kernel: str | None = None  # "forward" or "backward"; None: in both
 
-    def plant(self, ptx):
-        """The text with the fault; where there is no place for it, as it was."""
-        return self.change(ptx)
+    def __str__(self):
+        return f"{self.name} {self.kernel or ''}".strip()
+
+    def is_in(self, kernel):
+        return self.kernel in (None, kernel)
 
     @contextmanager
     def applied(self):
@@ -84,16 +87,6 @@ NO_MASK = Fault(
     "no mask", (OutOfBounds,), lambda ptx: re.sub(r"@%p\d+ (ld\.global\.cg)", r"\1", ptx)
 )
 RING_OF_TWO = Fault("a ring of two", (GlobalRace,), ring=2)
-ABSENT = Fault("an absent program", (), late=(1,))
-FAULTS = (
-    NO_BARRIER,
-    NO_FENCE,
-    NO_BARRIER_BEFORE_UNIT,
-    NO_WAIT_FOR_UNIT,
-    NO_WAIT,
-    RELAXED_WAIT,
-    RELAXED_RELEASE,
-    NO_MASK,
-    RING_OF_TWO,
-    ABSENT,
-)
+ABSENT = Fault("an absent program", late=(1,))
+IN_TEXT = NO_BARRIER, NO_WAIT, RELAXED_WAIT, RELAXED_RELEASE, NO_MASK  # of any kernel that meets
+OF_UNIT = NO_FENCE, NO_BARRIER_BEFORE_UNIT, NO_WAIT_FOR_UNIT  # and of those with wgmma

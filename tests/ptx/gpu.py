@@ -11,7 +11,6 @@ from bench.aot.compiler import compiling_for, target
 from bench.aot.rows import GPUS
 from fastrnn.kernels.gpu import choice, kernels, launch, products, tiles
 
-from .found import Detected
 from .machine import Code, Machine
 
 _codes = {}
@@ -23,28 +22,29 @@ class Emulated:
     def __init__(self, arch, fault, seed):
         self.arch, self.fault, self.seed = arch, fault, seed
         self.launches = []  # (name of the kernel, its grid), in order
-        self.found = []  # every Detected that was raised
+        self.found = []  # what was raised in them: most often a Detected
 
     def launch(self, kernel, grid, arguments):
         """Compile and run a kernel, as ``kernel[grid](**arguments)`` on the GPU would."""
         with compiling_for(target(f"sm{self.arch}")):
             compiled = kernel.warmup(grid=(1,), **arguments)
-        code = self._code(compiled)
         grid = (*grid, 1, 1)[:3]
-        self.launches.append((code.kernel.name, grid))
+        self.launches.append((compiled.metadata.name, grid))
+        fault = self.fault if self.fault and self.fault.is_in(compiled.metadata.name) else None
+        code = _code(compiled, fault)
         names = [n for n, kind in compiled.src.signature.items() if kind != "constexpr"]
         given = [arguments[name] for name in names]
         given += [0] * (len(code.kernel.parameters) - len(given))  # memory that Triton may ask for
-        late = self.fault.late if self.fault else ()
+        late = fault.late if fault else ()
         Machine(code, grid, given, self.seed + len(self.launches), late).run()
 
-    def _code(self, compiled):
-        key = compiled.hash, self.fault
-        if key not in _codes:
-            ptx = compiled.asm["ptx"]
-            ptx = self.fault.plant(ptx) if self.fault else ptx
-            _codes[key] = Code(ptx, compiled.metadata.shared)
-        return _codes[key]
+
+def _code(compiled, fault):
+    key = compiled.hash, fault
+    if key not in _codes:
+        ptx = compiled.asm["ptx"]
+        _codes[key] = Code(fault.change(ptx) if fault else ptx, compiled.metadata.shared)
+    return _codes[key]
 
 
 class _Kernel:
@@ -57,8 +57,8 @@ class _Kernel:
         def launch(**arguments):
             try:
                 self.machine.launch(self.kernel, grid, arguments)
-            except Detected as detected:
-                self.machine.found.append(detected)
+            except Exception as error:
+                self.machine.found.append(error)
                 raise
 
         return launch
@@ -68,9 +68,9 @@ class _Kernel:
 def emulated(arch=90, fault=None, *, seed=0, tf32=False, forward=None, backward=None):
     """Within this context the GPU engine's launches run here, on CPU tensors.
 
-    It gives an Emulated: ``launches`` are those that were made, ``found`` what was wrong. What is
-    found is raised where the kernel is launched; if somebody has caught it there, and no fault was
-    planted, it is raised again at the end.
+    It gives an Emulated: ``launches`` are those that were made, ``found`` what was wrong with them.
+    That is raised where the kernel is launched; but whoever launches may catch it, and have another
+    engine serve. So it is raised again at the end, unless a fault was planted: then ask ``found``.
 
     arch: a compute capability, times ten, that bench.aot knows: 80 or 90; fault: of faults.py, or
     None; seed: of the order in which programs run; tf32: whether float32 is multiplied so; forward,
