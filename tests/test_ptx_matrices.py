@@ -94,6 +94,7 @@ PRODUCT = """
     st.shared.v4.b32 [%r1+2048], {{%r2, %r3, %r4, %r5}};
     {fence}
     bar.sync 0;
+    {late}
     mov.b32 %r10, 0; mov.b32 %r11, 0; mov.b32 %r12, 0; mov.b32 %r13, 0;
     mov.b64 %rd20, {a}; mov.b64 %rd21, {b};
     wgmma.fence.sync.aligned;
@@ -119,6 +120,7 @@ def product(**changes):
         "a": descriptor,
         "b": descriptor | 2048 >> 4,
         "fence": "fence.proxy.async.shared::cta;",
+        "late": "",
         "unit": "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16",
         "wait": "wgmma.wait_group.sync.aligned 0;",
     }
@@ -141,6 +143,12 @@ def test_wgmma():
 def test_wgmma_without_a_fence():
     with pytest.raises(Unfenced, match="line"):
         product(fence="")
+
+
+def test_wgmma_with_a_fence_that_comes_late():
+    """After the barrier: whoever reads then may not know of it."""
+    with pytest.raises(Unfenced, match="line"):
+        product(fence="bar.sync 0;", late="fence.proxy.async.shared::cta;")
 
 
 def test_wgmma_without_a_wait():

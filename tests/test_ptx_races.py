@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.ptx import machine
+from tests.ptx import gang, machine
 from tests.ptx.found import GlobalRace, Misaligned, OutOfBounds, Parted, SharedRace, Stuck
 from tests.ptx.snippets import run
 
@@ -160,7 +160,7 @@ def test_what_never_comes(monkeypatch):
 
 
 def test_an_endless_loop(monkeypatch):
-    monkeypatch.setattr(machine, "STEPS", 200)
+    monkeypatch.setattr(gang, "STEPS", 200)
     with pytest.raises(Stuck, match="without a barrier"):
         run("LOOK:\nbra LOOK;")
 

@@ -12,7 +12,9 @@ What is where:
 - ``integers``, ``floats``, ``conversions``, ``accesses``, ``matrices``, ``wgmma`` and ``meeting``
   are the instructions, by kind; ``table`` finds the one that a line names.
 - ``asynchronous`` checks that nobody touches what a matrix unit is still at work on.
-- ``machine`` runs all programs of a grid at once, in a random order that a seed repeats.
+- ``machine`` runs all programs of a grid at once, in a random order that a seed repeats; those at
+  the same place in the code run together, as a ``gang``.
+- ``found`` are the names of what may be wrong; ``snippets`` try single instructions.
 - ``gpu`` puts it in the place of a GPU; ``faults`` are faults to plant, which it must find.
 
 What it shows: that the text computes what it should, with every tile and layout the compiler chose;

@@ -69,7 +69,7 @@ NO_BARRIER = Fault(
 )
 NO_FENCE = Fault("no proxy fence", (Unfenced,), without(r"fence\.proxy\.async[^;]*;"))
 NO_BARRIER_BEFORE_UNIT = Fault(
-    "no barrier before the matrix unit", (SharedRace,), without(BAR, r"wgmma\.fence")
+    "no barrier before the matrix unit", (SharedRace, Unfenced), without(BAR, r"wgmma\.fence")
 )
 NO_WAIT_FOR_UNIT = Fault(
     "no wait for the matrix unit", (InFlight,), without(r"wgmma\.wait_group[^;]*;")

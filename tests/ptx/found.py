@@ -22,7 +22,7 @@ class GlobalRace(Detected):
 
 
 class Unfenced(Detected):
-    """A matrix unit reads shared memory that was written without a proxy fence since."""
+    """A matrix unit reads what was written with no proxy fence, and then a barrier, since."""
 
 
 class InFlight(Detected):

@@ -28,7 +28,7 @@ def fence(i):
     """fence.proxy.async: what was written before, matrix units will find (PTX ISA, "membar")."""
     if i.guard or i.parts != ("fence", "proxy", "async", "shared", "cta"):
         raise Unknown(i)
-    return lambda gang: gang.shared.fence(gang.programs)
+    return lambda gang: gang.shared.fence(gang.programs, gang.times)
 
 
 def branch(i):

@@ -104,6 +104,7 @@ class Shared:
         self.bytes = np.full((programs, self.row), 0xFF, np.uint8)
         self.warps = Warps(self.bytes.size // grain)
         self.unfenced = np.zeros(self.bytes.size // grain, bool)
+        self.fenced = np.full(self.unfenced.shape, -1, np.int64)  # when, at last
 
     def offsets(self, programs, addresses, size, line):
         """Where in ``bytes``, taken as one row, accesses are; all three of one shape."""
@@ -126,9 +127,13 @@ class Shared:
     def _places(self, at, size):
         return _places(at, size, self.grain)
 
-    def fence(self, programs):
+    def fence(self, programs, moments):
         """What these have written, matrix units may read after the next barrier."""
-        self.unfenced.reshape(len(self.bytes), -1)[programs] = False
+        unfenced = self.unfenced.reshape(len(self.bytes), -1)
+        for program, moment in zip(programs, moments, strict=True):
+            places = np.flatnonzero(unfenced[program])
+            unfenced[program, places] = False
+            self.fenced[program * unfenced.shape[1] + places] = moment
 
     def read_by_unit(self, programs, addresses, moments, line):
         """As ``read``, through the asynchronous proxy, as if by a warp apart.
@@ -139,7 +144,11 @@ class Shared:
         if beyond.any():
             raise OutOfBounds(f"shared memory at {addresses[beyond][0]} of {self.size}: {line}")
         places = ((programs * self.row)[:, None] + addresses) // self.grain
-        if self.unfenced[places].any():
-            raise Unfenced(f"a matrix unit reads what no proxy fence has made visible: {line}")
+        fresh = self.fenced[places] == moments[:, None]
+        if (self.unfenced[places] | fresh).any():
+            raise Unfenced(
+                "a matrix unit reads what was written without a proxy fence and a barrier since: "
+                f"{line}"
+            )
         unit = np.full(places.size, UNIT, np.int16)
         self.warps.read(places.reshape(-1), np.repeat(moments, len(addresses)), unit, line)

@@ -69,13 +69,13 @@ def read(text):
 
 
 def _statements(lines, begin):
-    """(line number, statement) of the body: without directives, and up to its closing brace."""
+    """(line number, statement) of the body, without directives; it begins after its brace."""
     for number, line in enumerate(lines[begin:], begin + 1):
         if line.strip() == "}":
             return
-        for statement in map(str.strip, line.split(";")):
-            if statement and statement[0] not in ".{}":
-                yield number, statement
+        for statement in line.split(";"):
+            if statement.strip() and not statement.strip().startswith("."):
+                yield number, " ".join(statement.split())
 
 
 def _instruction(number, text):
