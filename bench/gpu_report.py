@@ -67,8 +67,8 @@ def engine_table(rows):
     """What kernels/gpu/measured.py reads: an entry for each GPU."""
     found = []
     for gpu, mine in tables.by(rows, "gpu").items():
-        arch = mine[0]["arch"]
-        found.append({"gpu": gpu, "arch": arch, "speed": _speeds(mine), "tiles": _tiles(mine)})
+        of = {"gpu": gpu, "processors": mine[0]["processors"]}
+        found.append(of | {"speed": _speeds(mine), "tiles": _tiles(mine)})
     return found
 
 

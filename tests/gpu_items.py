@@ -5,7 +5,7 @@ import time
 
 
 def well(item):
-    yield item | {"right": True, "limit": os.environ["FASTRNN_SPIN_LIMIT"]}
+    yield item | {"right": True}
 
 
 def machine(item):

@@ -35,7 +35,7 @@ def test_a_run_goes_on_whatever_happens(tmp_path):
         section("well", [{"n": 0}]),
         section("hanging", limit=1),
         section("dying"),
-        section("well", [{"n": 1}], spins=7),
+        section("well", [{"n": 1}]),
     ]
     rows = drive(sections, 300, tmp_path)
     assert [row["section"] for row in rows] == [
@@ -45,7 +45,7 @@ def test_a_run_goes_on_whatever_happens(tmp_path):
     assert failures == [
         "ArithmeticError: no such number", "killed after 1 s", "the process died",
     ]  # fmt: skip
-    assert [row["limit"] for row in rows if "limit" in row] == ["0", "7"]
+    assert [row["n"] for row in rows if "n" in row] == [0, 1]
     assert "no such number" in (tmp_path / "log.txt").read_text()
 
 
@@ -94,13 +94,10 @@ def test_what_cannot_be_compiled_beforehand_is_told(tmp_path):
     assert "FAILED compiling beforehand: 1 calls" in summary.table(rows)
 
 
-def test_processes_are_started_for_what_differs(tmp_path):
+def test_one_process_does_what_goes_well(tmp_path):
     """The machine is asked in the process that goes on to check."""
-    first, second, *_ = plan.sections()
-    assert first.spins == second.spins > 0
-    sections = [section("process", spins=spins) for spins in (7, 7, 0)]
-    first, second, third = (row["process"] for row in drive(sections, 300, tmp_path))
-    assert first == second != third
+    rows = drive([section("process"), section("process")], 300, tmp_path)
+    assert len({row["process"] for row in rows}) == 1
 
 
 def test_the_environment_says_what_stands_in_the_way(monkeypatch):
@@ -143,13 +140,6 @@ def test_the_plan():
         *("standard", "small H", "persistent", "small H, standard"),
     }
     assert all(callable(behaviour.find(what)) for what in plan.BEHAVIOURS)
-
-
-def test_a_program_that_never_comes_is_noticed_in_time():
-    """Within an item's limit, though every later step of the kernel waits its tries again."""
-    for s in plan.sections():
-        steps = [i["case"]["T"] for i in s.items if "case" in i]
-        assert max(steps, default=0) * s.spins * 1e-6 < s.limit  # a look takes about 1 µs
 
 
 @pytest.mark.skipif(

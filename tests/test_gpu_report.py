@@ -15,7 +15,7 @@ from fastrnn.kernels.gpu import measured, tiles
 
 def row(case, ratio, mode="inference", **more):
     """A timed row of a run, with made-up figures."""
-    fields = {"gpu": "NVIDIA H200", "arch": 90, "torch": "2", "triton": "3", "cudnn": 9}
+    fields = {"gpu": "NVIDIA H200", "processors": 132, "torch": "2", "triton": "3", "cudnn": 9}
     fields |= {"commit": "abc", "date": "2026-01-02T03:04:05", "section": "headlines"}
     fields |= {"case": asdict(case), "arithmetic": "bfloat16", "relu": False, "mode": mode}
     fields |= {"ours_us": 2.0, "torch_us": 2.0 * ratio, "ratio": ratio, "of_floor": 0.25}
@@ -27,7 +27,7 @@ def rows():
     case = Case("LSTM", 512, 64, 512, 512, device="cuda", dtype="bfloat16")
     tuned = row(case, 1.0) | {"direction": "forward", "section": "tuning"}
     del tuned["ratio"], tuned["mode"]
-    checked = {"section": "first checks", "gpu": "NVIDIA H200", "arch": 90, "right": True}
+    checked = {"section": "first checks", "gpu": "NVIDIA H200", "processors": 132, "right": True}
     checked |= {"case": asdict(case), "arithmetic": "bfloat16", "relu": False, "engine": "triton"}
     return [
         row(case, 2.5),
@@ -75,16 +75,17 @@ def test_report(tmp_path, monkeypatch):
     for part in ("packed rows", "its algorithm for small H, standard in backward"):
         assert f"| {part} |" in text
     monkeypatch.setattr(measured, "FILE", table)
-    for function in (measured.gpus, measured.verdict, tiles._chosen):
+    for function in (measured.gpus, tiles._faster, tiles._chosen_for):
         function.cache_clear()
 
     def choice(H, training):
-        return tiles.choose(4, "bfloat16", False, 512, 64, H, 1, H200, training)
+        device = H200._replace(name="NVIDIA H200")
+        return tiles.choose(4, "bfloat16", False, 512, 64, H, 1, device, training)
 
     assert "2.50x" in choice(512, training=False).reason
     assert choice(512, training=False).forward == tiles.Forward(16, 32, 256, 4, 1)
     assert choice(1024, training=False).forward is None
-    for function in (measured.gpus, measured.verdict, tiles._chosen):
+    for function in (measured.gpus, tiles._faster, tiles._chosen_for):
         function.cache_clear()
 
 
@@ -100,7 +101,9 @@ def test_a_tile_that_is_wrong_is_never_kept(bad):
 
 def test_rows_of_an_unknown_gpu_are_left_out(tmp_path, capsys):
     """As where the environment's own item has failed."""
-    lost = [{n: v for n, v in row.items() if n not in ("gpu", "arch", "torch")} for row in rows()]
+    lost = [
+        {n: v for n, v in row.items() if n not in ("gpu", "processors", "torch")} for row in rows()
+    ]
     file, table = tmp_path / "gpu.jsonl", tmp_path / "measured.json"
     for written, expected in ((rows()[:1] + lost, "2.50x"), (lost, "not yet timed on a GPU")):
         file.write_text("\n".join(map(json.dumps, written)))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from against_torch import EVERY_KIND, build, make_inputs, packing, plain_call
 from compiling import compiled, differs, layers_in
+from failing_kernels import failing
 from gpu_layers import GRID, served
 from interpreter import interpreted
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -60,6 +61,39 @@ def exports():
 
 def test_export(interpreted):
     interpreted(exports)
+
+
+def decides_when_it_runs():
+    """If nothing is kept: the trace had left open what T and B are."""
+    layer, asked = fastrnn.GRU(5, 21), []
+
+    def choose(tensors, step, layer, traced):
+        asked.append((layer[1:], traced))
+        return backends.Choice("triton" if layer[1] > 3 else "torch", "")
+
+    def run(T, keep):
+        x, h = torch.randn(T * 3, 5), torch.randn(1, 3, 21)
+        given = x, None, [h], list(layer.parameters())
+        found = torch.ops.fastrnn.layer("triton", "gru", keep, *given)
+        expected = torch.ops.fastrnn.layer("numba", "gru", 0, *given)
+        torch.testing.assert_close(found[:2], expected[:2])
+
+    with failing("neither", None) as launched, torch.no_grad(), pytest.MonkeyPatch.context() as p:
+        p.setattr(backends, "choose", choose)
+        run(3, 0)
+        assert not launched
+        run(4, 0)
+        assert launched == ["forward"] * 4
+        assert asked == [((3, 1), False), ((4, 1), False)]
+        run(3, 2)  # what is kept is ours
+        with backends.use("triton"):
+            run(3, 0)
+        assert launched == ["forward"] * 10
+        assert len(asked) == 2
+
+
+def test_who_serves_is_decided_when_it_runs(interpreted):
+    interpreted(decides_when_it_runs)
 
 
 @pytest.fixture

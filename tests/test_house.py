@@ -36,6 +36,7 @@ STOREYS = [
     ["fastrnn.operators", "fastrnn.lowering", "fastrnn.known"],
     ["fastrnn.shapes"],
     ["fastrnn.batching", "fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
+    ["fastrnn.substitute"],
     ["fastrnn.backends", "fastrnn.profiling"],
     [f"fastrnn.{n}" for n in ("description", "tracing", "loading", "forwards", "parameters")],
     ["fastrnn.kernels.projection"],
@@ -207,3 +208,18 @@ def test_mathematics_stands_nowhere_else(name):
     for node in ast.walk(ast.parse(SOURCES[name].read_text())):
         used = getattr(node, "id", None) or getattr(node, "attr", None)
         assert used not in ("sigmoid", "tanh"), f"line {node.lineno}"
+
+
+def test_torch_says_which_triton():
+    """torch 2.11 to 2.15 for NVIDIA each want one version of it, and those for AMD and Intel bring
+    their own in the same folder: a wish of ours could only be in the way.
+    """
+    text = (ROOT / "setup.py").read_text()
+    lists = {
+        keyword.arg: ast.literal_eval(keyword.value)
+        for node in ast.walk(ast.parse(text))
+        for keyword in getattr(node, "keywords", ())
+        if keyword.arg in ("install_requires", "extras_require")
+    }
+    assert not any("triton" in wanted for wanted in lists["install_requires"])
+    assert "triton>=3.6; sys_platform == 'linux'" in lists["extras_require"]["test"]

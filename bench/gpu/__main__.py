@@ -10,7 +10,7 @@ from . import summary
 from .driver import Run
 from .plan import sections
 
-PROVENANCE = ("gpu", "arch", "torch", "triton", "cudnn", "commit")  # in every row
+PROVENANCE = ("gpu", "processors", "torch", "triton", "cudnn", "commit")  # in every row
 LAST = 10  # seconds that are kept for the end
 
 

@@ -117,7 +117,7 @@ class Run:
         return []
 
     def _one(self, section, item):
-        worker = self._worker(section.spins)
+        worker = self._worker()
         start = time.monotonic()
         for row in worker.rows(section.run, item, section.limit, self.end):
             if "copy_bytes" in row:
@@ -132,13 +132,10 @@ class Run:
             row = row | {"section": section.name, "took_s": time.monotonic() - start}
             self.note(row)
 
-    def _worker(self, spins):
-        """The running process, or a new one where the last has ended or had another environment."""
-        environment = {"FASTRNN_SPIN_LIMIT": str(spins), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-        if self.worker and self.worker.environment != environment:
-            self.worker.stop()
+    def _worker(self):
+        """The running process, or a new one where the last has ended."""
         if not (self.worker and self.worker.process):
-            self.worker = Worker(self.log, environment)
+            self.worker = Worker(self.log, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
             if self.ceilings:
                 name = "bench.gpu.worker:ceilings_are"
                 list(self.worker.rows(name, self.ceilings, 5, self.end))

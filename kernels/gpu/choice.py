@@ -29,6 +29,8 @@ def fit(dtype, device, training, forced, gates, torchs, T, B, H, D):
     """
     if B == 0:
         return False, "nothing to compute"
+    if reason := launch.barred(device, forced):
+        return False, reason
     dtype = str(dtype).removeprefix("torch.")
     sizes = products.tf32(), T, B, H, D, launch.describe(device)
     found = tiles.choose(gates, dtype, *sizes, training, forced, torchs)
