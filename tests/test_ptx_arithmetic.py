@@ -136,6 +136,9 @@ with np.errstate(all="ignore"):
         ),
         "setp.ne.f32 %p1, %r1, %r1; selp.b32 %r0, 1, 2, %p1;": np.full(128, 2),
         "setp.neu.f32 %p1, %r1, %r1; selp.b32 %r0, 1, 2, %p1;": np.where(np.isnan(FLOATS), 1, 2),
+        "setp.num.f32 %p1, %r1, %r2; selp.b32 %r0, 1, 2, %p1;": np.where(
+            np.isnan(FLOATS) | np.isnan(OTHERS), 2, 1
+        ),
         "cvt.rn.f32.s32 %r0, %r1;": as_floats(FLOATS.view(np.int32).astype(np.float32)),
         "cvt.rn.bf16.f32 %rs1, %r1; cvt.f32.bf16 %r0, %rs1;": rounded(torch.bfloat16) << 16,
         "add.rn.f32.bf16 %r0, %rs1, %r1;": as_floats(FLOATS + np.float32(1.5)),

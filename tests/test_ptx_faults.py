@@ -1,6 +1,6 @@
 """Faults planted in the compiled kernels: the emulator sees each; without them it sees nothing."""
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import pytest
 
@@ -42,17 +42,29 @@ def test_without_a_fault(arch, H, tile):
     assert all(t.isfinite().all() for t in found)
 
 
+@pytest.mark.filterwarnings("ignore:fastrnn. the backward kernel")  # that others serve from now on
 @pytest.mark.parametrize(("arch", "fault", "H", "tile"), PLANTED, ids=str)
 def test_a_fault_is_seen(arch, fault, H, tile):
-    with emulated(arch, fault, **tile) as machine, pytest.raises(RuntimeError):
+    with emulated(arch, fault, **tile) as machine, suppress(RuntimeError):
         trained(nullcontext(machine), H)
     kernel, _ = machine.launches[-1]
     assert isinstance(machine.found[0], fault.raises), machine.found
     assert kernel == fault.kernel or fault.kernel is None
 
 
-def test_a_program_that_never_comes(monkeypatch):
-    """The others run out of patience, and say so."""
-    monkeypatch.setattr(launch, "SPIN_LIMIT", 50)
-    with pytest.raises(RuntimeError, match="did not all arrive"):
-        trained(emulated(90, faults.ABSENT, **SMALL), 40, T=3)
+@pytest.mark.parametrize("kernel", EITHER)
+def test_a_program_that_never_comes(kernel):
+    """The others run out of patience, the kernel ends, and says so: by NaN, a flag and an error."""
+    absent = faults.ABSENT._replace(kernel=kernel)
+    layer = fastrnn.LSTM(5, 40).to(torch.bfloat16)
+    x = torch.randn(3, 3, 5).to(torch.bfloat16).requires_grad_()
+    with emulated(90, absent, **SMALL) as machine, fastrnn.backends.use("triton"):
+        with launch.patience(50):
+            y, _ = layer(x)
+            assert y.isnan().any() == (kernel == "forward")
+            if kernel == "backward":
+                grads = torch.autograd.grad(y.sum(), [x, *layer.parameters()])
+                assert all(grad.isnan().any() for grad in grads)
+        with pytest.raises(RuntimeError, match="waited in vain"):
+            layer(x)
+    assert not machine.found

@@ -19,6 +19,7 @@ UNORDERED = {  # of NaN all is true
     f"{name}u": lambda a, b, other=ORDERED[other]: ~other(a, b) for name, other in OPPOSITE.items()
 }
 FLOATS = ORDERED | UNORDERED
+FLOATS |= {"num": lambda a, b: (a == a) & (b == b), "nan": lambda a, b: (a != a) | (b != b)}
 INTEGERS = ORDERED | {"lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal}
 
 
