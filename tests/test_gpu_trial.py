@@ -182,7 +182,7 @@ def test_what_a_gpu_says(interpreted):
 
 
 def fails_at_once(error, found):
-    """Before a kernel has run: the compiler's word counts, what else is wrong here does not."""
+    """Before a kernel has run: what files or programs are wanting says nothing of it."""
     from fastrnn.kernels.gpu import launch
 
     def run(*args, **kwargs):
@@ -220,7 +220,7 @@ def backward_that_others_stepped_in_for():
         patch.setattr(launch, "run", refused)
         phase, row = tried()
     assert phase == {"phase": "compiling"}
-    assert "not to be had" in row["none"]
+    assert "not to be had" in row["verdict"]["why"]
 
 
 def test_backward_that_others_stepped_in_for(interpreted):

@@ -1,5 +1,6 @@
 """The trial of a call's kernels, in the process for it: they are compiled, proven, and timed."""
 
+import subprocess
 import warnings
 
 import torch
@@ -49,21 +50,29 @@ def _tried(item, device, checks, clock):
             return
         yield {"phase": "timing"}
         speed = [_timed(layer, tile, key, T, clock) for T in race.lengths(key.B)]
-    except torch.OutOfMemoryError:
-        yield {"none": "too little memory is free on the GPU"}
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        # before, only what the compiler says is about the kernels; else about this machine
-        if phase == PROVING or type(error.__cause__ or error).__module__.startswith("triton"):
-            yield verdicts.written(key, verdicts.wrong(why))
-        else:
+        if "out of memory" in str(error):
+            yield {"none": f"too little memory is free on the GPU: {why}"}
+        elif phase == "compiling" and _of_the_machine(error):
             yield {"none": why}
+        else:
+            yield verdicts.written(key, verdicts.wrong(why))
     else:
         if None in speed:
             yield {"none": "the GPU is busy with other work: times differ too much"}
         else:
             verdict = verdicts.Verdict(True, "", tuple(speed), verdicts.today())
             yield verdicts.written(key, verdict)
+
+
+def _of_the_machine(error):
+    """Whether files or programs that are wanted for compiling are what is wrong."""
+    while error is not None:
+        if isinstance(error, (OSError, ImportError, subprocess.SubprocessError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _timed(layer, tile, key, T, clock):
