@@ -1,6 +1,10 @@
 """A GPU that is not there: its facts, a key of it, and a worker that says what it is told."""
 
+import pytest
+
+from fastrnn.kernels import private
 from fastrnn.kernels.gpu import verdicts
+from fastrnn.kernels.gpu.kept import Table
 from fastrnn.kernels.gpu.verdicts import Timed, Verdict
 
 FACTS = {
@@ -64,3 +68,34 @@ PHASES = {"phase": "compiling"}, {"phase": "proving"}, {"phase": "timing"}
 def found(verdict=None, key=KEY, **options):
     """A Worker whose trial comes to a verdict."""
     return Worker(*PHASES, verdicts.written(key, verdict or right()), **options)
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """That of a GPU of which nothing is known."""
+    from fastrnn.kernels.gpu import choice
+
+    table = Table.of(FACTS, True, root=tmp_path, shipped=tmp_path / "none")
+    monkeypatch.setattr(choice, "obstacle", lambda device_type: None)
+    monkeypatch.setattr(choice, "table", lambda device: table)
+    monkeypatch.delenv("FASTRNN_GPU", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")  # of the table
+    choice.mode.cache_clear()
+    private.say.cache_clear()
+    return table
+
+
+class Tries(Worker):
+    """Finds what ``judge`` says of a key."""
+
+    def __init__(self, judge=lambda key: right()):
+        super().__init__()
+        self.judge = judge
+
+    def rows(self, name, item, limit, latest=None):
+        key = verdicts.key_of(item["key"])
+        self.asked.append(key)
+        found = self.judge(key)
+        if isinstance(found, verdicts.Verdict):
+            found = verdicts.written(key, found)
+        yield from (*PHASES[:2], found)

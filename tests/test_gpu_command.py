@@ -5,49 +5,18 @@ import json
 
 import pytest
 import torch
-from gpu_trials import FACTS, ITEM, KEY, PHASES, Worker, right
+from gpu_trials import FACTS, ITEM, KEY, Tries, right, table
 from rich.console import Console
 
-import fastrnn
-from fastrnn import backends
 from fastrnn.demo import command as whole
 from fastrnn.gpu import command, shown, tune
-from fastrnn.kernels import private
-from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.gpu import choice, verdicts
 from fastrnn.kernels.gpu.kept import Table
 
+__all__ = ["table"]
 CPU = torch.device("cpu")
 KILLED = {"failed": "killed after 120 s", "killed": True}
 ONE = ["--sizes", "64x512", "--cells", "lstm", "--dtypes", "bfloat16"]
-
-
-@pytest.fixture
-def table(tmp_path, monkeypatch):
-    table = Table.of(FACTS, True, root=tmp_path, shipped=tmp_path / "none")
-    monkeypatch.setattr(choice, "obstacle", lambda device_type: None)
-    monkeypatch.setattr(choice, "table", lambda device: table)
-    monkeypatch.delenv("FASTRNN_GPU", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")  # of the table
-    choice.mode.cache_clear()
-    private.say.cache_clear()
-    return table
-
-
-class Tries(Worker):
-    """Finds what ``judge`` says of a key."""
-
-    def __init__(self, judge=lambda key: right()):
-        super().__init__()
-        self.judge = judge
-
-    def rows(self, name, item, limit, latest=None):
-        key = verdicts.key_of(item["key"])
-        self.asked.append(key)
-        found = self.judge(key)
-        if isinstance(found, verdicts.Verdict):
-            found = verdicts.written(key, found)
-        yield from (*PHASES[:2], found)
 
 
 def run(*arguments, worker=None):
@@ -198,50 +167,6 @@ def test_ctrl_c(table, capsys):
     assert worker.stopped == 1
     assert not list(table.folder.glob("*.running"))
     assert capsys.readouterr().err == "interrupted; what was found is kept\n"
-
-
-class OnGpu(torch.nn.Module):
-    """An LSTM of 512 units, which asks as on a GPU, and is computed on the CPU."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer, self.calls = fastrnn.LSTM(8, 512, dtype=torch.bfloat16), []
-
-    def forward(self, x):
-        hx = [torch.zeros(1, x.shape[1], 512, dtype=x.dtype)] * 2
-        given = [x, *hx, *self.layer.parameters()]
-        self.calls.append(backends._on_gpu(given, False, (CELLS["lstm"], len(x), 1), False))
-        return x
-
-
-X = torch.zeros(100, 64, 8, dtype=torch.bfloat16)
-
-
-def test_tune(table, monkeypatch):
-    """It is called with gradients and without, and decides nothing by that."""
-    model, worker = OnGpu(), Tries()
-    monkeypatch.setattr(tune.process, "on_gpu", worker)
-    console = Console(file=io.StringIO(), width=200)
-    results = fastrnn.tune(model, X, console=console)
-    assert [choice.name for choice in model.calls] == ["torch"] * 2
-    assert [result.key.training for result in results] == [True, False]
-    assert worker.asked == [KEY, KEY._replace(training=False, backward=None)]
-    assert "ours" in console.file.getvalue()
-    model(X)
-    assert model.calls[-1].name == "triton"
-
-
-def test_tune_says_where_there_is_nothing(capsys):
-    assert fastrnn.tune(fastrnn.LSTM(3, 4), torch.zeros(5, 2, 3)) == []
-    assert "no layer of this call" in capsys.readouterr().err
-
-
-def test_what_was_decided_before_stays(table, monkeypatch):
-    """Torch served in this process: from the next on ours does."""
-    table.add(KEY, None)
-    found = list(tune.tried({KEY: (table, ITEM)}, worker=Tries()))
-    assert found == [(KEY, right(), "")]
-    assert table.known[KEY] is None
 
 
 def test_a_model_in_a_file(table, tmp_path, monkeypatch, capsys):

@@ -6,47 +6,14 @@ from contextlib import contextmanager
 import gpu_cells
 import pytest
 import torch
-from gpu_layers import ALONE, GRID
-from gpu_trials import KEY
+from gpu_layers import ALONE
+from gpu_tried import Clock, tried
 from interpreter import interpreted
 
 from fastrnn.kernels.cells import key_of
 from fastrnn.kernels.gpu import verdicts
-from fastrnn.kernels.gpu.sizes import Backward, Forward
 
 __all__ = ["interpreted"]
-H = 21
-KEY = KEY._replace(arithmetic="float32", H=24, padded=True, B=4)
-
-
-class Clock:
-    """In the place of a race's: of two functions the one that comes first takes ``ours`` s."""
-
-    def __init__(self, ours=1e-5, theirs=2e-5):
-        self.seconds, self.known = (ours, theirs), []
-
-    def __call__(self, run, calls):
-        if run not in self.known:
-            self.known = [*self.known, run] if len(self.known) % 2 else [run]
-        return self.seconds[self.known.index(run)]
-
-
-def tried(cell="lstm", tile=GRID, clock=None, check=(3, 3), **changes):
-    """The rows of a trial."""
-    from fastrnn.gpu import proof, trial
-    from fastrnn.kernels.gpu import attempt, guard
-
-    forward, backward = Forward(*tile[0]), Backward(*tile[1])
-    key = KEY._replace(forward=forward, backward=backward)._replace(**changes)
-    if not key.training:
-        key = key._replace(backward=None)
-    item = {"cell": cell, "H": H, "key": key._asdict()}
-    checks = [proof.Check(*check, key.packed)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial.race, "LENGTHS", (1, 2))
-        for module, name in ((attempt, "_failed"), (guard, "_off"), (guard, "_words")):
-            patch.setattr(module, name, {})
-        return list(trial.tried(item, torch.device("cpu"), checks, clock or Clock()))
 
 
 def says_yes(**options):
@@ -206,7 +173,6 @@ def test_a_kernel_that_does_not_compile(interpreted):
 def backward_that_others_stepped_in_for():
     """Is no proof of a kernel, though the numbers are right."""
     from fastrnn.kernels.gpu import launch
-    from fastrnn.substitute import _told
 
     run = launch.run
 
@@ -215,11 +181,9 @@ def backward_that_others_stepped_in_for():
             raise RuntimeError("this one is not to be had")
         return run(kernel, launches, start, warps, T, **arguments)
 
-    _told.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "run", refused)
-        phase, row = tried()
-    assert phase == {"phase": "compiling"}
+        *_, row = tried()
     assert "not to be had" in row["verdict"]["why"]
 
 
@@ -246,32 +210,3 @@ def slower_or_uneven():
 
 def test_what_is_not_faster_does_not_serve(interpreted):
     interpreted(slower_or_uneven)
-
-
-def checks_that_fill_a_gpu():
-    from fastrnn.gpu import proof
-    from fastrnn.gpu.layer import Layer
-    from fastrnn.kernels.cells import CELLS
-    from fastrnn.kernels.gpu import launch, sizes, tiles
-
-    device = launch.describe(torch.device("cpu"))
-    for H in (64, 512, 1024):
-        tile = [
-            choose(4, "bfloat16", False, 64, H, 1, device)
-            for choose in (tiles.choose_forward, tiles.choose_backward)
-        ]
-        layer = Layer(CELLS["lstm"], "bfloat16", H, 1, True, torch.device("cpu"))
-        odd, full = proof.checks(layer, tile, False, device)
-        assert odd.B % 16
-        fullest = 0
-        for (name, kernel), each in zip(sizes.KERNELS.items(), tile, strict=True):
-            given = 4, "half", full.B, H, 1, device
-            grids = [grid for *_, grid in sizes.launches(name, each, *given).each()]
-            room = sizes.resident(kernel.shared(each, 4, "half", H), each.warps, device)
-            programs = max(a * b * c for a, b, c in grids)
-            fullest = max(fullest, programs / room)
-        assert fullest > 0.7 or full.B == proof.FULLEST
-
-
-def test_a_proof_fills_the_gpu(interpreted):
-    interpreted(checks_that_fill_a_gpu)

@@ -6,7 +6,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 import torch
 from gpu_trials import KEY
-from test_gpu_trial import Clock
+from gpu_tried import Clock
 
 from fastrnn.gpu import proof, race, trial
 from fastrnn.kernels.gpu import attempt, guard, verdicts

@@ -1,12 +1,11 @@
 """The trial of a call's kernels, in the process for it: they are compiled, proven, and timed."""
 
 import subprocess
-import warnings
 
 import torch
 
 from ..kernels.cells import cell_of
-from ..kernels.gpu import choice, launch, sizes, tiles, verdicts
+from ..kernels.gpu import attempt, choice, launch, sizes, tiles, verdicts
 from . import oracle, proof, race
 from .layer import Layer
 from .when import PROVING
@@ -27,12 +26,7 @@ def rows(item):
 
 def tried(item, device, checks=None, clock=None):
     """As ``rows``. checks: proof.Checks in place of its own; clock: as the race's."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # when others step in for a kernel
-        yield from _tried(item, device, checks, clock)
-
-
-def _tried(item, device, checks, clock):
+    attempt.forget()
     key, cell = verdicts.key_of(item["key"]), cell_of(item["cell"])
     tile = sizes.Forward(*key.forward), key.backward and sizes.Backward(*key.backward)
     phase = "compiling"

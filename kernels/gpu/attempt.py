@@ -36,6 +36,16 @@ def refuse(key):
         raise Failed("triton", _failed[key])
 
 
+def failures():
+    """Why kernels have failed, in words, the last one last."""
+    return list(_failed.values())
+
+
+def forget():
+    """Have kernels tried anew that have failed before."""
+    _failed.clear()
+
+
 @contextmanager
 def attempt(key):
     """Round a launch, which raises Failed if anything but the memory gave out."""
