@@ -67,7 +67,8 @@ class Own(nn.Module):
         ]
         keep = Keep.STATES if self.recompute else Keep.ALL
         y, finals = run_layer(self.engine, self.cell, x, steps, directions, hx, keep, inputs)
-        return y if packed else y.view(*input.shape[:2], -1), tuple(finals)
+        y = PackedSequence(y, input.batch_sizes) if packed else y.view(*input.shape[:2], -1)
+        return y, tuple(finals)
 
 
 class Layer:
