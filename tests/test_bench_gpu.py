@@ -170,7 +170,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "headlines: 22 items, 20% of the time" in said
     assert "items, in what is left" in said
     monkeypatch.setattr(command, "_found", lambda: True)
-    first = {"gpu": "G", "arch": 90, "torch": "2", "triton": "3", "cudnn": 9, "commit": "c"}
+    first = {"gpu": "G", "processors": 132, "torch": "2", "triton": "3", "cudnn": 9, "commit": "c"}
     items = [first, {"n": 1}]
     monkeypatch.setattr(command, "sections", lambda: [section("well", items)])
     assert command.main(["--minutes", "5", "--out", str(tmp_path), "--only", "well"]) == 0
