@@ -1,5 +1,6 @@
 """Faults planted in the compiled kernels: the emulator sees each; without them it sees nothing."""
 
+import re
 from contextlib import nullcontext, suppress
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import fastrnn
 from fastrnn.kernels.gpu import launch
 from tests.ptx import faults
+from tests.ptx.found import Detected
 from tests.ptx.gpu import emulated
 
 # Two programs forward and four backward; H is padded, so that there is something to mask.
@@ -18,6 +20,7 @@ SMALL = {"forward": (16, 16, 16, 4, 1), "backward": (16, 16, 4)}
 # In pieces that the matrix unit of sm_90 multiplies, forward and backward.
 WIDE = {"forward": (16, 16, 128, 4, 0), "backward": (64, 16, 4)}
 EITHER = "forward", "backward"
+OTHERS_SERVE = pytest.mark.filterwarnings("ignore:fastrnn. the backward kernel")  # does not run
 PLANTED = [
     *((90, fault._replace(kernel=k), 40, SMALL) for fault in faults.IN_TEXT for k in EITHER),
     *((90, fault._replace(kernel=k), 128, WIDE) for fault in faults.OF_UNIT for k in EITHER),
@@ -26,7 +29,7 @@ PLANTED = [
 ]
 
 
-def trained(gpu, H, T=9):
+def trained(gpu, H, T=6):
     """What a training step computes, within an ``emulated``."""
     layer = fastrnn.LSTM(5, H).to(torch.bfloat16)
     x = torch.randn(T, 3, 5).to(torch.bfloat16).requires_grad_()
@@ -42,14 +45,38 @@ def test_without_a_fault(arch, H, tile):
     assert all(t.isfinite().all() for t in found)
 
 
-@pytest.mark.filterwarnings("ignore:fastrnn. the backward kernel")  # that others serve from now on
-@pytest.mark.parametrize(("arch", "fault", "H", "tile"), PLANTED, ids=str)
-def test_a_fault_is_seen(arch, fault, H, tile):
+def found_with(arch, fault, H, tile):
+    """What the emulator finds; the last launch was that of the kernel with the fault."""
     with emulated(arch, fault, **tile) as machine, suppress(RuntimeError):
         trained(nullcontext(machine), H)
-    kernel, _ = machine.launches[-1]
-    assert isinstance(machine.found[0], fault.raises), machine.found
-    assert kernel == fault.kernel or fault.kernel is None
+    if machine.found and fault.kernel:
+        assert machine.launches[-1][0] == fault.kernel
+    return machine.found
+
+
+@OTHERS_SERVE
+@pytest.mark.parametrize(("arch", "fault", "H", "tile"), PLANTED, ids=str)
+def test_a_fault_is_seen(arch, fault, H, tile):
+    (found,) = found_with(arch, fault, H, tile)
+    assert isinstance(found, fault.raises), found
+
+
+@OTHERS_SERVE
+@pytest.mark.parametrize("kernel", EITHER)
+@pytest.mark.parametrize(("H", "tile"), [(40, SMALL), (128, WIDE)])
+def test_each_barrier_is_missed(H, tile, kernel):
+    """But for one, at most, that the compiler has left in for nothing."""
+    texts = []
+    found_with(
+        90, faults.Fault("none", (), lambda ptx: texts.append(ptx) or ptx, kernel=kernel), H, tile
+    )
+    count, unseen = len(re.findall(faults.BAR, texts[0])), []
+    for n in range(count):
+        found = found_with(90, faults.Fault("", (), faults.without_one(n), kernel=kernel), H, tile)
+        assert all(isinstance(error, Detected) for error in found)
+        unseen += [n] * (not found)
+    assert count > 5
+    assert len(unseen) <= 1
 
 
 @pytest.mark.parametrize("kernel", EITHER)

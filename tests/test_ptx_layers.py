@@ -4,6 +4,8 @@ It is the PTX for sm_90, with wgmma, and for sm_80, in the emulator of tests/ptx
 those by which a run on a real GPU is judged.
 """
 
+from contextlib import suppress
+
 import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -16,7 +18,9 @@ from gpu_layers import TOLERANCE
 import fastrnn
 from bench.cases import Case
 from bench.gpu import oracle
+from tests.ptx import numbers
 from tests.ptx.gpu import emulated
+from tests.ptx.text import Unknown
 
 # Several programs, whatever the size: (BU, BB, KC, warps, ahead) and (GU, BB, warps).
 SMALL = {"forward": (16, 16, 16, 4, 1), "backward": (16, 16, 4)}
@@ -77,6 +81,18 @@ def test_rows_and_lanes(arch):
     assert grids == [(2, 9, 2), (4, 3, 3)]
 
 
+@pytest.mark.parametrize("arch", [90, 80])
+def test_factors_are_rounded(arch, monkeypatch):
+    """The matrix units leave 13 bits of a float32 out: there is nothing in them."""
+
+    def exact(bits):
+        assert not (bits & 0x1FFF).any()
+        return bits.view("float32")
+
+    monkeypatch.setitem(numbers.WIDEN, "tf32", exact)
+    judged(arch, "LSTM", "tf32", 3, 3, 40, **SMALL)
+
+
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_lengths_and_resets(kind):
     """Sequences that are cut in pieces, each of which torch.nn has alone."""
@@ -86,3 +102,29 @@ def test_lengths_and_resets(kind):
     with emulated(90, **SMALL) as gpu, fastrnn.backends.use("triton"):
         compare(ours, theirs, inputs, call=call, tolerance=TOLERANCE[torch.float32])
     assert [name for name, _ in gpu.launches] == ["forward", "backward", "forward"]
+
+
+@pytest.mark.parametrize("arch", [90, 80])
+def test_the_order_of_programs_changes_no_bit(arch):
+    found = []
+    for seed in range(3):
+        torch.manual_seed(0)
+        layer, x = fastrnn.GRU(5, 40, bidirectional=True), torch.randn(5, 3, 5)
+        with emulated(arch, seed=seed, **SMALL), fastrnn.backends.use("triton"):
+            y, _ = layer(x)
+            found.append((y, *torch.autograd.grad(y.sum(), list(layer.parameters()))))
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
+def unknown():
+    """A launch that fails, and somebody who catches that."""
+    layer, x = fastrnn.LSTM(5, 256).bfloat16(), torch.randn(2, 16, 5).bfloat16()
+    with emulated(100), fastrnn.backends.use("triton"), torch.no_grad(), suppress(RuntimeError):
+        layer(x)
+
+
+def test_what_the_emulator_does_not_know_is_not_passed_over():
+    """Of sm_100, for one."""
+    with pytest.raises(Unknown, match="tcgen05"):
+        unknown()

@@ -6,7 +6,6 @@ An access says where it is wrong, and leaves its trace in the shadow of the memo
 
 import re
 
-from .memory import put
 from .numbers import UNSIGNED_OF
 from .operands import address, bits_of, every
 from .text import Unknown, members
@@ -14,8 +13,11 @@ from .text import Unknown, members
 GLOBAL = ({"global"}, {"global", "cg"}, {"global", "gpu", "acquire"})
 
 
-class Form:
-    """What the name of a load or store says, with the operands in order."""
+class Access:
+    """What a load or store does to memory.
+
+    names: the registers, as text; place: the address.
+    """
 
     def __init__(self, i, names, place):
         said = {*i.parts[1:-1]}
@@ -33,7 +35,7 @@ class Form:
         return self.count * self.bytes
 
     def at(self, gang):
-        """(the memory as a row of elements, the first element of each access), checked."""
+        """(which memory, at which byte of it each access is), checked."""
         addresses = gang.chosen(self.place(gang))
         if self.shared:
             programs = gang.chosen(gang.programs[:, None])
@@ -44,30 +46,31 @@ class Form:
             memory = gang.memory
         return memory, at
 
-    def note(self, gang, memory, at, access):
-        moments, warps = gang.chosen(gang.moments), gang.chosen(gang.warps)
-        getattr(memory, access)(at, self.size, moments, warps, self.line)
+    def traced(self, gang, at):
+        """What the shadow wants to know."""
+        return at, self.size, gang.chosen(gang.moments), gang.chosen(gang.warps), self.line
 
-    def elements(self, memory):
-        return memory.bytes.reshape(-1).view(self.kind)
+    def elements(self, memory, at):
+        """(the memory as a row of elements, the first of each access)"""
+        return memory.bytes.reshape(-1).view(self.kind), at // self.bytes
 
 
 def load(i):
     if i.parts[1] == "param":
         return parameter(i)
-    form = Form(i, *i.operands)
-    kinds = [UNSIGNED_OF[bits_of(name)] for name in form.names]
+    access = Access(i, *i.operands)
+    kinds = [UNSIGNED_OF[bits_of(name)] for name in access.names]
 
     def run(gang):
         if not gang.anybody:
             return
-        memory, at = form.at(gang)
-        if form.acquire:
+        memory, at = access.at(gang)
+        if access.acquire:
             acquire(gang, at)
         else:
-            form.note(gang, memory, at, "read")
-        elements, first = form.elements(memory), at // form.bytes
-        for k, (name, kind) in enumerate(zip(form.names, kinds, strict=True)):
+            memory.read(*access.traced(gang, at))
+        elements, first = access.elements(memory, at)
+        for k, (name, kind) in enumerate(zip(access.names, kinds, strict=True)):
             gang.write(name, gang.spread(elements[first + k].astype(kind)))
 
     return run
@@ -81,19 +84,19 @@ def acquire(gang, at):
 
 def store(i):
     place, names = i.operands
-    form = Form(i, names, place)
-    if form.acquire:
+    access = Access(i, names, place)
+    if access.acquire:
         raise Unknown(i)
-    values = every(form.names, i.bits)
+    values = every(access.names, i.bits)
 
     def run(gang):
         if not gang.anybody:
             return
-        memory, at = form.at(gang)
-        form.note(gang, memory, at, "write")
-        elements, first = form.elements(memory), at // form.bytes
+        memory, at = access.at(gang)
+        memory.write(*access.traced(gang, at))
+        elements, first = access.elements(memory, at)
         for k, value in enumerate(values):
-            put(memory, elements, first + k, gang.chosen(value(gang)).astype(form.kind), i)
+            memory.put(elements, first + k, gang.chosen(value(gang)).astype(access.kind), i)
 
     return run
 

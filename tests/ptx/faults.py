@@ -14,6 +14,8 @@ from fastrnn.kernels.gpu import engine
 
 from .found import GlobalRace, InFlight, OutOfBounds, SharedRace, Unfenced
 
+BAR = r"bar\.sync\s+0;"
+
 
 class Fault(NamedTuple):
     name: str
@@ -36,18 +38,30 @@ class Fault(NamedTuple):
             yield
 
 
-def without(pattern, before=None):
-    """Takes the last match away that is before that of another pattern; or all matches."""
+def without(pattern):
+    """Takes away whatever matches."""
+    return lambda ptx: re.sub(pattern, "", ptx)
+
+
+def without_one(number, begin=0):
+    """Takes away a barrier of those that stand before ``begin``: the number-th, -1 for the last."""
 
     def change(ptx):
-        if before is None:
-            return re.sub(pattern, "", ptx)
-        end = re.search(before, ptx)
-        places = [m.span() for m in re.finditer(pattern, ptx[: end.start() if end else 0])]
-        if not places:
+        barriers = [m.span() for m in re.finditer(BAR, ptx[: begin or None])]
+        if not barriers:
             return ptx
-        begin, end = places[-1]
-        return ptx[:begin] + ptx[end:]
+        first, end = barriers[number]
+        return ptx[:first] + ptx[end:]
+
+    return change
+
+
+def without_last_before(pattern):
+    """Takes away the last barrier that stands before the first match."""
+
+    def change(ptx):
+        found = re.search(pattern, ptx)
+        return without_one(-1, found.start())(ptx) if found else ptx
 
     return change
 
@@ -61,15 +75,16 @@ def no_wait(ptx):
     return ptx[: branch.start()] + ptx[branch.end() :]
 
 
-BAR = r"bar\.sync\s+0;"
 NO_BARRIER = Fault(
     "no barrier before the release",
     (GlobalRace,),
-    without(BAR, r"(atom|red)\.global\.gpu\.release"),
+    without_last_before(r"(atom|red)\.global\.gpu\.release"),
 )
 NO_FENCE = Fault("no proxy fence", (Unfenced,), without(r"fence\.proxy\.async[^;]*;"))
 NO_BARRIER_BEFORE_UNIT = Fault(
-    "no barrier before the matrix unit", (SharedRace, Unfenced), without(BAR, r"wgmma\.fence")
+    "no barrier before the matrix unit",
+    (SharedRace, Unfenced),
+    without_last_before(r"wgmma\.fence"),
 )
 NO_WAIT_FOR_UNIT = Fault(
     "no wait for the matrix unit", (InFlight,), without(r"wgmma\.wait_group[^;]*;")

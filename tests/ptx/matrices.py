@@ -6,7 +6,6 @@ of 8 x 8 halves, thread 4r + c holds elements 2c and 2c + 1 of row r; larger one
 
 import numpy as np
 
-from .memory import put
 from .numbers import F64, U16, bits32, float32, halves, joined, parts
 from .operands import address, every
 from .text import Unknown, members
@@ -73,7 +72,7 @@ def store_matrix(i):
         for name, matrix in zip(eights.names, rows, strict=True):
             held = halves(gang.read(name).reshape(gang.shape[0], -1, 32))
             for each, half in zip(eights.elements(matrix), held, strict=True):
-                put(gang.shared, memory, each, half, i)
+                gang.shared.put(memory, each, half, i)
 
     return run
 

@@ -10,7 +10,28 @@ BASE, GUARD, ALIGNMENT = 1 << 32, 4096, 512  # bytes
 UNIT = 1 << 10  # the number of a warp that is none: of the matrix unit
 
 
-class Global:
+class Memory:
+    """What both kinds have: ``bytes``; ``grain``, the bytes of the smallest access; ``race``."""
+
+    def put(self, elements, at, values, line):
+        """Store ``values``. Where several threads write the same place they must agree, as those do
+        that hold the same number of a tensor; which one comes last, nobody knows.
+        """
+        elements[at] = values
+        if (elements[at] != values).any():
+            raise self.race(f"threads write different values to a place at once: {line}")
+
+    def _places(self, at, size):
+        """(..., number): what an access at a byte touches, counted in grains."""
+        return at[..., None] // self.grain + np.arange(-(-size // self.grain))
+
+    def _spread(self, at, size, *of_each):
+        """All in one row: the places of every access, and what belongs to an access, for each."""
+        places = self._places(at, size)
+        return places.reshape(-1), *(np.repeat(v, places.shape[-1]) for v in of_each)
+
+
+class Global(Memory):
     """The tensors of a launch, in one array of bytes, with guards between that are nobody's."""
 
     race = GlobalRace
@@ -60,40 +81,18 @@ class Global:
     def read(self, at, size, moments, warps, line):
         """at: as ``offsets`` gives it."""
         if self.order:
-            self.order.read(*_spread(self._places(at, size), moments, warps), line)
+            self.order.read(*self._spread(at, size, moments, warps), line)
 
     def write(self, at, size, moments, warps, line):
         if self.order:
-            self.order.write(*_spread(self._places(at, size), moments, warps), line)
-
-    def _places(self, at, size):
-        return _places(at, size, self.grain)
-
-
-def put(memory, elements, at, values, line):
-    """Store ``values``. Where several threads write the same place they must agree, as those do
-    that hold the same number of a tensor; which one comes last, nobody knows.
-    """
-    elements[at] = values
-    if (elements[at] != values).any():
-        raise memory.race(f"threads write different values to a place at once: {line}")
-
-
-def _places(at, size, grain):
-    """(..., number): what an access at a byte touches, counted in ``grain`` bytes."""
-    return at[..., None] // grain + np.arange(-(-size // grain))
-
-
-def _spread(places, *of_each):
-    """All in one row: the places of every access, and what belongs to an access, for each."""
-    return places.reshape(-1), *(np.repeat(v, places.shape[-1]) for v in of_each)
+            self.order.write(*self._spread(at, size, moments, warps), line)
 
 
 def _bytes_of(storage):
     return torch.tensor([], dtype=torch.uint8).set_(storage).numpy()
 
 
-class Shared:
+class Shared(Memory):
     """The shared memory of all programs: a row of bytes for each."""
 
     race = SharedRace
@@ -117,15 +116,12 @@ class Shared:
 
     def read(self, at, size, moments, warps, line):
         """at: as ``offsets`` gives it."""
-        self.warps.read(*_spread(self._places(at, size), moments, warps), line)
+        self.warps.read(*self._spread(at, size, moments, warps), line)
 
     def write(self, at, size, moments, warps, line):
-        places, *rest = _spread(self._places(at, size), moments, warps)
+        places, *rest = self._spread(at, size, moments, warps)
         self.warps.write(places, *rest, line)
         self.unfenced[places] = True
-
-    def _places(self, at, size):
-        return _places(at, size, self.grain)
 
     def fence(self, programs, moments):
         """What these have written, matrix units may read after the next barrier."""

@@ -79,6 +79,5 @@ def joined(low, high):
 
 def parts(bits, kind):
     """The numbers in 32 bits, as float32, lower ones first: two halves or one of tf32."""
-    if kind == "tf32":
-        return (as_tf32(bits),)
-    return tuple(WIDEN[kind](half) for half in halves(bits))
+    each = (bits,) if kind == "tf32" else halves(bits)
+    return tuple(map(WIDEN[kind], each))
