@@ -9,14 +9,15 @@ import pytest
 import torch
 from conftest import run_python
 from gpu_cases import H200, ITEM, SMALL
+from gpu_trials import FACTS, KEY, right
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
 
 from bench.cases import Case
 from bench.gpu import oracle, plan, prepare, speed, summary, worker
 from fastrnn.gpu import oracle as tried
-from fastrnn.gpu import race
-from fastrnn.kernels.gpu import launch, sizes, tiles
+from fastrnn.gpu import race, trial
+from fastrnn.kernels.gpu import choice, launch, sizes, tiles, verdicts
 from fastrnn.kernels.keep import Keep
 
 
@@ -57,6 +58,37 @@ def test_what_triton_does_not_serve_is_not_timed(do, monkeypatch):
     monkeypatch.setattr(launch, "describe", lambda _: H200)
     (row,) = do(ITEM | {"direction": "forward"})
     assert "cannot serve this" in row["skipped"]
+
+
+def test_verdicts_that_ship(monkeypatch):
+    """The engine's own trial of a call, in both modes; what does not fit is left out."""
+    asked = []
+
+    def tried(item, device):
+        asked.append((verdicts.key_of(item["key"]), item["cell"], item["H"], device.type))
+        yield {"phase": "proving"}
+        yield ends[0]
+
+    monkeypatch.setattr(launch, "describe", lambda _: H200)
+    monkeypatch.setattr(trial, "tried", tried)
+    monkeypatch.setattr(choice, "facts", lambda _: FACTS)
+    training, inference = (item for item in (*plan.verdicts(),)[1::-1])
+    ends = [verdicts.written(KEY, right())]
+    (row,) = worker.prove(training)
+    assert (row["proof"], row["facts"]) == (ends[0], FACTS)
+    assert not summary.bad(row)
+    ends = [verdicts.written(KEY, verdicts.wrong("it hangs"))]
+    (row,) = worker.prove(inference)
+    assert row["failed"] == "it hangs"
+    ends = [{"none": "the GPU is busy"}]
+    (row,) = worker.prove(plan.item("GRU", "float16", 9, 3, 40, packed=True, directions=2))
+    assert row["skipped"] == "the GPU is busy"
+    (first, second, third) = asked
+    assert first == (KEY, "lstm", 512, "cuda")
+    assert second[0] == KEY._replace(training=False, backward=None)
+    assert third[0][:7] == ("gru", "float16", 40, False, 2, True, True)
+    (row,) = worker.prove(plan.item("LSTM", "tf32", 9, 64, 2048))
+    assert "beyond" in row["skipped"]
 
 
 @pytest.fixture

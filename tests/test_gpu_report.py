@@ -5,12 +5,14 @@ from dataclasses import asdict, replace
 
 import pytest
 from gpu_cases import H200
+from gpu_trials import FACTS, KEY, right
 
 from bench import gpu_report
 from bench.cases import Case
 from bench.gpu import speed, summary
 from bench.machine import ROOT
-from fastrnn.kernels.gpu import measured, tiles
+from fastrnn.kernels.gpu import measured, tiles, verdicts
+from fastrnn.kernels.gpu.kept import Table
 
 
 def row(case, ratio, mode="inference", **more):
@@ -87,6 +89,32 @@ def test_report(tmp_path, monkeypatch):
     assert choice(1024, training=False).forward is None
     for function in (measured.gpus, tiles._faster, tiles._chosen_for):
         function.cache_clear()
+
+
+def test_verdicts_ship(tmp_path):
+    """Of each GPU with its software the last one on a call, for whoever has such a GPU."""
+    file, table, shipped = (tmp_path / name for name in ("gpu.jsonl", "m.json", "v.json"))
+    case = Case("LSTM", 512, 64, 512, 512, device="cuda", dtype="bfloat16")
+    about = {"section": "verdicts", "gpu": "NVIDIA H200", "case": asdict(case), "relu": False}
+    about |= {"processors": 132}
+    about |= {"arithmetic": "bfloat16", "mode": "training", "facts": FACTS}
+    found = [about | {"proof": verdicts.written(KEY, each)} for each in (right(9.0), right())]
+    other = KEY._replace(B=128)
+    wrong = verdicts.written(other, verdicts.wrong("d x is off"))
+    found.append(about | {"proof": wrong, "failed": "d x is off"})
+    file.write_text("\n".join(map(json.dumps, found)))
+    arguments = [str(file), "--table", str(table), "--verdicts", str(shipped)]
+    assert gpu_report.main([*arguments, "--check"]) == 1
+    assert gpu_report.main(arguments) == 0
+    assert gpu_report.main([*arguments, "--check"]) == 0
+    known = Table.of(FACTS | {"driver": "13000"}, True, shipped=shipped).known
+    assert known == {KEY: right(), other: verdicts.read(wrong)[1]}
+    assert not Table.of(FACTS | {"gpu": "NVIDIA L4"}, True, shipped=shipped).known
+    said = summary.table(found)
+    assert "verdicts: 2 good, 1 bad" in said
+    line = "LSTM bfloat16 512x64x512 training: 2.00x as fast as otherwise, proven 2026-01-02"
+    assert summary.line(found[1]) == line
+    assert "FAILED LSTM bfloat16 512x64x512 training: d x is off" in said
 
 
 @pytest.mark.parametrize("bad", [{"failed": "no"}, {"right": False, "error": 1.0, "allowed": 0.1}])

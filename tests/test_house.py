@@ -212,16 +212,22 @@ def test_mathematics_stands_nowhere_else(name):
         assert used not in ("sigmoid", "tanh"), f"line {node.lineno}"
 
 
+def setup_says(*names):
+    """{name: value} of arguments in setup.py."""
+    tree = ast.walk(ast.parse((ROOT / "setup.py").read_text()))
+    given = [keyword for node in tree for keyword in getattr(node, "keywords", ())]
+    return {each.arg: ast.literal_eval(each.value) for each in given if each.arg in names}
+
+
+def test_every_package_is_installed():
+    packages = {name for name, path in SOURCES.items() if path.name == "__init__.py"}
+    assert set(setup_says("packages")["packages"]) == packages
+
+
 def test_torch_says_which_triton():
     """torch 2.11 to 2.15 for NVIDIA each want one version of it, and those for AMD and Intel bring
     their own in the same folder: a wish of ours could only be in the way.
     """
-    text = (ROOT / "setup.py").read_text()
-    lists = {
-        keyword.arg: ast.literal_eval(keyword.value)
-        for node in ast.walk(ast.parse(text))
-        for keyword in getattr(node, "keywords", ())
-        if keyword.arg in ("install_requires", "extras_require")
-    }
+    lists = setup_says("install_requires", "extras_require")
     assert not any("triton" in wanted for wanted in lists["install_requires"])
     assert "triton>=3.6; sys_platform == 'linux'" in lists["extras_require"]["test"]
