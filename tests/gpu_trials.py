@@ -37,7 +37,8 @@ class Clock:
 class Worker:
     """In the place of a process.Worker: gives ``rows``, and takes ``seconds`` by the clock.
 
-    A row that is an exception is raised, one that is a function is called.
+    A row that is an exception is raised, one that is a function is called, and one that is a
+    number is waited for.
     """
 
     def __init__(self, *rows, clock=None, seconds=1.0):
@@ -55,7 +56,9 @@ class Worker:
             if isinstance(row, BaseException):
                 raise row
             row = row() if callable(row) else row
-            if row is not None:
+            if isinstance(row, float):
+                self.clock.now += row
+            elif row is not None:
                 yield row
 
     def stop(self):

@@ -15,7 +15,7 @@ from fastrnn.kernels.gpu.kept import Table
 
 __all__ = ["table"]
 CPU = torch.device("cpu")
-KILLED = {"failed": "killed after 120 s", "killed": True}
+DIED = {"failed": "the process died", "killed": True}
 ONE = ["--sizes", "64x512", "--cells", "lstm", "--dtypes", "bfloat16"]
 
 
@@ -80,7 +80,7 @@ def test_what_is_known_is_not_tried_again(table, capsys):
     ("found", "status", "said"),
     [
         (verdicts.wrong("d x is off by 1.0e-01"), 1, "wrong: d x is off by 1.0e-01"),
-        (KILLED, 1, "killed after 120 s"),
+        (DIED, 1, "the process died"),
         ({"none": "too little memory is free on the GPU"}, 0, "too little memory"),
         (right(few=0.5, many=2.0), 0, "torch, few steps"),
         (right(few=2.0, many=0.5), 0, "torch, many steps"),

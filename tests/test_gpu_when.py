@@ -99,25 +99,24 @@ def test_one_key_has_its_limit(table):
     assert latest <= when.time.monotonic() + OF_KEY
 
 
-KILLED = {"failed": "killed after 20 s", "killed": True}
+KILLED = {"failed": "killed after 20 s", "killed": True, "late": True}
+DIED = {"failed": "the process died", "killed": True}
 NONE = {"none": "too little memory is free on the GPU"}
 ENDS = {
     "compiling takes too long": ((PHASES[0], KILLED), None, "killed after 20 s"),
-    "no process is to be had": (
-        ({"failed": "the process died", "killed": True},), None, "the process died",
-    ),
+    "no process is to be had": ((DIED,), None, "the process died"),
+    "it dies while it compiles": ((PHASES[0], DIED), None, "the process died"),
     "no memory": ((*PHASES[:2], NONE), None, "too little memory"),
     "it fails before": ((PHASES[0], {"failed": "OSError: no"}), None, "OSError: no"),
-    "it hangs": ((*PHASES[:2], KILLED), False, "killed after 20 s"),
-    "it ends its process": (
-        (*PHASES[:2], {"failed": "the process died", "killed": True}), False, "the process died",
-    ),
+    "it hangs": ((*PHASES[:2], 6.0, KILLED), False, "killed after 20 s"),
+    "it had no time": ((*PHASES[:2], 4.0, KILLED), None, "killed after 20 s"),
+    "timing takes too long": ((*PHASES, 6.0, KILLED), None, "killed after 20 s"),
+    "it ends its process": ((*PHASES[:2], DIED), False, "the process died"),
+    "or later": ((*PHASES, DIED), False, "the process died"),
     "it is wrong": (
         (*PHASES[:2], verdicts.written(KEY, verdicts.wrong("d x is off"))), False, "d x is off",
     ),
-    "it dies when all is done": (
-        (*PHASES, verdicts.written(KEY, right()), KILLED), True, None,
-    ),
+    "it dies when all is done": ((*PHASES, verdicts.written(KEY, right()), DIED), True, None),
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ class Worker:
         from multiprocessing import Pipe
 
         self.connection, theirs = Pipe()
-        path = os.pathsep.join(filter(None, sys.path))
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         command = [sys.executable or "python", "-P", "-c", BOOT, self.serve, str(theirs.fileno())]
         with theirs:
             self.process = subprocess.Popen(
@@ -74,7 +74,7 @@ class Worker:
                 if row.get("killed"):
                     self.stop()
                     return
-            yield item | {"failed": f"killed after {limit:.0f} s", "killed": True}
+            yield item | {"failed": f"killed after {limit:.0f} s", "killed": True, "late": True}
         except (EOFError, OSError):
             yield item | {"failed": "the process died", "killed": True}
         self.stop()
@@ -83,7 +83,7 @@ class Worker:
         if self.process:
             self.process.kill()
             with suppress(subprocess.TimeoutExpired):  # it ends as soon as the driver lets it
-                self.process.wait(30)
+                self.process.wait(5)
             self.connection.close()
             self.process = None
 

@@ -13,7 +13,7 @@ from ..kernels.gpu import attempt, guard, launch, sizes, tiles
 from . import oracle
 from .guards import guarded
 
-LOOKS = 2**16  # at a counter, some 50 ms: no program that runs at the same time is so late
+LOOKS = 2**18  # at a counter, some 0.2 s: no program that runs at the same time is so late
 TIMES = 3
 FULLEST = 1024  # sequences, where programs wait for nobody
 SIDE = 2048  # of the products of another stream

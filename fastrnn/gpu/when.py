@@ -20,6 +20,7 @@ from . import process
 
 TRIAL, PROVING = "fastrnn.gpu.trial:rows", "proving"
 OF_KEY, OF_PROCESS = 20, 120  # seconds
+FAIR = 5  # that kernels have at least, before it is held against them that they have not ended
 _forked = []
 os.register_at_fork(after_in_child=lambda: _forked.append(True))
 
@@ -80,12 +81,12 @@ class Prover:
             )
             return None
         private.say(f"trying our kernels on this GPU, once: {key.label} (at most {limit:.0f} s)")
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()  # what this process has under way would take time from them
+        if torch.cuda.is_initialized():  # what is under way would take time from them
+            torch.cuda.synchronize(item["device"])
         began, worker = self.clock(), self.worker(item["device"])
         try:
             latest = time.monotonic() + limit  # of which the process takes some to start
-            verdict, why = trial(worker, table, key, item, limit, latest)
+            verdict, why = trial(worker, table, key, item, limit, latest, clock=self.clock)
         finally:
             worker.stop()
             self.left -= self.clock() - began
@@ -94,28 +95,29 @@ class Prover:
         return verdict
 
 
-def trial(worker, table, key, item, limit, latest=inf, note=None):
+def trial(worker, table, key, item, limit, latest=inf, note=None, clock=time.monotonic):
     """(the Verdict on a key, or None; why there is none), tried in a worker as Worker.rows says.
 
     note(phase) is called with what is being done.
     """
-    verdict, why, proving = None, "", False
+    verdict, why, phase, since = None, "", "", None
     item = item | {"key": key._asdict(), "facts": table.facts}
     try:
         for row in worker.rows(TRIAL, item, limit, latest):
-            if note and "phase" in row:
-                note(row["phase"])
-            if row.get("phase") == PROVING:  # from here on kernels may do anything
-                proving = True
+            if "phase" in row:
+                phase = row["phase"]
+                (note or str)(phase)
+            if phase == PROVING and since is None:  # from here on kernels may do anything
+                since = clock()
                 table.begin(key)
-            elif "verdict" in row:
+            if "verdict" in row:
                 _, verdict = verdicts.read(row)
-            elif "failed" in row or "none" in row:
-                why = row.get("failed") or row["none"]
-            if row.get("killed") and proving and verdict is None:
+            why = row.get("failed") or row.get("none") or why
+            late = row.get("late") and (phase != PROVING or clock() - since < FAIR)
+            if row.get("killed") and since is not None and not late and verdict is None:
                 verdict = verdicts.wrong(why)
     finally:
-        if proving:
+        if since is not None:
             table.end(key)
     return verdict, why
 

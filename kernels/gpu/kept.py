@@ -20,7 +20,7 @@ from . import verdicts
 from .verdicts import DIED, Verdict
 
 SHIPPED = Path(__file__).with_name("verdicts.json")
-LATE = 120  # seconds after which no trial can be under way any more
+LATE = 300  # seconds after which no trial can be under way any more
 BAD = "FASTRNN_GPU_VERDICTS: {} cannot be read: {}"
 
 
