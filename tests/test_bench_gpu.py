@@ -14,8 +14,20 @@ from gpu_cases import H200, ITEM, SMALL
 
 import fastrnn
 from bench.gpu import __main__ as command
-from bench.gpu import behaviour, driver, environment, oracle, plan, speed, summary, worker
+from bench.gpu import (
+    behaviour,
+    checks,
+    driver,
+    environment,
+    oracle,
+    plan,
+    speed,
+    summary,
+    worker,
+)
 from fastrnn.gpu import process
+from fastrnn.kernels.gpu import attempt
+from fastrnn.kernels.refused import Failed
 
 
 def section(run, items=({},), share=1.0, limit=60, **more):
@@ -141,6 +153,26 @@ def test_the_plan():
         *("standard", "small H", "persistent", "small H, standard"),
     }
     assert all(callable(behaviour.find(what)) for what in plan.BEHAVIOURS)
+
+
+@pytest.mark.parametrize("run", [checks.check, worker.measure], ids=["check", "measure"])
+def test_nobody_steps_in_for_a_kernel_that_fails(monkeypatch, run):
+    """It is wrong, and not torch's: forward, which is refused, and backward, which is told."""
+    failed = {}
+
+    def forward(*_):
+        raise Failed("triton", "a kernel does not run here")
+
+    def backward(*_):
+        failed["a kernel"] = "a kernel does not run here"
+        return {"right": True, "error": 0.0}
+
+    monkeypatch.setattr(attempt, "_failed", failed)
+    monkeypatch.setattr(speed, "_timed", lambda *_: {})
+    for judge in (forward, backward, backward):
+        monkeypatch.setattr(oracle, "judge", judge)
+        with pytest.raises(Failed, match="does not run here"):
+            list(run(ITEM))
 
 
 @pytest.mark.skipif(

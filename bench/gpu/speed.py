@@ -7,10 +7,10 @@ import torch
 
 import fastrnn
 from fastrnn.gpu.race import race
-from fastrnn.kernels.gpu import launch, sizes, tiles
+from fastrnn.kernels.gpu import attempt, launch, sizes, tiles
 
 from .. import data
-from . import oracle
+from . import checks, oracle
 
 GATE_STEPS = 48  # of a sequence that is checked before it is timed
 
@@ -42,6 +42,7 @@ def measure(item, ceilings):
     """A row for each mode: µs a step of both, the ratio of each round's, bytes kept, the floor."""
     base, name = oracle.case_of(item), item["arithmetic"]
     gate = oracle.judge(replace(base, T=min(base.T, GATE_STEPS)), name, item["relu"])
+    checks.confirm()
     if not gate["right"]:
         yield item | gate
         return
@@ -91,16 +92,18 @@ def tune(item):
     gates, numbers = oracle.cell_of(item).gates, data.make(case)
     with oracle.arithmetic(name):
         for tile in sizes.fitting(direction, gates, kind, case.B, case.H, 1, device):
+            attempt.forget()
             with tiles.using(**{direction: tile}):
                 try:
                     gate = oracle.judge(replace(case, T=min(case.T, 24)), name, item["relu"])
+                    checks.confirm()
                     run = data.call_module(fastrnn, case, numbers).run
                     row = {n: gate[n] for n in ("error", "allowed", "right")}
                     if gate["right"]:
                         row["ours_us"] = median(race({"ours": run})["ours"]) * 1e6 / case.T
-                except fastrnn.backends.Refused:
-                    raise
                 except Exception as error:  # Triton's are not all RuntimeErrors
+                    if type(error) is fastrnn.backends.Refused:  # and not Failed
+                        raise
                     torch.cuda.synchronize()  # does it still work? else this raises, too
                     row = {"failed": f"{type(error).__name__}: {error}"[:300]}
             yield item | {"tile": list(tile)} | row
