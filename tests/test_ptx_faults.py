@@ -1,6 +1,5 @@
 """Faults planted in the compiled kernels: the emulator sees each; without them it sees nothing."""
 
-import re
 from contextlib import nullcontext, suppress
 
 import pytest
@@ -66,13 +65,14 @@ def test_a_fault_is_seen(arch, fault, H, tile):
 @pytest.mark.parametrize(("H", "tile"), [(40, SMALL), (128, WIDE)])
 def test_each_barrier_is_missed(H, tile, kernel):
     """But for one, at most, that the compiler has left in for nothing."""
-    texts = []
+    texts, unseen = [], []
     found_with(
         90, faults.Fault("none", (), lambda ptx: texts.append(ptx) or ptx, kernel=kernel), H, tile
     )
-    count, unseen = len(re.findall(faults.BAR, texts[0])), []
+    count = len(faults.barriers(texts[0]))
     for n in range(count):
-        found = found_with(90, faults.Fault("", (), faults.without_one(n), kernel=kernel), H, tile)
+        fault = faults.Fault("a barrier less", (), faults.without_barrier(n), kernel=kernel)
+        found = found_with(90, fault, H, tile)
         assert all(isinstance(error, Detected) for error in found)
         unseen += [n] * (not found)
     assert count > 5

@@ -15,6 +15,7 @@ from fastrnn.kernels.gpu import engine
 from .found import GlobalRace, InFlight, OutOfBounds, SharedRace, Unfenced
 
 BAR = r"bar\.sync\s+0;"
+ACCESS = r"\b(?:ld|st|atom|red|ldmatrix|stmatrix|wgmma)\."
 
 
 class Fault(NamedTuple):
@@ -43,25 +44,35 @@ def without(pattern):
     return lambda ptx: re.sub(pattern, "", ptx)
 
 
-def without_one(number, begin=0):
-    """Takes away a barrier of those that stand before ``begin``: the number-th, -1 for the last."""
+def barriers(ptx):
+    """[[(begin, end), ...], ...]: those with no access to memory between them count as one."""
+    found, apart = [], True
+    for match in re.finditer(rf"({BAR})|{ACCESS}", ptx):
+        if match[1] and not apart:
+            found[-1].append(match.span())
+        elif match[1]:
+            found.append([match.span()])
+        apart = not match[1]
+    return found
 
+
+def without_barrier(number):
     def change(ptx):
-        barriers = [m.span() for m in re.finditer(BAR, ptx[: begin or None])]
-        if not barriers:
-            return ptx
-        first, end = barriers[number]
-        return ptx[:first] + ptx[end:]
+        for begin, end in reversed(barriers(ptx)[number]):
+            ptx = ptx[:begin] + ptx[end:]
+        return ptx
 
     return change
 
 
-def without_last_before(pattern):
-    """Takes away the last barrier that stands before the first match."""
+def without_barrier_before(pattern):
+    """The last before the first match."""
 
     def change(ptx):
-        found = re.search(pattern, ptx)
-        return without_one(-1, found.start())(ptx) if found else ptx
+        if not (found := re.search(pattern, ptx)):
+            return ptx
+        before = sum(first < found.start() for (first, _), *_ in barriers(ptx))
+        return without_barrier(before - 1)(ptx)
 
     return change
 
@@ -78,13 +89,13 @@ def no_wait(ptx):
 NO_BARRIER = Fault(
     "no barrier before the release",
     (GlobalRace,),
-    without_last_before(r"(atom|red)\.global\.gpu\.release"),
+    without_barrier_before(r"(atom|red)\.global\.gpu\.release"),
 )
 NO_FENCE = Fault("no proxy fence", (Unfenced,), without(r"fence\.proxy\.async[^;]*;"))
 NO_BARRIER_BEFORE_UNIT = Fault(
     "no barrier before the matrix unit",
     (SharedRace, Unfenced),
-    without_last_before(r"wgmma\.fence"),
+    without_barrier_before(r"wgmma\.fence"),
 )
 NO_WAIT_FOR_UNIT = Fault(
     "no wait for the matrix unit", (InFlight,), without(r"wgmma\.wait_group[^;]*;")

@@ -26,7 +26,7 @@ def barrier(i):
 
 def fence(i):
     """fence.proxy.async: what was written before, matrix units will find (PTX ISA, "membar")."""
-    if i.guard or i.parts != ("fence", "proxy", "async", "shared", "cta"):
+    if i.guard or i.parts != ("fence", "proxy", "async", "shared"):
         raise Unknown(i)
     return lambda gang: gang.shared.fence(gang.programs, gang.times)
 

@@ -80,7 +80,7 @@ def _statements(lines, begin):
 
 def _instruction(number, text):
     unless, guard, name, rest = re.fullmatch(r"(?:@(!?)(%\w+)\s+)?(\S+)\s*(.*)", text).groups()
-    parts = tuple(name.replace("::", ".").split("."))
+    parts = tuple(name.replace("shared::cta", "shared").split("."))  # which is the default
     return Instruction(number, text, guard, unless == "!", parts, tuple(split(rest)))
 
 
