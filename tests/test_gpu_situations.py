@@ -2,15 +2,18 @@
 
 import os
 import subprocess
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import run_python
+from gpu_trials import FACTS, ITEM, KEY
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastrnn.gpu import process, when
+from fastrnn.kernels.gpu.kept import Table
 
 
 def test_nothing_is_in_the_way_of_a_plain_call():
@@ -169,3 +172,20 @@ def test_which_gpu_a_process_sees(monkeypatch, told, index, expected):
     environment = process.on_gpu(index).environment
     assert environment["CUDA_VISIBLE_DEVICES"] == expected
     assert environment["FASTRNN_GPU"] == "off"
+
+
+@pytest.mark.skipif(
+    version("triton").startswith("3.6."),
+    reason="the interpreter of Triton 3.6 does not work with NumPy 2.4",
+)
+def test_a_trial_from_end_to_end(tmp_path, monkeypatch):
+    """A call of a new kind, a process of its own, Triton's interpreter, a file."""
+    monkeypatch.setattr(when, "TRIAL", "gpu_items:trial")
+    monkeypatch.setattr(when, "OF_KEY", 100)
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    table = Table.of(FACTS, True, root=tmp_path, shipped=tmp_path / "none")
+    prover = when.Prover(lambda index: process.Worker({"TRITON_INTERPRET": "1"}))
+    verdict = prover(table, KEY, ITEM)
+    assert verdict.right, verdict
+    assert Table.of(FACTS, True, root=tmp_path, shipped=tmp_path / "none").known == {KEY: verdict}
+    assert [path.suffix for path in table.folder.iterdir()] == [".json"]

@@ -54,6 +54,8 @@ def prove(layer, tile, check):
         layer.ours.recompute = recompute
         with ground(layer.device, tile) as guards:
             found = layer.results(layer.ours, numbers)
+            if layer.device.type == "cuda":
+                torch.cuda.synchronize(layer.device)
             guard.check(layer.device)
             if failed := attempt.failures():  # and others have stepped in
                 return failed[-1]
@@ -88,4 +90,3 @@ def busy(device):
         for _ in range(20):
             square = square @ square / SIDE
     yield
-    torch.cuda.synchronize(device)
