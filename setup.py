@@ -14,6 +14,7 @@ setup(
         "fastrnn",
         "fastrnn.demo",
         "fastrnn.gallery",
+        "fastrnn.gpu",
         "fastrnn.kernels",
         "fastrnn.kernels.cells",
         "fastrnn.kernels.cpu",
@@ -24,16 +25,14 @@ setup(
         "fastrnn.kernels.cpu.registers",
         "fastrnn.kernels.gpu",
         "fastrnn.kernels.symbolic",
+        "fastrnn.scan",
         "fastrnn.zoo",
     ],
     package_dir={"fastrnn.kernels": "kernels"},
-    package_data={"fastrnn.kernels.gpu": ["measured.json"]},
-    install_requires=[
-        "torch>=2.11",
-        "numba>=0.61",
-        "rich",
-        "triton>=3.6,<3.8; sys_platform == 'linux'",  # tested: 3.6.0 and 3.7.1
-    ],
+    package_data={"fastrnn.kernels.gpu": ["measured.json", "verdicts.json"]},
+    # Triton is not among them: torch for GPUs brings the version that it was built with, and AMD's
+    # and Intel's builds have it under other names in the same folder. Known to work: 3.6 to 3.9.
+    install_requires=["torch>=2.11", "numba>=0.61", "rich"],
     extras_require={
         "plot": ["matplotlib"],
         "bench": ["keras", "matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
@@ -54,6 +53,7 @@ setup(
             "pytest-xdist",
             "ruff",
             "torchrecurrent",  # other people's cells, which those of the zoo are held to
+            "triton>=3.6; sys_platform == 'linux'",  # its interpreter; torch for CPU brings none
         ],
     },
 )

@@ -1,4 +1,4 @@
-"""python -m bench.gpu_report FILE: what a GPU said, as the table that the engine chooses by.
+"""python -m bench.gpu_report FILE: what a GPU said, as the tables that the engine chooses by.
 
 The file that it was made from is committed as bench/gpu.jsonl, from which ``python -m bench.pages``
 takes what RESULTS.md says of GPUs.
@@ -11,7 +11,7 @@ from math import inf
 from pathlib import Path
 from statistics import geometric_mean
 
-from fastrnn.kernels.gpu import measured
+from fastrnn.kernels.gpu import kept, measured, verdicts
 
 from . import tables
 from .cases import GATES
@@ -19,8 +19,8 @@ from .gpu import summary
 
 UNTIMED = (
     "Proved by Triton's interpreter, against the reference engine, and by compiling ahead of time "
-    "(`python -m bench.aot`); not yet timed on a GPU. There it serves wherever it fits; "
-    "`python -m bench.gpu` checks and measures it."
+    "(`python -m bench.aot`); not yet timed on a GPU. There torch serves until the engine has "
+    "proven itself on that very GPU; `python -m bench.gpu` checks and measures it."
 )
 GAIN = 1.03  # a tile has to be so many times faster than the one chosen so far to replace it
 CLASSES = {
@@ -42,6 +42,9 @@ def parser():
     p.add_argument("files", nargs="*", type=Path, metavar="FILE", help="gpu.jsonl, one or more")
     p.add_argument(
         "--table", type=Path, default=measured.FILE, metavar="FILE", help="default: %(default)s"
+    )
+    p.add_argument(
+        "--verdicts", type=Path, default=kept.SHIPPED, metavar="FILE", help="default: %(default)s"
     )
     p.add_argument("--check", action="store_true", help="change nothing; exit 1 if it would")
     return p
@@ -67,9 +70,20 @@ def engine_table(rows):
     """What kernels/gpu/measured.py reads: an entry for each GPU."""
     found = []
     for gpu, mine in tables.by(rows, "gpu").items():
-        arch = mine[0]["arch"]
-        found.append({"gpu": gpu, "arch": arch, "speed": _speeds(mine), "tiles": _tiles(mine)})
+        of = {"gpu": gpu, "processors": mine[0]["processors"]}
+        found.append(of | {"speed": _speeds(mine), "tiles": _tiles(mine)})
     return found
+
+
+def verdict_table(rows):
+    """What kernels/gpu/kept.py reads: of each GPU with its software the last verdict on a call."""
+    found = {}
+    for row in rows:
+        if "proof" in row:
+            name = verdicts.digest(row["facts"])
+            key, verdict = verdicts.read(row["proof"])
+            found.setdefault(name, (row["facts"], {}))[1][key] = verdict
+    return verdicts.table(found.values())
 
 
 def _key(row):
@@ -205,12 +219,17 @@ def main(argv=None):
         p.error(str(error))
     table = json.dumps(engine_table(rows), indent=None)
     table = table.replace("}, {", "},\n{") + "\n"
-    before = args.table.read_text(encoding="utf-8") if args.table.exists() else "[]\n"
+    files = {args.table: (table, "[]\n"), args.verdicts: (verdict_table(rows), verdict_table([]))}
+    changed = {path: new for path, (new, old) in files.items() if new != _text(path, old)}
     if args.check:
-        return int(table != before)
-    if args.files:
-        args.table.write_text(table, encoding="utf-8")
+        return int(bool(changed))
+    for path, text in changed.items() if args.files else ():
+        path.write_text(text, encoding="utf-8")
     return 0
+
+
+def _text(path, otherwise):
+    return path.read_text(encoding="utf-8") if path.exists() else otherwise
 
 
 if __name__ == "__main__":

@@ -35,11 +35,16 @@ __all__ = [
     "restore",
     "restore_keras",
     "scan",
+    "tune",
 ]
 
 
 def __getattr__(name):
-    """``fastrnn.zoo`` is loaded when it is asked for: most programs need none of its cells."""
+    """What few programs need is loaded when it is asked for: ``fastrnn.zoo``'s cells, and what
+    tries kernels on GPUs, ``fastrnn.tune``.
+    """
     if name == "zoo":
         return import_module(".zoo", __name__)
+    if name == "tune":
+        return import_module(".gpu.tune", __name__).tune
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

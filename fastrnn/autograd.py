@@ -2,10 +2,11 @@
 
 import torch
 
-from . import backends, profiling
-from .kernels import autocast, reference
+from . import backends, profiling, substitute
+from .kernels import reference
 from .kernels.cells import key_of
 from .kernels.keep import Keep
+from .kernels.refused import Refused
 from .kernels.untraced import untraced
 from .kernels.weights import split
 from .tracing import plain
@@ -58,11 +59,33 @@ class Call:
         given = self.cell, x, self.steps, directions, states, keep, kept, grads, need_x
         given = *given, need_weights, inputs, bool(need_inputs)
         given = (*given, self._as_kept(dstates)) if self.every else given
-        dx, dstates, dweights, dinputs = profiling.layer(run, " backward", *given)
+        try:
+            dx, dstates, dweights, dinputs = profiling.layer(run, " backward", *given)
+        except Refused as refused:
+            substitute.tell(refused, self.cell)
+            grads = materialized([*grads, *dstates], x, states)
+            return self._in_its_place(tensors, needed, grads)
         pairs = zip(sum(dweights, ()), sum(directions, ()), strict=True)
         found = [dx, *dstates, *[gradient for gradient, weight in pairs if weight is not None]]
         found += [dinputs] * bool(self.cell.inputs)
         return [g if n else None for g, n in zip(found, needed, strict=True)]
+
+    def _in_its_place(self, tensors, needed, grads):
+        """As ``backward``, not by the engine, and from nothing that it has kept."""
+
+        def again(*tensors):
+            x, states, directions, inputs = self.apart(tensors)
+            given = self.cell, x, self.steps, directions, states, inputs
+            return substitute.layer(*given, self.every)
+
+        # an operator runs below autograd, which is wanted here
+        key = torch._C.DispatchKey.AutogradFunctionality
+        with torch._C._SetExcludeDispatchKeyGuard(key, False):
+            # in a compiled graph tensors have lost what they were made of
+            apart = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)]
+            found = substitute.differentiable(again, apart, needed, grads)
+        pairs = zip(found, tensors, needed, strict=True)
+        return [t.new_zeros(t.shape) if g is None and n else g for g, t, n in pairs]
 
     def _as_kept(self, dstates):
         """The gradients of every state as the engine keeps these."""
@@ -146,9 +169,9 @@ class Layer(torch.autograd.Function):
             def again(*tensors):
                 x, states, directions, inputs = call.apart(tensors)
                 given = call.cell, x, call.steps, directions, states, inputs
-                return layers_by_reference(*given, call.layers, call.every)
+                return substitute.layers_by_reference(*given, call.layers, call.every)
 
-            found = differentiable(again, tensors, needed, grads)
+            found = substitute.differentiable(again, tensors, needed, grads)
         elif torch._C._len_torch_dispatch_stack() and not call.every:
             found = _watched(call, ctx.keep, tensors, kept, grads, needed)
         else:
@@ -198,45 +221,3 @@ def _watched(call, keep, tensors, kept, grads, needed):
     dstates = [None if d[0] is None else torch.cat(d) for d in dstates]
     dx = dy.view_as(x) if needed[0] else None
     return [dx, *dstates, *[g for others in found for g in others[first - 1 :]]]
-
-
-def layer_by_reference(cell, x, steps, directions, states, inputs=None, every=False):
-    """The results of a Call, as an engine of ours computes them, in plain PyTorch."""
-    rows, dtype = x.reshape(-1, x.shape[-1]), states[0].dtype
-    inputs = inputs if inputs is None else inputs.to(dtype)
-    given = cell, rows.to(dtype), steps, directions, states, inputs, every
-    y, finals, *afters = reference.layer(*given)
-    afters = afters[0][0 if cell.apart else 1 :] if every else ()
-    return y.to(x.dtype).view(*x.shape[:-1], -1), *finals, *afters
-
-
-def layers_by_reference(cell, x, steps, directions, states, inputs, layers, every=False):
-    """As ``layer_by_reference``, of several layers."""
-    if layers == 1:
-        return layer_by_reference(cell, x, steps, directions, states, inputs, every)
-    each, found = len(directions) // layers, []
-    for i in range(0, len(directions), each):
-        mine = slice(i, i + each)
-        initial = [s[mine] for s in states]
-        x, *final = layer_by_reference(cell, x, steps, directions[mine], initial, inputs)
-        found.append(final)
-    return x, *map(torch.cat, zip(*found, strict=True))
-
-
-def differentiable(function, inputs, needed, grads):
-    """The gradients of function(*inputs), plain PyTorch, in a way that autograd can follow.
-
-    ``grads``: those of its outputs, None for an output that is None.
-    """
-    differentiable = torch.is_grad_enabled()
-    grads = [g for g in grads if g is not None]
-    with torch.enable_grad(), autocast.off(inputs[0]):
-        # views, so that a tensor that serves twice (tied weights) has a gradient for each place
-        aliases = [t.view_as(t) if n else t for t, n in zip(inputs, needed, strict=True)]
-        outputs = [y for y in function(*aliases) if y is not None]
-        wanted = [t for t, n in zip(aliases, needed, strict=True) if n]
-        found = torch.autograd.grad(
-            outputs, wanted, grads, create_graph=differentiable, allow_unused=True
-        )
-    found = iter(found)
-    return [next(found) if n else None for n in needed]

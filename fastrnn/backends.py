@@ -18,7 +18,8 @@ import torch
 from torch.autograd import forward_ad
 
 from . import description
-from .kernels.cells import CELLS
+from .gpu import when
+from .kernels.cells import key_of
 from .kernels.refused import Refused
 from .tracing import PLAIN, RECORDED, constant, tracing
 
@@ -48,20 +49,22 @@ _TRANSFORMED = Choice("reference", "torch.func or forward-mode AD is active")
 def explain(*called, step=False, **inputs):
     """The Choice for a call: of a module, ``explain(module, input, hx, **inputs)``, or of any layer
     on these tensors (input, states, weights; None where absent). ``step``: of a cell, which takes
-    one step; only for tensors. What a GPU serves depends on sizes too: there ask for the module.
+    one step; only for tensors. Of a GPU ask for the module: sizes count, and the verdict that there
+    is on them, with its date. Nothing is tried for it.
     """
     layer, tensors = None, called
-    if isinstance(called[0], torch.nn.Module):
-        if hasattr(type(called[0]), "explain"):  # a Recurrent
-            return called[0].explain(*called[1:], **inputs)
-        if description.is_torchs(called[0]):
-            return Choice("torch", "a module of torch.nn: fastrnn.accelerate(model) changes it")
-        tensors, step, layer = description.describe(*called, **inputs)
-    return choose(tensors, step, layer, tracing(tensors[0]))
+    with when.asking(None):
+        if isinstance(called[0], torch.nn.Module):
+            if hasattr(type(called[0]), "explain"):  # a Recurrent
+                return called[0].explain(*called[1:], **inputs)
+            if description.is_torchs(called[0]):
+                return Choice("torch", "a module of torch.nn: fastrnn.accelerate(model) changes it")
+            tensors, step, layer = description.describe(*called, **inputs)
+        return choose(tensors, step, layer, tracing(tensors[0]))
 
 
 def choose(tensors, step, layer, traced):
-    """As ``explain``; traced: what ``tracing`` says of the tensors."""
+    """As ``explain``; traced: ``tracing`` of the tensors; layer: (cell, T, D[, whether packed])."""
     told = _told() if traced else _asked.get()
     find = _recorded if traced else _able
     able = find(tensors, step, layer, told == "triton")
@@ -147,9 +150,9 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     first, dtype, cast = tensors[0], tensors[0].dtype, torch.is_autocast_enabled("cuda")
     if any(t.device != first.device or t.layout != torch.strided for t in tensors):
         return Choice("torch", "devices or layouts differ")
+    if cast and (any(t.dtype not in TRITON_DTYPES for t in tensors) or not _cudnn_takes(dtype)):
+        return Choice("torch", "autocast that is not cuDNN's, to float16")
     if cast:
-        if any(t.dtype not in TRITON_DTYPES for t in tensors) or not _cudnn_takes(dtype):
-            return Choice("torch", "autocast that is not cuDNN's, to float16")
         dtype = torch.float16
     elif torch.is_autocast_enabled("cpu") and first.device.type == "cpu":
         return Choice("torch", "autocast on CPU")
@@ -160,17 +163,17 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if layer is None:
         return _gpu_choice(dtype, cast, first.device, training, forced)
-    (cell, T, D), c = layer, tensors[layer[0].states]
+    (cell, T, D, *packed), c = layer, tensors[layer[0].states]
     if c.dim() != 3 or cell.staged:
         return Choice("torch", "a step in stages" if c.dim() == 3 else "states of other dimensions")
-    T, B = (None, None) if traced else (T, c.shape[1])
-    layer = cell.hgates, CELLS.get(cell.name) is cell, T, B, int(c.shape[2]), D
+    sizes = *((None, None) if traced else (T, c.shape[1])), int(c.shape[2]), D
+    layer = key_of(cell), *sizes, packed[0] if packed else first.dim() == 2, when.prover(traced)
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 
 @constant
 def _gpu_choice(dtype, cast, device, training, forced, *layer):
-    """The best engine for (gates, ..., H, D) as choice.fit takes it, or for layers that fit."""
+    """The best engine for (cell, ..., prover) as choice.fit takes it, or for layers that fit."""
     name = f"{'autocast to ' * cast}{_name(dtype)} on GPU"
     try:
         choice = import_module("fastrnn.kernels.gpu.choice")
@@ -179,7 +182,7 @@ def _gpu_choice(dtype, cast, device, training, forced, *layer):
     if obstacle := choice.obstacle(device.type):
         return Choice("torch", obstacle)
     if not layer:
-        return Choice("triton", f"{name}, where sizes fit")
+        return Choice("triton", f"{name}, where sizes fit and it was proven right and faster")
     fits, reason = choice.fit(dtype, device, training, forced, *layer)
     return Choice("triton" if fits else "torch", f"{name}: {reason}")
 

@@ -12,8 +12,8 @@ from importlib import import_module
 import torch
 from torch import _VF
 
-from . import backends, profiling
-from .autograd import differentiable, save, saved
+from . import backends, profiling, substitute
+from .autograd import save, saved
 from .kernels import reference, schedule
 from .kernels.cells import CELLS
 from .kernels.gate import whole
@@ -113,6 +113,6 @@ class Step(torch.autograd.Function):
         if not watched and not torch.is_grad_enabled():
             run = profiling.step(_numba().gradients, " backward")
             return None, *run(cell, *inputs[:5], values, after, dh, dc, needed)
-        return None, *differentiable(
+        return None, *substitute.differentiable(
             lambda *tensors: _reference(cell, *tensors), inputs, needed, (dh, dc)
         )

@@ -13,7 +13,7 @@ import torch
 from torch import _VF
 from torch.nn.functional import dropout
 
-from . import backends, heads, operators
+from . import backends, heads, operators, substitute
 from .autograd import run_layer
 from .kernels import autocast, projection, schedule
 from .kernels.cells import CELLS
@@ -77,9 +77,10 @@ def _ours(name, arguments, keep):
     try:
         run = stack_on_gpu if engine == "triton" else stack
         y, finals = run(engine, cell, rows, steps, directions, states, D, p, dtype, keep)
-    except Refused:
+    except Refused as refused:
         if backends.asked():
             raise
+        substitute.tell(refused, cell)
         return None
     if not packed:
         y = y if y.dim() == 3 else y.view(T, steps.B, -1)

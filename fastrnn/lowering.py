@@ -9,10 +9,10 @@ To export under ``fastrnn.backends.use("torch")`` is the other way: it leaves to
 
 import torch
 
-from .autograd import layer_by_reference
 from .kernels import schedule
 from .kernels.cells import cell_of
 from .kernels.weights import split
+from .substitute import layer_by_reference
 
 
 def decompositions():

@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import backends, flops, onnx, shapes
-from .autograd import Call, differentiable, layer_by_reference, materialized, save, saved
+from . import backends, flops, onnx, shapes, substitute
+from .autograd import Call, materialized, save, saved
 from .batching import each_alone
 from .kernels import reference, schedule
 from .kernels.cells import cell_of, key_of
@@ -74,7 +74,7 @@ def _layer(
     """
     call, tensors = _call(engine, cell, x, batch_sizes, states, weights, inputs, every)
     _check(engine, call.cell, *call.apart(tensors))
-    y, finals, kept = call.forward(Keep(keep), tensors, None)
+    y, finals, kept = substitute.forward(call, Keep(keep), tensors)
     return [y, *finals, *(kept if keep else ()), *shapes.copied(batch_sizes)]
 
 
@@ -103,7 +103,7 @@ def _gradients(
     call, tensors = _call(engine, cell, x, batch_sizes, states, weights, inputs, every)
     if not keep:
         keep = Keep.ALL
-        _, _, kept = call.forward(keep, tensors, None, " again")
+        _, _, kept = substitute.forward(call, keep, tensors, " again")
     found = call.backward(Keep(keep), tensors, kept, grads, needed)
     states_end = 1 + len(states)
     return [
@@ -171,9 +171,9 @@ def _backward(gradients, ctx, grads):
             states, weights, more = rest[:count], rest[count:][:weighing], rest[count + weighing :]
             directions = _directions(cell, states, weights)
             given = cell, x, steps, directions, states, *(more or [None]), ctx.every
-            return layer_by_reference(*given)
+            return substitute.layer_by_reference(*given)
 
-        found = differentiable(again, tensors, needed, grads)
+        found = substitute.differentiable(again, tensors, needed, grads)
     else:
         given = (ctx.engine, ctx.cell, ctx.keep, x, batch_sizes, states, weights, kept, grads)
         computed = iter(gradients(*given, needed, inputs, ctx.every))

@@ -15,6 +15,7 @@ from .kernels.untraced import untraced
 from .parameters import places_of, weights_of
 from .sequences import Call
 from .step import Plain, cell_of_module, signature_of
+from .substitute import tell
 from .tracing import constant, tracing
 
 OPTIONS = {
@@ -190,9 +191,10 @@ class Recurrent(nn.Module):
             return _uncompiled(self, input, hx, inputs)
         try:
             return self._run(cell, engine, call)
-        except Refused:
+        except Refused as refused:
             if _asked():
                 raise
+            tell(refused, cell)
             return self._run(cell, "reference", call)
 
     def _run(self, cell, engine, call):

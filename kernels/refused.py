@@ -6,3 +6,7 @@ class Refused(RuntimeError):
 
     def __str__(self):
         return "the {} engine cannot serve this: {}".format(*self.args)
+
+
+class Failed(Refused):
+    """It was tried, and failed before a kernel had run; it will not be tried again."""

@@ -5,7 +5,7 @@ import time
 
 
 def well(item):
-    yield item | {"right": True, "limit": os.environ["FASTRNN_SPIN_LIMIT"]}
+    yield item | {"right": True}
 
 
 def machine(item):
@@ -23,8 +23,19 @@ def until(item):
     yield item | {"right": True}
 
 
+def environment(item):
+    yield item | {"value": os.environ[item["name"]]}
+
+
 def process(item):
     yield item | {"process": os.getpid()}
+
+
+def trial(item):
+    """As fastrnn.gpu.trial.rows, on tensors of the CPU."""
+    from gpu_tried import tried
+
+    yield from tried(item["cell"], training=False)
 
 
 def raising(item):

@@ -9,12 +9,15 @@ import pytest
 import torch
 from conftest import run_python
 from gpu_cases import H200, ITEM, SMALL
+from gpu_trials import FACTS, KEY, right
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
 
 from bench.cases import Case
 from bench.gpu import oracle, plan, prepare, speed, summary, worker
-from fastrnn.kernels.gpu import launch, sizes, tiles
+from fastrnn.gpu import oracle as tried
+from fastrnn.gpu import race, trial
+from fastrnn.kernels.gpu import choice, launch, sizes, tiles, verdicts
 from fastrnn.kernels.keep import Keep
 
 
@@ -57,6 +60,37 @@ def test_what_triton_does_not_serve_is_not_timed(do, monkeypatch):
     assert "cannot serve this" in row["skipped"]
 
 
+def test_verdicts_that_ship(monkeypatch):
+    """The engine's own trial of a call, in both modes; what does not fit is left out."""
+    asked = []
+
+    def tried(item, device):
+        asked.append((verdicts.key_of(item["key"]), item["cell"], item["H"], device.type))
+        yield {"phase": "proving"}
+        yield ends[0]
+
+    monkeypatch.setattr(launch, "describe", lambda _: H200)
+    monkeypatch.setattr(trial, "tried", tried)
+    monkeypatch.setattr(choice, "facts", lambda _: FACTS)
+    training, inference = (item for item in (*plan.verdicts(),)[1::-1])
+    ends = [verdicts.written(KEY, right())]
+    (row,) = worker.prove(training)
+    assert (row["proof"], row["facts"]) == (ends[0], FACTS)
+    assert not summary.bad(row)
+    ends = [verdicts.written(KEY, verdicts.wrong("it hangs"))]
+    (row,) = worker.prove(inference)
+    assert row["failed"] == "it hangs"
+    ends = [{"none": "the GPU is busy"}]
+    (row,) = worker.prove(plan.item("GRU", "float16", 9, 3, 40, packed=True, directions=2))
+    assert row["skipped"] == "the GPU is busy"
+    (first, second, third) = asked
+    assert first == (KEY, "lstm", 512, "cuda")
+    assert second[0] == KEY._replace(training=False, backward=None)
+    assert third[0][:7] == ("gru", "float16", 40, False, 2, True, True)
+    (row,) = worker.prove(plan.item("LSTM", "tf32", 9, 64, 2048))
+    assert "beyond" in row["skipped"]
+
+
 @pytest.fixture
 def processor(monkeypatch):
     """The CPU in the place of the GPU: its clock for events."""
@@ -67,10 +101,10 @@ def processor(monkeypatch):
             run()
         return (time.perf_counter() - start) / calls
 
-    monkeypatch.setattr(speed, "seconds_of", seconds_of)
+    monkeypatch.setattr(race, "seconds_of", seconds_of)
     monkeypatch.setattr(speed, "kept", lambda *_: 1000)
-    monkeypatch.setattr(speed, "SECONDS", 0.01)
-    monkeypatch.setattr(speed, "TURN", 1e-4)
+    monkeypatch.setattr(race, "SECONDS", 0.01)
+    monkeypatch.setattr(race, "TURN", 1e-4)
 
 
 @pytest.mark.usefixtures("processor")
@@ -88,7 +122,7 @@ def test_measuring():
 
 @pytest.mark.usefixtures("processor")
 def test_nothing_wrong_is_timed(monkeypatch):
-    monkeypatch.setattr(oracle, "ALLOWED", dict.fromkeys(oracle.ALLOWED, -1.0))
+    monkeypatch.setattr(tried, "ALLOWED", dict.fromkeys(tried.ALLOWED, -1.0))
     judge = oracle.judge
     verdict = {"right": False, "allowed": 0.0}
     monkeypatch.setattr(oracle, "judge", lambda *args: judge(*args) | verdict)
@@ -162,13 +196,12 @@ def test_compiling_beforehand(tmp_path):
     script = """
     import sys
     sys.path.insert(0, "..")
-    from dataclasses import replace
     from bench import machine, tree
     tree.use(machine.ROOT)
     from bench.gpu import plan, prepare
     item = plan.item("RNN", "bfloat16", 9, 3, 64)
     section = plan.Section("s", f"{plan.HERE}:measure", [item], 1.0, 1)
-    prepare.serve([(replace(section, spins=7), item)], (90, 132, 232448, 233472), None)
+    prepare.serve([(section, item)], (90, 132, 232448, 233472), None)
     """
     run_python(script, TRITON_CACHE_DIR=str(tmp_path))
     kernels = Counter(path.stem for path in tmp_path.rglob("*.cubin"))

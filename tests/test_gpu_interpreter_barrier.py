@@ -4,8 +4,8 @@ A slow program is what turns a missing wait into a wrong number: every run has o
 """
 
 import pytest
-from against_torch import EVERY_KIND
-from gpu_layers import GRID, check
+from against_torch import EVERY_KIND, differences, make_inputs, outputs_and_gradients, twins
+from gpu_layers import ALONE, GRID, check, served
 from interpreter import in_processes, interpreted
 
 __all__ = ["interpreted"]
@@ -28,6 +28,25 @@ def test_whoever_is_slow(interpreted, slow):
 @EVERY_KIND
 def test_together(interpreted, kind):
     interpreted(meet, kind, T=6)
+
+
+def in_parts(tile):
+    """A sequence in several launches is one in a single launch, to the bit."""
+    from fastrnn.kernels.gpu import launch
+
+    ours, _ = twins("lstm", 5, 21)
+    inputs, found = make_inputs(ours, 5, 3), []
+    for steps in (3, 100):
+        with pytest.MonkeyPatch.context() as patch, served(tile):
+            patch.setattr(launch, "STEPS", steps)
+            with in_processes():
+                found.append(outputs_and_gradients(ours, inputs))
+    assert not differences(*found, 0)
+
+
+@pytest.mark.parametrize("tile", [GRID, ALONE], ids=["grid", "alone"])
+def test_in_parts(interpreted, tile):
+    interpreted(in_parts, tile)
 
 
 def test_many_programs(interpreted):

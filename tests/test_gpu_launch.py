@@ -11,7 +11,7 @@ from against_torch import EVERY_KIND
 from bench.aot import compiler
 from fastrnn.kernels import schedule
 from fastrnn.kernels.cells import CELLS
-from fastrnn.kernels.gpu import buffers, choice, engine, kernels, launch, products, tiles
+from fastrnn.kernels.gpu import buffers, choice, engine, guard, kernels, launch, products, tiles
 from fastrnn.kernels.gpu.sizes import Device
 from fastrnn.kernels.keep import Keep
 from fastrnn.kernels.refused import Refused
@@ -149,23 +149,74 @@ def test_tables_are_remembered(gpu, monkeypatch):
         (
             {"major": 9, "minor": 0, "shared_memory_per_block_optin": 232448},
             None,
-            Device(90, 132, 232448, 233472),
+            Device(90, 132, 232448, 233472, "GPU"),
         ),
         (
             {"gcnArchName": "gfx942:sramecc+:xnack-", "shared_memory_per_block": 65536},
             "6.4",
-            Device(0x942, 132, 65536, 65536),
+            Device(0x942, 132, 65536, 65536, "GPU"),
         ),
     ],
     ids=["cuda", "hip"],
 )
 def test_describe(monkeypatch, properties, hip, expected):
     found = SimpleNamespace(
-        multi_processor_count=132, shared_memory_per_multiprocessor=233472, **properties
+        name="GPU",
+        multi_processor_count=132,
+        shared_memory_per_multiprocessor=233472,
+        **properties,
     )
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
     monkeypatch.setattr(torch.version, "hip", hip)
     assert launch._described.__wrapped__(torch.device("cuda", 0)) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "ranks", "expected"),
+    [("", 0, 4), ("", 1, 4), ("", 2, 32), ("7", 2, 7), ("0", 0, 0)],
+)
+def test_margin(monkeypatch, said, ranks, expected):
+    """Processors for others: more of them beside NCCL, and as many as somebody says."""
+    monkeypatch.setenv("FASTRNN_GPU_MARGIN", said)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: ranks > 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
+    found = launch.describe(torch.device("cpu"))
+    assert found.margin == expected
+    assert found.processors == 132
+
+
+def test_a_margin_that_is_no_number(monkeypatch):
+    monkeypatch.setenv("FASTRNN_GPU_MARGIN", "a few")
+    with pytest.raises(ValueError, match="FASTRNN_GPU_MARGIN should be a number of processors"):
+        launch.margin()
+
+
+def test_who_is_barred(monkeypatch):
+    """AMD's GPUs and the interpreter, unless ours is asked for; where it was given up, all."""
+    device = torch.device("cuda", 0)
+    assert launch.barred(device, False) is None
+    for module, name, value, word in (
+        (torch.version, "hip", "6.4", "AMD"),
+        (launch, "INTERPRETED", True, "interpreted"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            assert word in launch.barred(device, False)
+            assert launch.barred(device, True) is None
+            patch.setattr(choice.tiles, "choose", lambda *_: pytest.fail("is barred"))
+            fit = torch.float16, device, False, False, "lstm", 100, 8, 64, 1, False
+            assert word in choice.fit(*fit)[1]
+    monkeypatch.setattr(guard, "_off", {device: "given up"})
+    assert launch.barred(device, True) == launch.barred(device, False) == "given up"
+
+
+def test_no_tf32_on_amd(monkeypatch):
+    """Its flag is on in every build of torch; the compiler has no such product there."""
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert products.tf32()
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert not products.tf32()
 
 
 @pytest.mark.parametrize("allowed", [False, True])

@@ -5,7 +5,7 @@ import json
 import pytest
 from test_gpu_tiles import A100, H200, KIB, hold, unmeasured, use_file
 
-from fastrnn.kernels.gpu import measured, tiles
+from fastrnn.kernels.gpu import measured, sizes, tiles
 from fastrnn.kernels.gpu.sizes import Device
 
 __all__ = ["unmeasured"]
@@ -22,7 +22,8 @@ def measurements(monkeypatch, tmp_path):
     ]
     best = [key | {"H": 512, "B": 64, "forward": [16, 32, 128, 4, 0], "backward": None}]
     path = tmp_path / "measured.json"
-    path.write_text(json.dumps([{"gpu": "NVIDIA H200", "arch": 90, "speed": speed, "tiles": best}]))
+    gpu = {"gpu": "NVIDIA H200", "processors": 132, "speed": speed, "tiles": best}
+    path.write_text(json.dumps([gpu]))
     use_file(monkeypatch, path)
 
 
@@ -60,6 +61,44 @@ def test_measurements_decide():
 
 
 @pytest.mark.usefixtures("measurements")
+def test_a_gpu_is_like_no_other():
+    """An H200 says nothing of an H100, nor of a part of itself."""
+
+    def reason(device):
+        return tiles.choose(4, "bfloat16", False, 512, 64, 512, 1, device, False).reason
+
+    assert "2.00x" in reason(H200)
+    for other in (H200._replace(name="NVIDIA H100"), H200._replace(processors=130)):
+        assert reason(other) == measured.UNTIMED
+    # what is left to others is still there
+    assert "2.00x" in reason(H200._replace(margin=4))
+
+
+@pytest.mark.usefixtures("measurements")
+def test_a_measurement_is_of_so_many_launches():
+    """It says nothing of a batch that takes more of them, nor of a tile for it; and whatever was
+    measured elsewhere, an estimate is a veto.
+    """
+
+    def choice(B, device, T=512):
+        return tiles.choose(4, "bfloat16", False, T, B, 512, 1, device, False)
+
+    few = H200._replace(margin=92)
+    for device, count, said in ((H200, 1, "as fast as torch.nn"), (few, 2, measured.UNTIMED)):
+        found = choice(256, device)
+        rest = found.forward, 4, "half", 256, 512, 1, device
+        assert sizes.launches("forward", *rest).count == count
+        assert said in found.reason
+        assert "2.00x" in choice(64, device).reason
+    kind = "forward", 4, "half"
+    assert measured.tile(*kind, 256, 512, 1, few, lambda row: True) == [16, 32, 128, 4, 0]
+    assert tiles.choose_forward(4, "bfloat16", False, 256, 512, 1, few) == (16, 64, 128, 4, 1)
+    short = choice(64, H200, T=31)
+    assert short.forward is None
+    assert "T = 31: torch is thought" in short.reason
+
+
+@pytest.mark.usefixtures("measurements")
 def test_a_measured_tile_serves_only_where_it_fits():
     poor = Device(90, 132, 60 * KIB, 64 * KIB)
     hold((4, ("bfloat16", False), 64, 512, 1), poor)
@@ -67,5 +106,6 @@ def test_a_measured_tile_serves_only_where_it_fits():
 
 
 def test_nothing_measured_is_fine():
-    assert measured.verdict(4, "bfloat16", False, 9, 1, 64, 1, 90, True) == (None, measured.UNTIMED)
-    assert measured.tile("forward", 4, "half", 1, 64, 1, 90) is None
+    given = "bfloat16", False, 9, 1, 64, 1, H200
+    assert measured.verdict(4, *given, True, bool) == (None, measured.UNTIMED)
+    assert measured.tile("forward", 4, "half", 1, 64, 1, H200, bool) is None

@@ -5,17 +5,19 @@ from dataclasses import asdict, replace
 
 import pytest
 from gpu_cases import H200
+from gpu_trials import FACTS, KEY, right
 
 from bench import gpu_report
 from bench.cases import Case
 from bench.gpu import speed, summary
 from bench.machine import ROOT
-from fastrnn.kernels.gpu import measured, tiles
+from fastrnn.kernels.gpu import measured, tiles, verdicts
+from fastrnn.kernels.gpu.kept import Table
 
 
 def row(case, ratio, mode="inference", **more):
     """A timed row of a run, with made-up figures."""
-    fields = {"gpu": "NVIDIA H200", "arch": 90, "torch": "2", "triton": "3", "cudnn": 9}
+    fields = {"gpu": "NVIDIA H200", "processors": 132, "torch": "2", "triton": "3", "cudnn": 9}
     fields |= {"commit": "abc", "date": "2026-01-02T03:04:05", "section": "headlines"}
     fields |= {"case": asdict(case), "arithmetic": "bfloat16", "relu": False, "mode": mode}
     fields |= {"ours_us": 2.0, "torch_us": 2.0 * ratio, "ratio": ratio, "of_floor": 0.25}
@@ -27,7 +29,7 @@ def rows():
     case = Case("LSTM", 512, 64, 512, 512, device="cuda", dtype="bfloat16")
     tuned = row(case, 1.0) | {"direction": "forward", "section": "tuning"}
     del tuned["ratio"], tuned["mode"]
-    checked = {"section": "first checks", "gpu": "NVIDIA H200", "arch": 90, "right": True}
+    checked = {"section": "first checks", "gpu": "NVIDIA H200", "processors": 132, "right": True}
     checked |= {"case": asdict(case), "arithmetic": "bfloat16", "relu": False, "engine": "triton"}
     return [
         row(case, 2.5),
@@ -75,17 +77,44 @@ def test_report(tmp_path, monkeypatch):
     for part in ("packed rows", "its algorithm for small H, standard in backward"):
         assert f"| {part} |" in text
     monkeypatch.setattr(measured, "FILE", table)
-    for function in (measured.gpus, measured.verdict, tiles._chosen):
+    for function in (measured.gpus, tiles._faster, tiles._chosen_for):
         function.cache_clear()
 
     def choice(H, training):
-        return tiles.choose(4, "bfloat16", False, 512, 64, H, 1, H200, training)
+        device = H200._replace(name="NVIDIA H200")
+        return tiles.choose(4, "bfloat16", False, 512, 64, H, 1, device, training)
 
     assert "2.50x" in choice(512, training=False).reason
     assert choice(512, training=False).forward == tiles.Forward(16, 32, 256, 4, 1)
     assert choice(1024, training=False).forward is None
-    for function in (measured.gpus, measured.verdict, tiles._chosen):
+    for function in (measured.gpus, tiles._faster, tiles._chosen_for):
         function.cache_clear()
+
+
+def test_verdicts_ship(tmp_path):
+    """Of each GPU with its software the last one on a call, for whoever has such a GPU."""
+    file, table, shipped = (tmp_path / name for name in ("gpu.jsonl", "m.json", "v.json"))
+    case = Case("LSTM", 512, 64, 512, 512, device="cuda", dtype="bfloat16")
+    about = {"section": "verdicts", "gpu": "NVIDIA H200", "case": asdict(case), "relu": False}
+    about |= {"processors": 132}
+    about |= {"arithmetic": "bfloat16", "mode": "training", "facts": FACTS}
+    found = [about | {"proof": verdicts.written(KEY, each)} for each in (right(9.0), right())]
+    other = KEY._replace(B=128)
+    wrong = verdicts.written(other, verdicts.wrong("d x is off"))
+    found.append(about | {"proof": wrong, "failed": "d x is off"})
+    file.write_text("\n".join(map(json.dumps, found)))
+    arguments = [str(file), "--table", str(table), "--verdicts", str(shipped)]
+    assert gpu_report.main([*arguments, "--check"]) == 1
+    assert gpu_report.main(arguments) == 0
+    assert gpu_report.main([*arguments, "--check"]) == 0
+    known = Table.of(FACTS | {"driver": "13000"}, True, shipped=shipped).known
+    assert known == {KEY: right(), other: verdicts.read(wrong)[1]}
+    assert not Table.of(FACTS | {"gpu": "NVIDIA L4"}, True, shipped=shipped).known
+    said = summary.table(found)
+    assert "verdicts: 2 good, 1 bad" in said
+    line = "LSTM bfloat16 512x64x512 training: 2.00x as fast as otherwise, proven 2026-01-02"
+    assert summary.line(found[1]) == line
+    assert "FAILED LSTM bfloat16 512x64x512 training: d x is off" in said
 
 
 @pytest.mark.parametrize("bad", [{"failed": "no"}, {"right": False, "error": 1.0, "allowed": 0.1}])
@@ -100,7 +129,9 @@ def test_a_tile_that_is_wrong_is_never_kept(bad):
 
 def test_rows_of_an_unknown_gpu_are_left_out(tmp_path, capsys):
     """As where the environment's own item has failed."""
-    lost = [{n: v for n, v in row.items() if n not in ("gpu", "arch", "torch")} for row in rows()]
+    lost = [
+        {n: v for n, v in row.items() if n not in ("gpu", "processors", "torch")} for row in rows()
+    ]
     file, table = tmp_path / "gpu.jsonl", tmp_path / "measured.json"
     for written, expected in ((rows()[:1] + lost, "2.50x"), (lost, "not yet timed on a GPU")):
         file.write_text("\n".join(map(json.dumps, written)))

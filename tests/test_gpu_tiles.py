@@ -12,7 +12,7 @@ from fastrnn.kernels.gpu import measured, sizes, tiles
 from fastrnn.kernels.gpu.sizes import Device
 
 KIB = 1024
-H200 = Device(90, 132, 227 * KIB, 228 * KIB)
+H200 = Device(90, 132, 227 * KIB, 228 * KIB, "NVIDIA H200")
 A100 = Device(80, 108, 163 * KIB, 164 * KIB)
 DEVICES = {
     "H200": H200,
@@ -49,7 +49,7 @@ def unmeasured(monkeypatch, tmp_path):
 
 def use_file(monkeypatch, path):
     monkeypatch.setattr(measured, "FILE", path)
-    for function in (measured.gpus, measured.verdict, tiles._chosen):
+    for function in (measured.gpus, tiles._faster, tiles._chosen_for):
         function.cache_clear()
 
 
@@ -121,13 +121,34 @@ def test_what_fits_fits_with_any_batch(layer, device, other):
         assert one == another or not isinstance(one, str)
 
 
+@pytest.mark.parametrize("device", [H200, A100], ids=["H200", "A100"])
+def test_a_smaller_last_batch_compiles_nothing_new(device):
+    """Down to half of it and one more: its tiles are those of the next power of two."""
+    for H, power in product((256, 512, 768, 1024), (16, 32, 64, 128, 256)):
+        batches = range(power // 2 + 1, power + 1)
+        assert len({chosen((4, ARITHMETICS[1], B, H, 1), device) for B in batches}) == 1
+
+
+@given(layers, devices, st.integers(1, 64))
+def test_a_margin_is_left_free(layer, device, margin):
+    """No launch whose programs wait takes the processors that are left to others."""
+    gates, arithmetic, B, H, D = layer
+    kind, free = sizes.precision(*arithmetic), device._replace(margin=margin)
+    smaller = device._replace(processors=max(1, device.processors - margin))
+    assert chosen(layer, free) == chosen(layer, smaller)
+    for direction, tile in zip(sizes.KERNELS, chosen(layer, free), strict=True):
+        if not isinstance(tile, str):
+            rest = direction, tile, gates, kind, B, H, D
+            assert sizes.launches(*rest, free).together == sizes.launches(*rest, smaller).together
+
+
 @given(layers, devices)
 def test_fewest_launches(layer, device):
     gates, arithmetic, B, H, D = layer
     kind = sizes.precision(*arithmetic)
     for direction, tile in zip(sizes.KERNELS, chosen(layer, device), strict=True):
         if not isinstance(tile, str):
-            sizes_of = gates, kind, B, H, D, device
+            sizes_of = gates, kind, 1 << (B - 1).bit_length(), H, D, device
             every = sizes.fitting(direction, *sizes_of)
             counts = [sizes.launches(direction, each, *sizes_of).count for each in every]
             assert every[0] == tile
@@ -213,6 +234,7 @@ def test_a_cell_that_torch_has_not_is_ours_where_it_fits(monkeypatch):
     """However few its steps are, and however fast torch's own cells."""
     layer = (4, "bfloat16", False, 2, 64, 512, 1, H200, True)
     monkeypatch.setattr(measured, "verdict", lambda *_: (False, "torch is faster"))
+    tiles._faster.cache_clear()
     assert not tiles.choose(*layer).forward
     found = tiles.choose(*layer, torchs=False)
     assert found.forward

@@ -4,7 +4,9 @@ import pytest
 import torch
 from against_torch import EVERY_KIND, build, make_inputs, packing, plain_call
 from compiling import compiled, differs, layers_in
+from failing_kernels import failing
 from gpu_layers import GRID, served
+from gpu_trials import FACTS, right
 from interpreter import interpreted
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -12,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import fastrnn
 from fastrnn import backends, operators
 from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.gpu.kept import Table
 
 __all__ = ["interpreted"]
 
@@ -62,6 +65,39 @@ def test_export(interpreted):
     interpreted(exports)
 
 
+def decides_when_it_runs():
+    """If nothing is kept: the trace had left open what T and B are."""
+    layer, asked = fastrnn.GRU(5, 21), []
+
+    def choose(tensors, step, layer, traced):
+        asked.append((layer[1:], traced))
+        return backends.Choice("triton" if layer[1] > 3 else "torch", "")
+
+    def run(T, keep):
+        x, h = torch.randn(T * 3, 5), torch.randn(1, 3, 21)
+        given = x, None, [h], list(layer.parameters())
+        found = torch.ops.fastrnn.layer("triton", "gru", keep, *given)
+        expected = torch.ops.fastrnn.layer("numba", "gru", 0, *given)
+        torch.testing.assert_close(found[:2], expected[:2])
+
+    with failing("neither", None) as launched, torch.no_grad(), pytest.MonkeyPatch.context() as p:
+        p.setattr(backends, "choose", choose)
+        run(3, 0)
+        assert not launched
+        run(4, 0)
+        assert launched == ["forward"] * 4
+        assert asked == [((3, 1, False), False), ((4, 1, False), False)]
+        run(3, 2)  # what is kept is ours
+        with backends.use("triton"):
+            run(3, 0)
+        assert launched == ["forward"] * 10
+        assert len(asked) == 2
+
+
+def test_who_serves_is_decided_when_it_runs(interpreted):
+    interpreted(decides_when_it_runs)
+
+
 @pytest.fixture
 def pretended(monkeypatch):
     """Tensors of shapes alone, which pass for those of an H200: there need be no GPU."""
@@ -70,8 +106,10 @@ def pretended(monkeypatch):
     monkeypatch.setattr(choice, "obstacle", lambda device_type: None)
     describe = launch.describe
     monkeypatch.setattr(launch, "describe", lambda device: describe(torch.device("cpu")))
+    table = Table(FACTS)
+    monkeypatch.setattr(choice, "table", lambda device: table)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+        yield table
 
 
 @EVERY_KIND
@@ -105,9 +143,23 @@ def asked(B=3, H=21, dtype=torch.float32):
 
 
 def test_who_serves(pretended):
-    """As without a trace; but of B, which may vary, nothing is asked."""
+    """As without a trace, but that T and B may vary: what is known of some is taken for all."""
+    from fastrnn.kernels.gpu import choice
+
+    def proven(B, verdict, H=21):
+        given = torch.float32, torch.device("cuda", 0), False, "lstm"
+        pretended.known[choice.key_of(*given, B, H, 1, False)] = verdict
+
+    assert choice.UNPROVEN in asked().reason
+    proven(64, None)
+    assert choice.UNPROVEN in asked().reason
+    proven(64, right())
     assert asked().name == "triton"
-    assert asked(B=100_000, H=512).name == "triton"
+    assert asked(B=100_000).name == "triton"
+    proven(128, right(few=0.9))  # of few steps, which a trace may be called with
+    assert asked().name == "torch"
+    assert "not surely faster: 0.90x" in asked().reason
+    assert choice.UNPROVEN in asked(H=40).reason
     assert "beyond" in asked(H=5000).reason
     assert "float64" in asked(dtype=torch.float64).reason
 

@@ -19,7 +19,7 @@ PACKAGES = {
     "fastrnn": Path(fastrnn.__file__).parent,
     "fastrnn.kernels": Path(fastrnn.kernels.__path__[0]),
 }
-FOUNDATIONS = ("autocast", "gate", "keep", "refused", "schedule", "untraced", "weights")
+FOUNDATIONS = ("autocast", "gate", "keep", "private", "refused", "schedule", "untraced", "weights")
 CPU = "fastrnn.kernels.cpu"
 # Imports run down this list only. What is not in it (the program) may import all of it.
 STOREYS = [
@@ -37,7 +37,10 @@ STOREYS = [
     ["fastrnn.operators", "fastrnn.lowering", "fastrnn.known"],
     ["fastrnn.shapes", "fastrnn.heads"],
     ["fastrnn.batching", "fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
+    ["fastrnn.substitute"],
     ["fastrnn.backends", "fastrnn.profiling"],
+    ["fastrnn.gpu.when"],
+    ["fastrnn.gpu.process"],
     [f"fastrnn.{n}" for n in ("description", "tracing", "loading", "forwards", "parameters")],
     ["fastrnn.kernels.projection"],
     ["fastrnn.kernels.reference", CPU, "fastrnn.kernels.gpu"],
@@ -208,3 +211,24 @@ def test_mathematics_stands_nowhere_else(name):
     for node in ast.walk(ast.parse(SOURCES[name].read_text())):
         used = getattr(node, "id", None) or getattr(node, "attr", None)
         assert used not in ("sigmoid", "tanh"), f"line {node.lineno}"
+
+
+def setup_says(*names):
+    """{name: value} of arguments in setup.py."""
+    tree = ast.walk(ast.parse((ROOT / "setup.py").read_text()))
+    given = [keyword for node in tree for keyword in getattr(node, "keywords", ())]
+    return {each.arg: ast.literal_eval(each.value) for each in given if each.arg in names}
+
+
+def test_every_package_is_installed():
+    packages = {name for name, path in SOURCES.items() if path.name == "__init__.py"}
+    assert set(setup_says("packages")["packages"]) == packages
+
+
+def test_torch_says_which_triton():
+    """torch 2.11 to 2.15 for NVIDIA each want one version of it, and those for AMD and Intel bring
+    their own in the same folder: a wish of ours could only be in the way.
+    """
+    lists = setup_says("install_requires", "extras_require")
+    assert not any("triton" in wanted for wanted in lists["install_requires"])
+    assert "triton>=3.6; sys_platform == 'linux'" in lists["extras_require"]["test"]

@@ -81,7 +81,7 @@ class _Recorder:
         return lambda **arguments: self.take(self.kernel, arguments)
 
 
-def compiled(target, layer, forward=None, backward=None, keep=Keep.ALL, spin_limit=0):
+def compiled(target, layer, forward=None, backward=None, keep=Keep.ALL):
     """{"forward": ..., "backward": ...} as a training step of ``layer`` would launch on ``target``.
 
     It is the engine that runs, on tensors without numbers. A tile that is None is not compiled.
@@ -99,8 +99,6 @@ def compiled(target, layer, forward=None, backward=None, keep=Keep.ALL, spin_lim
     with (
         mock.patch.object(engine, "kernels", SimpleNamespace(**recorders)),
         mock.patch.object(engine.products, "tf32", return_value=layer.tf32),
-        mock.patch.object(engine.launch, "SPIN_LIMIT", spin_limit),
-        mock.patch.object(torch.Tensor, "item", return_value=0),  # of the flag that says so
         tiles.using(forward or tiles.Forward(16, 16, 16, 4, 0), backward),
         compiling_for(target),
         torch.device("meta"),

@@ -85,6 +85,8 @@ def rows():
             continue
         if arithmetic == "float16" and (cell != "lstm" or gpu != "sm90"):  # as bfloat16
             continue
+        if arithmetic == "tf32" and gpu.startswith("gfx"):  # see products.tf32
+            continue
         if arithmetic == "float32" and H not in (64, 256, 512):  # without matrix units: slow
             continue
         if B > 64 and gpu != "sm90":

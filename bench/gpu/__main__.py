@@ -5,12 +5,17 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .. import machine, tree
 from ..results import Sink
+
+if "fastrnn" not in sys.modules:
+    tree.use(machine.ROOT)  # nothing has to be installed
+
 from . import summary
 from .driver import Run
 from .plan import sections
 
-PROVENANCE = ("gpu", "arch", "torch", "triton", "cudnn", "commit")  # in every row
+PROVENANCE = ("gpu", "processors", "torch", "triton", "cudnn", "commit")  # in every row
 LAST = 10  # seconds that are kept for the end
 
 

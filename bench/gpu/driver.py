@@ -2,70 +2,13 @@
 
 import time
 from collections import Counter
-from math import inf
-from multiprocessing import get_context
 from pathlib import Path
 
-from . import prepare, worker
+from fastrnn.gpu.process import Worker
 
-START = 90  # seconds that a new process may take until it is ready
+from . import prepare
+
 MANY = 2  # items of a family that may be killed before the rest of it is left out
-
-
-class Worker:
-    """The process, if it runs."""
-
-    def __init__(self, log, environment=()):
-        self.log, self.environment = log, dict(environment)
-        self.process = self.connection = None
-
-    def start(self):
-        context = get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, self.log, self.environment))
-        self.process.start()
-        theirs.close()
-
-    def rows(self, name, item, limit, latest=inf):
-        """The rows of an item as they come. The last says "failed" if there will be no more.
-
-        limit: seconds, not counting the start of the process; latest: on the clock.
-        """
-        try:
-            if self.process is None:
-                self.start()
-                if not self.connection.poll(max(0.0, min(START, latest - time.monotonic()))):
-                    raise OSError
-                self.connection.recv()
-            limit = min(limit, latest - time.monotonic())
-            end = time.monotonic() + limit
-            self.connection.send((name, item))
-            while self.connection.poll(max(0.0, end - time.monotonic())):
-                row = self.connection.recv()
-                if row is None:
-                    return
-                yield row
-                if row.get("killed"):
-                    self.stop()
-                    return
-            yield item | {"failed": f"killed after {limit:.0f} s", "killed": True}
-        except (EOFError, OSError):
-            yield item | {"failed": "the process died", "killed": True}
-        self.stop()
-
-    def stop(self):
-        if self.process:
-            self.process.kill()
-            self.process.join(30)
-            self.connection.close()
-            self.process = None
-
-
-def _serve(connection, log, environment):
-    import os
-
-    os.environ.update(environment)
-    worker.serve(connection, log)
 
 
 class Run:
@@ -117,7 +60,7 @@ class Run:
         return []
 
     def _one(self, section, item):
-        worker = self._worker(section.spins)
+        worker = self._worker()
         start = time.monotonic()
         for row in worker.rows(section.run, item, section.limit, self.end):
             if "copy_bytes" in row:
@@ -132,13 +75,11 @@ class Run:
             row = row | {"section": section.name, "took_s": time.monotonic() - start}
             self.note(row)
 
-    def _worker(self, spins):
-        """The running process, or a new one where the last has ended or had another environment."""
-        environment = {"FASTRNN_SPIN_LIMIT": str(spins), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-        if self.worker and self.worker.environment != environment:
-            self.worker.stop()
+    def _worker(self):
+        """The running process, or a new one where the last has ended."""
         if not (self.worker and self.worker.process):
-            self.worker = Worker(self.log, environment)
+            environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+            self.worker = Worker(environment, "bench.gpu.worker:serve", [self.log])
             if self.ceilings:
                 name = "bench.gpu.worker:ceilings_are"
                 list(self.worker.rows(name, self.ceilings, 5, self.end))

@@ -6,11 +6,11 @@ from statistics import median
 import torch
 import triton
 
+from fastrnn.gpu.race import seconds_of
 from fastrnn.kernels.gpu import choice, launch
 
 from .. import machine
 from . import oracle
-from .speed import seconds_of
 
 COPIED = 2**30  # bytes
 SIZE = 8192  # of a square product

@@ -21,7 +21,6 @@ class Call(NamedTuple):
     forward: tuple
     backward: tuple | None
     keep: int
-    spin_limit: int
 
 
 class Compilers:
@@ -85,7 +84,8 @@ def _compile(call, device):
 
 def device_of(row):
     """The sizes.Device that the environment's row describes, as a plain tuple."""
-    return tuple(row[name] for name in ("arch", "processors", "shared", "shared_total"))
+    names = "arch", "processors", "shared", "shared_total", "name", "margin"
+    return tuple(row[name] for name in names)
 
 
 def calls(section, item, device):
@@ -110,11 +110,11 @@ def calls(section, item, device):
         kind = precision(case.dtype, tf32)
         tried = fitting(item["direction"], sizes[0], kind, *sizes[3:])
         if item["direction"] == "forward":
-            return [Call(layer, tile, None, Keep.NOTHING, section.spins) for tile in tried]
-        return [Call(layer, forward, tile, Keep.ALL, section.spins) for tile in tried]
+            return [Call(layer, tile, None, Keep.NOTHING) for tile in tried]
+        return [Call(layer, forward, tile, Keep.ALL) for tile in tried]
     found = []
     if case.training and not isinstance(backward, str):
-        found.append(Call(layer, forward, backward, Keep.ALL, section.spins))
+        found.append(Call(layer, forward, backward, Keep.ALL))
     if not case.training or section.run.endswith("measure"):
-        found.append(Call(layer, forward, None, Keep.NOTHING, section.spins))
+        found.append(Call(layer, forward, None, Keep.NOTHING))
     return found

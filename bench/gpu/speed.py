@@ -6,15 +6,12 @@ from statistics import median
 import torch
 
 import fastrnn
-from fastrnn.kernels.gpu import launch, sizes, tiles
+from fastrnn.gpu.race import race
+from fastrnn.kernels.gpu import attempt, launch, sizes, tiles
 
 from .. import data
-from . import oracle
+from . import checks, oracle
 
-ROUNDS, FEWEST, SECONDS = 25, 5, 0.25  # of a mode of a case
-# Seconds: shorter calls are repeated within a turn. Each turn begins on an idle GPU, so that 50 to
-# 100 us of the host's time count in it.
-TURN = 5e-3
 GATE_STEPS = 48  # of a sequence that is checked before it is timed
 
 
@@ -41,35 +38,11 @@ def _algorithm(case, rnn, small):
     return "persistent" if fits and case.dtype == "float16" else "standard"
 
 
-def seconds_of(run, calls):
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(calls):
-        run()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3 / calls
-
-
-def race(runs):
-    """{name: seconds of a call in each round}, the functions taking turns."""
-    calls, spent, found = {}, 0.0, {name: [] for name in runs}
-    for name, run in runs.items():
-        run()  # compiles, and fills caches
-        calls[name] = max(1, round(TURN / seconds_of(run, 1)))
-    for done in range(ROUNDS):
-        if done >= FEWEST and spent > SECONDS:
-            break
-        for name, run in runs.items() if done % 2 else reversed(runs.items()):
-            found[name].append(seconds_of(run, calls[name]))
-            spent += found[name][-1] * calls[name]
-    return found
-
-
 def measure(item, ceilings):
     """A row for each mode: µs a step of both, the ratio of each round's, bytes kept, the floor."""
     base, name = oracle.case_of(item), item["arithmetic"]
     gate = oracle.judge(replace(base, T=min(base.T, GATE_STEPS)), name, item["relu"])
+    checks.confirm()
     if not gate["right"]:
         yield item | gate
         return
@@ -119,16 +92,18 @@ def tune(item):
     gates, numbers = oracle.cell_of(item).gates, data.make(case)
     with oracle.arithmetic(name):
         for tile in sizes.fitting(direction, gates, kind, case.B, case.H, 1, device):
+            attempt.forget()
             with tiles.using(**{direction: tile}):
                 try:
                     gate = oracle.judge(replace(case, T=min(case.T, 24)), name, item["relu"])
+                    checks.confirm()
                     run = data.call_module(fastrnn, case, numbers).run
                     row = {n: gate[n] for n in ("error", "allowed", "right")}
                     if gate["right"]:
                         row["ours_us"] = median(race({"ours": run})["ours"]) * 1e6 / case.T
-                except fastrnn.backends.Refused:
-                    raise
                 except Exception as error:  # Triton's are not all RuntimeErrors
+                    if type(error) is fastrnn.backends.Refused:  # and not Failed
+                        raise
                     torch.cuda.synchronize()  # does it still work? else this raises, too
                     row = {"failed": f"{type(error).__name__}: {error}"[:300]}
             yield item | {"tile": list(tile)} | row

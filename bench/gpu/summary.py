@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+from fastrnn.kernels.gpu import verdicts
+
 
 def bad(row):
     """Whether a row tells of something wrong."""
@@ -57,6 +59,9 @@ def line(row):
         return f"{label(row)}: {row['skipped']}"
     if row.get("engine") == "torch":
         return f"by torch's kernels: {label(row)}: {row['why']}"
+    if "proof" in row:
+        _, verdict = verdicts.read(row["proof"])
+        return f"{label(row)}: {verdict.serves(None)[1]}"
     return f"right: {label(row)}" if "right" in row else ""
 
 

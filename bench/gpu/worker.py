@@ -1,50 +1,19 @@
 """The process that uses the GPU: it takes items and gives rows, and may hang or die."""
 
 import os
-import sys
-import traceback
-from pkgutil import resolve_name
 
 from .. import machine, tree
 
 
-def serve(connection, log):
-    """Items come as (module:function, item); rows go back, and None after the last."""
+def serve(descriptor, log):
+    """As fastrnn.gpu.process.serve, of this tree; what is printed goes to the file ``log``."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     tree.use(machine.ROOT)
-    import torch  # noqa: F401  the slow part of the start
+    from fastrnn.gpu import process
 
-    connection.send("ready")
-    while (request := connection.recv()) is not None:
-        name, item = request
-        try:
-            for row in resolve_name(name)(item):
-                connection.send(row)
-        except Exception as error:
-            traceback.print_exc()
-            sys.stderr.flush()
-            row = item | {"failed": f"{type(error).__name__}: {error}"[:500]}
-            if not _alive():
-                connection.send(row | {"killed": True})
-                break
-            connection.send(row)
-        connection.send(None)
-
-
-def _alive():
-    """Whether the GPU still works for this process: after a bad access it does not."""
-    import torch
-
-    if not torch.cuda.is_initialized():
-        return True
-    try:
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-    except RuntimeError:
-        return False
-    return True
+    process.serve(descriptor)
 
 
 _ceilings = {}  # as this process has measured them, or was told
@@ -71,6 +40,33 @@ def check(item):
     yield item | checks.check(item)
 
 
+def prove(item):
+    """The verdict that the engine itself would find on such a call: what it ships with."""
+    import torch
+
+    from fastrnn.gpu import trial
+    from fastrnn.kernels.cells import key_of
+    from fastrnn.kernels.gpu import choice
+
+    from . import oracle
+
+    case, cell = oracle.case_of(item), key_of(oracle.cell_of(item))
+    device, dtype = torch.device("cuda", 0), getattr(torch, case.dtype)
+    sizes = case.B, case.H, case.directions, case.packed
+    with oracle.arithmetic(item["arithmetic"]):
+        key = choice.key_of(dtype, device, case.training, cell, *sizes)
+        if isinstance(key, str):
+            yield item | {"skipped": key}
+            return
+        call = {"cell": cell, "H": case.H, "key": key._asdict()}
+        for row in trial.tried(call, device):
+            if "none" in row:
+                yield item | {"skipped": row["none"]}
+            elif "verdict" in row:
+                why = {} if row["verdict"]["right"] else {"failed": row["verdict"]["why"]}
+                yield item | why | {"proof": row, "facts": choice.facts(device)}
+
+
 def behave(item):
     from . import behaviour, checks
 
@@ -92,11 +88,15 @@ def tune(item):
 
 def _by_triton(item, rows):
     """The rows, from our engine alone, whatever an earlier measurement says."""
-    import fastrnn
     from fastrnn.kernels.gpu import tiles
+    from fastrnn.kernels.refused import Failed, Refused
+
+    from . import checks
 
     try:
-        with tiles.using(), fastrnn.backends.use("triton"):
+        with tiles.using(), checks.by_ours():
             yield from rows
-    except fastrnn.backends.Refused as refusal:
+    except Failed:
+        raise
+    except Refused as refusal:
         yield item | {"skipped": str(refusal)}

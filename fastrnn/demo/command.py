@@ -7,6 +7,7 @@ from rich.console import Console
 
 from ..gallery import ENTRIES
 from ..gallery import command as gallery
+from ..gpu import command as gpu
 from . import curves, machine, report
 from .agreement import Comparison
 from .check import findings
@@ -26,6 +27,8 @@ def main(arguments=None):
         return gallery.show_list(Console(highlight=False))
     if arguments and arguments[0] in ENTRIES:
         return gallery.main(arguments[0], arguments[1:])
+    if arguments[:1] == ["gpu"]:
+        return gpu.main(arguments[1:])
     try:
         return _run(parse(arguments), Console(highlight=False))
     except KeyboardInterrupt:

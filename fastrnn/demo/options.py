@@ -41,7 +41,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message):
         """One line, without the usage that argparse would print before it."""
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
@@ -64,7 +64,7 @@ def parse(arguments):
 
 
 def _parser():
-    parser = _Parser(
+    parser = Parser(
         prog="python -m fastrnn",
         description=DESCRIPTION,
         epilog=EXAMPLES,

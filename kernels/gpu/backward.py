@@ -28,9 +28,11 @@ from .blocks import (
     of_gates,
     own_of,
     product,
+    rounded,
     rows_of,
     select,
     sum_of,
+    unless_late,
     wait,
 )
 
@@ -52,10 +54,11 @@ def backward(
     partials,  # (RING, D, ceil(H / GU), B, H): the last is zero at first
     steps,  # (2, T + 2) or None: as in forward
     counters,  # (ceil(B / BB), D, ceil(H / GU), RING, LINE)
-    failed,  # (LINE,), of which the first says so
+    failed,  # (1,), set if patience ran out
     block0: tl.int32,
     s0: tl.int32,
     s1: tl.int32,
+    patience: tl.int32,
     T: tl.int32,
     D: tl.int32,
     B: tl.int32,
@@ -69,7 +72,6 @@ def backward(
     RING: tl.constexpr,  # steps whose partial sums have a place each
     FIRST: tl.constexpr,
     PRECISION: tl.constexpr,
-    SPIN_LIMIT: tl.constexpr,
 ):
     dtype = kept.dtype.element_ty
     GROUPS: tl.constexpr = (H + GU - 1) // GU
@@ -99,7 +101,7 @@ def backward(
         unit = j * GU + r % GU
         weight = weights + ((d * GATES + g + r // GU) * H + unit)[None, :] * H + to[:, None]
         is_weight = (unit < H)[None, :] & (to < H)[:, None]
-        held = held + (tl.load(weight, mask=is_weight, other=0.0),)
+        held = held + (rounded(tl.load(weight, mask=is_weight, other=0.0), PRECISION),)
     owned = own_of(parameters, d, u, H, BB, OWN)
     earliest = each(first + own, plane, inside, STATES)
     carried = each(start + own, plane, inside, STATES)
@@ -131,10 +133,12 @@ def backward(
         if MEET:
             due = s + RING - 1  # the step before, counted from RING
             enough = arrivals_by(due, GROUPS, RING)
-            wait(counter_of(due, j, counter, RING), enough, failed, SPIN_LIMIT)
+            patience = wait(counter_of(due, j, counter, RING), enough, patience, s > s0)
             place = read + (due % RING) * GROUPS * plane
             dh += sum_of(place, B.to(tl.int64) * H, inside, 0, GROUPS)
         reached = (dh,) + carried[1:]
+        if MEET:
+            reached = unless_late(patience, reached, STATES)
         grads, down, dinputs, passed = cell_backward(
             dout, reached, recalled, olds, news, owned, given
         )
@@ -144,7 +148,8 @@ def backward(
         for g in tl.static_range(0, MULTIPLIED, RUN):
             run = ()
             for n in tl.static_range(RUN):
-                run = run + (tl.where(alive, grads[DH[g + n]], 0.0).to(dtype),)
+                grad = tl.where(alive, grads[DH[g + n]], 0.0)
+                run = run + (rounded(grad, PRECISION).to(dtype),)
             total = product(held[g // RUN], of_gates(run, 0, RUN, GU, BB), total, PRECISION)
         if MEET:
             place = written + (s % RING) * GROUPS * plane
@@ -156,6 +161,8 @@ def backward(
             for n in tl.static_range(PLANES):
                 out = dgates + ((d * N + line) * (PLANES * H))[None, :] + n * H + u[:, None]
                 tl.store(out, grads[n].to(dtype), mask=alive)
+    if MEET:
+        tl.store(failed, 1, mask=patience == 0)
     if i == 0:
         for n in tl.static_range(STATES):
             tl.store(end + n * plane + own, carried[n], mask=inside)

@@ -10,6 +10,8 @@ import triton.language as tl
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 LINE = tl.constexpr(32)  # int32s from one counter to the next: a cache line each
+# Looks at a counter, once all programs have been seen to run: some seconds, where a step takes us.
+LOOKS = tl.constexpr(1 << 23)
 
 
 @triton.jit
@@ -18,6 +20,15 @@ def product(a, b, total, PRECISION: tl.constexpr):
     if INTERPRETED:  # it multiplies bfloat16 wrongly
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, total, input_precision=PRECISION)
+
+
+@triton.jit
+def rounded(x, PRECISION: tl.constexpr):
+    """float32 factors to the nearest TF32 number: of others the matrix units leave out 13 bits."""
+    if PRECISION == "tf32":
+        bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+        x = tl.where(x == x, bits.to(tl.float32, bitcast=True), x)  # some NaN would turn to zero
+    return x
 
 
 @triton.jit
@@ -154,14 +165,21 @@ def arrive(counter):
 
 
 @triton.jit
-def wait(counter, due, failed, SPIN_LIMIT: tl.constexpr):
-    """Until ``due`` programs have arrived; with a limit, for so many tries, and then say so."""
-    if SPIN_LIMIT == 0:
-        while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < due:
-            pass
-    else:
-        tries = 0
-        while (tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < due) & (tries < SPIN_LIMIT):
-            tries += 1
-        if tries == SPIN_LIMIT:
-            tl.store(failed, 1)
+def wait(counter, due, patience, all_run):
+    """Until ``due`` programs have arrived, or for ``patience`` looks: what is left of it, which is
+    none from then on if they have not. all_run: whether all were there at an earlier wait.
+    """
+    looks = 0
+    while (tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < due) & (looks < patience):
+        looks += 1
+    left = tl.where(all_run, tl.minimum(patience, LOOKS), patience)
+    return tl.where(looks < patience, left, 0)
+
+
+@triton.jit
+def unless_late(patience, tiles, COUNT: tl.constexpr):
+    """The tiles, or NaN where a program has waited in vain: it says so in every number."""
+    found = ()
+    for i in tl.static_range(COUNT):
+        found = found + (tl.where(patience > 0, tiles[i], float("nan")),)
+    return found

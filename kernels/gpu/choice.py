@@ -1,10 +1,41 @@
-"""Whether the GPU engine serves a layer here, and why: tiles.py asked about this GPU."""
+"""Whether the GPU engine serves a layer here, and why: what fits (tiles.py), and what was proven.
 
+FASTRNN_GPU says who decides, read once:
+
+    auto   (default) torch serves until the kernels for a call have been tried on this very GPU, in
+           a process of their own, and were right and faster; an eager call of a new kind tries
+    known  likewise, but nothing is tried: ``python -m fastrnn gpu`` and ``fastrnn.tune`` do that
+    off    torch serves
+    force  ours serve wherever they fit
+"""
+
+import os
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 
+import torch
+import triton
 from triton.runtime import driver
 
-from . import launch, products, tiles
+from .. import private
+from ..cells import CELLS, cell_of
+from ..cpu.compiler import sources
+from . import kept, launch, measured, products, tiles, verdicts
+from .buffers import UNITS
+
+MODES = "auto", "known", "off", "force"
+UNPROVEN = "not proven on this GPU yet: python -m fastrnn gpu"
+HOUSE = __name__.removesuffix(".gpu.choice")
+
+
+@cache
+def mode():
+    """What FASTRNN_GPU says. Raises ValueError if that is nothing known."""
+    told = os.environ.get("FASTRNN_GPU") or "auto"
+    if told not in MODES:
+        raise ValueError(f"FASTRNN_GPU is {told!r}: it may be {', '.join(MODES)}")
+    return told
 
 
 @cache
@@ -21,15 +52,98 @@ def obstacle(device_type):
     return None
 
 
-def fit(dtype, device, training, forced, gates, torchs, T, B, H, D):
+def fit(dtype, device, training, forced, cell, T, B, H, D, packed, prove=None):
     """(whether ours shall serve, why) for a layer of D directions, on a GPU or in its place.
 
-    gates: of its cell's recurrent product, 0 if there is none; torchs: whether torch has that cell;
-    T, B: None where they are not known; forced: wherever it fits.
+    cell: its key; T, B: None where they are not known; forced: wherever it fits. prove(table, key,
+    item) gives the Verdict, for which it may try kernels; None: those that are there count.
     """
     if B == 0:
         return False, "nothing to compute"
-    dtype = str(dtype).removeprefix("torch.")
-    sizes = products.tf32(), T, B, H, D, launch.describe(device)
-    found = tiles.choose(gates, dtype, *sizes, training, forced, torchs)
-    return found.forward is not None, found.reason
+    forced, found = forced or mode() == "force", cell_of(cell)
+    if why := launch.barred(device, True) if forced else not_of_itself(device):
+        return False, why
+    gates, torchs = found.hgates, CELLS.get(found.name) is found
+    sizes = _name(dtype), products.tf32(), T, B, H, D, launch.describe(device)
+    fits = tiles.choose(gates, *sizes, training, forced, torchs)
+    if forced or fits.forward is None:
+        return fits.forward is not None, fits.reason
+    known, key = table(device), key_of(dtype, device, training, cell, B or 1, H, D, packed)
+    if B is None:
+        return _in_a_trace(known, key)
+    item = {"cell": cell, "H": H, "device": device.index or 0}
+    verdict = prove(known, key, item) if prove else known.known.get(key)
+    return verdict.serves(T) if verdict else (False, UNPROVEN)
+
+
+def not_of_itself(device):
+    """Why ours serves only where it was asked for by name, if so."""
+    return "FASTRNN_GPU is off" if mode() == "off" else launch.barred(device, False)
+
+
+def _in_a_trace(known, key):
+    """As ``fit``, for any T and B: what all verdicts on such calls come to."""
+    open = {"B": 0, "forward": (), "backward": ()}
+    wanted = key._replace(**open)
+    mine = [v for k, v in known.known.items() if v and k._replace(**open) == wanted]
+    found = [verdict.serves(None) for verdict in mine]
+    return min(found, default=(False, UNPROVEN), key=lambda each: each[0])
+
+
+def key_of(dtype, device, training, cell, B, H, D, packed):
+    """The verdicts.Key of a call, or why no tile fits. cell: its key."""
+    found, tf32 = cell_of(cell), products.tf32()
+    sizes = tiles.sequences(found, B), H, D, launch.describe(device)
+    given = found.hgates, _name(dtype), tf32, *sizes
+    chosen = [tiles.choose_forward(*given)]
+    chosen += [tiles.choose_backward(*given)] if training else []
+    for tile in chosen:
+        if isinstance(tile, str):
+            return tile
+    P = -(-H // UNITS) * UNITS
+    name = cell if cell in CELLS else f"{found.name} {verdicts.digest(cell)}"
+    forward, backward = [*map(tuple, chosen), None][:2]
+    rest = P > H, D, packed, training, forward, backward, verdicts.batch_class(B)
+    return verdicts.Key(name, measured.arithmetic(_name(dtype), tf32), P, *rest)
+
+
+def _name(dtype):
+    return str(dtype).removeprefix("torch.")
+
+
+@cache
+def table(device):
+    """The kept.Table of a GPU: its files are read now, and not again."""
+    pinned, root = os.environ.get("FASTRNN_GPU_VERDICTS"), private.default_root()
+    return kept.Table.of(facts(device), mode() == "auto", pinned, root)
+
+
+def facts(device):
+    """What a verdict depends on besides its key, as plain values."""
+    found = launch.describe(device)
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "capability": list(torch.cuda.get_device_capability(device)),
+        **{name: getattr(found, name) for name in ("arch", "processors", "shared", "shared_total")},
+        "driver": _driver(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda or torch.version.hip,
+        "cudnn": torch.backends.cudnn.version(),
+        "triton": triton.__version__,
+        "kernels": _kernels(),
+    }
+
+
+def _driver():
+    """The driver's version: what the system says of it, and which CUDA it has."""
+    try:
+        told = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+    except (OSError, IndexError):
+        told = ""
+    return f"{torch._C._cuda_getDriverVersion()} {told}".strip()
+
+
+def _kernels():
+    """A digest of all that makes the kernels and their launches; None where that is unknown."""
+    found = sources.of_packages([f"{HOUSE}.{room}" for room in ("gpu", "symbolic", "cells")])
+    return found and sha256(found).hexdigest()[:16]

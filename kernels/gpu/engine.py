@@ -5,10 +5,12 @@ from functools import wraps
 import torch
 
 from .. import autocast
+from ..cells import key_of
 from ..keep import Keep
 from ..refused import Refused
 from ..untraced import untraced
-from . import kernels, launch, products, sizes, tiles
+from . import guard, kernels, launch, products, sizes, tiles
+from .attempt import Key, attempt, refuse
 from .blocks import LINE
 from .buffers import Shape, before, table
 
@@ -43,8 +45,10 @@ def layer(cell, x, steps, directions, states, keep, inputs=None):
     ``keep``: how much of it, a Keep.
     """
     shape, tf32 = Shape.of(cell, x, steps, directions), products.tf32()
-    tile, launches = _choose("forward", cell, shape, tf32)
-    (after, extra, gates), kept = shape.memory(cell, keep)
+    key, launches = _choose("forward", cell, shape, tf32)
+    if keep:  # else torch has the backward, too
+        refuse(_key("backward", cell, shape, tf32))
+    tile, (after, extra, gates), kept = key.tile, *shape.memory(cell, keep)
     if keep and shape.P > shape.H:  # kept beside the gates, and not written behind the last unit
         gates[:, :, cell.gates :, shape.H :].zero_()
     with products.as_cudnn_would(x.dtype, tf32):
@@ -53,14 +57,14 @@ def layer(cell, x, steps, directions, states, keep, inputs=None):
     start, hidden, output = shape.states(states), None, None
     if cell.recurrent:
         hidden = x.new_empty(2, shape.D, shape.B, shape.P)
-        hidden[0].copy_(start[0])
+        hidden[0].copy_(products.rounded(start[0]) if _rounds(shape, tf32) else start[0])
     if cell.apart:
         output = torch.empty_like(after)
-    end = launch.run(
-        kernels.forward(cell),
+    end = _run(
+        cell,
+        key,
         launches,
         start,
-        tile.warps,
         gates=gates,
         biases=shape.biases(directions, cell.gates),
         hidden=hidden,
@@ -96,8 +100,9 @@ def gradients(
     (None where nobody asked), and the gradient of the inputs (None unless asked for).
     """
     shape, tf32 = Shape.of(cell, x, steps, directions), products.tf32()
-    tile, launches = _choose("backward", cell, shape, tf32)
-    (after, extra, gates), _ = shape.memory(cell, keep, kept)
+    _choose("forward", cell, shape, tf32)  # where it is refused, nothing was kept
+    key, launches = _choose("backward", cell, shape, tf32)
+    tile, ((after, extra, gates), _) = key.tile, shape.memory(cell, keep, kept)
     if keep == Keep.STATES and cell.kept:
         every = [after, *extra]
         for d, weights in enumerate(directions):
@@ -115,11 +120,11 @@ def gradients(
     of_inputs = cell.dgates + cell.own
     planes = of_inputs + (cell.inputs if need_inputs else 0)
     dgates = x.new_empty(shape.D, shape.N, planes, shape.P)
-    dstates = launch.run(
-        kernels.backward(cell),
+    dstates = _run(
+        cell,
+        key,
         launches,
         start,
-        tile.warps,
         kept=gates,
         dy=shape.padded(grads[0].unflatten(1, (shape.D, shape.H)), -1).contiguous(),
         after=after,
@@ -156,23 +161,54 @@ def kept_sizes(cell, x, steps, directions, states):
 
 
 def _choose(direction, cell, shape, tf32):
-    """The tile for a call, and its Launches; Refused where none fits, which the choice of engines
-    rules out.
+    """The Key of a call's kernel, with its tile, and its Launches.
+
+    Raises Refused where none fits, which the choice of engines rules out, or where it has failed;
+    RuntimeError, once, if an earlier kernel was given up.
     """
+    guard.check(shape.device)
+    if why := guard.off(shape.device):
+        raise Refused("triton", why)
     if shape.N >= 2**31:
         raise Refused("triton", f"{shape.N} rows are more than an int32 counts")
-    dtype = str(shape.dtype).removeprefix("torch.")
-    rest, B = (shape.H, shape.D, launch.describe(shape.device)), tiles.sequences(cell, shape.B)
-    tile = getattr(tiles, f"choose_{direction}")(cell.hgates, dtype, tf32, B, *rest)
-    if isinstance(tile, str):
-        raise Refused("triton", tile)
-    kind = sizes.precision(dtype, tf32)
-    return tile, sizes.launches(direction, tile, cell.hgates, kind, shape.B, *rest)
+    key = _key(direction, cell, shape, tf32)
+    if isinstance(key.tile, str):
+        raise Refused("triton", key.tile)
+    refuse(key)
+    kind, device = sizes.precision(_name(shape), tf32), launch.describe(shape.device)
+    given = cell.hgates, kind, shape.B, shape.H, shape.D, device
+    return key, sizes.launches(direction, key.tile, *given)
+
+
+def _key(direction, cell, shape, tf32):
+    """Its tile may be the reason why there is none."""
+    name, device = _name(shape), launch.describe(shape.device)
+    sizes_of = tiles.sequences(cell, shape.B), shape.H, shape.D, device
+    tile = getattr(tiles, f"choose_{direction}")(cell.hgates, name, tf32, *sizes_of)
+    name = "tf32" if _rounds(shape, tf32) else name
+    of = key_of(cell), cell.name, name, shape.P, shape.D
+    return Key(*of, direction, tile, shape.device)
+
+
+def _name(shape):
+    return str(shape.dtype).removeprefix("torch.")
+
+
+def _rounds(shape, tf32):
+    """Whether factors are rounded to TF32."""
+    return tf32 and shape.dtype == torch.float32
+
+
+def _run(cell, key, launches, start, **arguments):
+    """The kernel of ``key``, see launch.run. Raises Failed if it cannot run here."""
+    with attempt(key):
+        kernel = getattr(kernels, key.direction)(cell)
+        return launch.run(kernel, launches, start, key.tile.warps, **arguments)
 
 
 def _counters(x, count):
-    """A line for each, and one for a launch to say that it failed."""
-    return torch.zeros((count + 1) * LINE.value, dtype=torch.int32, device=x.device)
+    """A line for each."""
+    return torch.zeros(count * LINE.value, dtype=torch.int32, device=x.device)
 
 
 def _common(cell, shape, tile, tf32, steps, directions, inputs):
@@ -190,5 +226,5 @@ def _common(cell, shape, tile, tf32, steps, directions, inputs):
         "UNITS": shape.H,
         "WIDTH": shape.width,
         "BB": tile.BB,
-        "PRECISION": "tf32" if tf32 and shape.dtype == torch.float32 else "ieee",
+        "PRECISION": "tf32" if _rounds(shape, tf32) else "ieee",
     }

@@ -14,7 +14,20 @@ The names in capitals are set by kernels.py, which binds this function to a cell
 
 import triton.language as tl
 
-from .blocks import LINE, arrive, by_gate, each, given_to, own_of, product, rows_of, select, wait
+from .blocks import (
+    LINE,
+    arrive,
+    by_gate,
+    each,
+    given_to,
+    own_of,
+    product,
+    rounded,
+    rows_of,
+    select,
+    unless_late,
+    wait,
+)
 
 GATES = ROW_GROUPS = PRODUCT = APART = STATES = OWN = INPUTS = KEPT = cell_forward = None
 
@@ -25,7 +38,8 @@ def forward(
     biases,  # (D, GATES, H)
     parameters,  # (D, OWN, H): the cell's own; None if it has none
     inputs,  # (N, INPUTS, H): what a step is given beside x; None if nothing
-    hidden,  # (2, D, B, H): h before the even and before the odd steps; the first is given
+    hidden,  # (2, D, B, H): h before the even and before the odd steps, as factors are rounded;
+    #          the first is given
     after,  # (N, D, H): h after each step
     extra,  # (STATES - 1, N, D, H): and the other states
     output,  # (N, D, H), where it is no state; else None
@@ -33,10 +47,11 @@ def forward(
     end,  # (STATES, D, B, H): and before s1
     steps,  # (2, T + 2): sizes and offsets of the steps, an empty one at either end; None if dense
     counters,  # (ceil(B / BB), D, LINE)
-    failed,  # (LINE,), of which the first says so
+    failed,  # (1,), set if patience ran out
     block0: tl.int32,  # the first block of sequences in this launch
     s0: tl.int32,  # which steps to take, in the order of each direction
     s1: tl.int32,
+    patience: tl.int32,  # looks at a counter
     T: tl.int32,
     D: tl.int32,
     B: tl.int32,
@@ -51,7 +66,6 @@ def forward(
     KEEP: tl.constexpr,  # a Keep
     FIRST: tl.constexpr,  # direction in this launch
     PRECISION: tl.constexpr,
-    SPIN_LIMIT: tl.constexpr,
 ):
     MEET: tl.constexpr = PRODUCT and BU < H
     PIECES: tl.constexpr = (H + KC - 1) // KC if PRODUCT else 0
@@ -75,7 +89,7 @@ def forward(
     for i in tl.static_range(PIECES):
         place = weights + d * GATES * H * H + row[:, None] * H + (i * KC + k)[None, :]
         is_weight = is_row[:, None] & (i * KC + k < H)[None, :]
-        held = held + (tl.load(place, mask=is_weight, other=0.0),)
+        held = held + (rounded(tl.load(place, mask=is_weight, other=0.0), PRECISION),)
     if PRODUCT:
         bias = tl.load(biases + d * GATES * H + row, mask=is_row, other=0.0).to(tl.float32)
         bias = tl.broadcast_to(bias[:, None], (ROW_GROUPS * BU, BB))
@@ -102,7 +116,7 @@ def forward(
         t += onward
         if MEET:
             total = bias
-            wait(counter, tl.num_programs(1) * s, failed, SPIN_LIMIT)
+            patience = wait(counter, tl.num_programs(1) * s, patience, s > s0)
             h_row = hidden + (s % 2) * plane + (d * B + sequence) * H
             hs = ()
             for i in tl.static_range(PIECES):
@@ -114,7 +128,7 @@ def forward(
             for i in tl.static_range(PIECES - AHEAD, PIECES):
                 total = product(held[i], tl.trans(hs[i]), total, PRECISION)
         elif PRODUCT:
-            total = product(held[0], states[0].to(dtype), bias, PRECISION)
+            total = product(held[0], rounded(states[0], PRECISION).to(dtype), bias, PRECISION)
         xs, hs = by_gate(x.to(tl.float32), GATES, ROW_GROUPS, BU, BB), ()
         if PRODUCT:
             hs = by_gate(total, GATES, ROW_GROUPS, BU, BB)
@@ -123,14 +137,17 @@ def forward(
         alive = (u < UNITS)[:, None] & active[None, :]  # the padding stays zero, come what may
         states = select(alive, new, states, STATES)
         if MEET:
+            states = unless_late(patience, states, STATES)
             slot = hidden + ((s + 1) % 2) * plane
-            tl.store(slot + own, states[0].to(dtype), mask=inside)
+            tl.store(slot + own, rounded(states[0], PRECISION).to(dtype), mask=inside)
             arrive(counter)
         out = (line * D + d)[None, :] * H + u[:, None]
         stored = inside & active[None, :]
         if KEEP >= 1 or not APART:
             tl.store(after + out, states[0].to(dtype), mask=stored)
         if APART:
+            if MEET:
+                y = tl.where(patience > 0, y, float("nan"))
             tl.store(output + out, y.to(dtype), mask=alive)
         if KEEP >= 1:
             for i in tl.static_range(1, STATES):
@@ -139,5 +156,7 @@ def forward(
             for i in tl.static_range(KEPT):
                 keep = gates + ((d * N + line) * (WIDTH * H))[None, :] + i * H + u[:, None]
                 tl.store(keep, kept[i].to(dtype), mask=alive)
+    if MEET:
+        tl.store(failed, 1, mask=patience == 0)
     for i in tl.static_range(STATES):
         tl.store(end + i * plane + own, states[i], mask=inside)

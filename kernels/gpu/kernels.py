@@ -11,7 +11,7 @@ from .backward import backward as backward_kernel
 from .forward import forward as forward_kernel
 
 # No value of these is worth a compilation of its own.
-RUN_TIME = ["block0", "s0", "s1", "T", "D", "B", "N"]
+RUN_TIME = ["block0", "s0", "s1", "patience", "T", "D", "B", "N"]
 
 
 def rebind(function, names):

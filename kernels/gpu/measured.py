@@ -2,15 +2,16 @@
 
 measured.json is made by ``python -m bench.gpu_report`` from what ``python -m bench.gpu`` found:
 
-    {"gpu": ..., "arch": 90, "speed": [...], "tiles": [...]}     for each GPU that was measured
+    {"gpu": ..., "processors": 132, "speed": [...], "tiles": [...]}  for each GPU that was measured
     speed: {gates, arithmetic, D, H, B, T, inference, training}  times faster than torch.nn
     tiles: {gates, arithmetic, D, H, B, forward, backward}       the fastest; null: not tried
 
-A size that was not measured is taken to be like the nearest one, if that is no more than FAR away.
+A size that was not measured is taken to be like the nearest one, if that is no more than FAR away
+and takes as many launches. A GPU is like no other: not of another name, nor a part of itself.
 """
 
 import json
-from functools import cache, lru_cache
+from functools import cache
 from math import log2
 from pathlib import Path
 
@@ -31,10 +32,10 @@ def arithmetic(dtype, tf32):
     return "tf32" if dtype == "float32" and tf32 else dtype
 
 
-def nearest(rows, gates, arithmetics, D, **sizes):
+def nearest(rows, gates, arithmetics, D, like, **sizes):
     """The rows for the layers most like this one; [] if none is like it.
 
-    sizes: H, B and T, or some of them; None is like any.
+    like: a function that says so of a row; sizes: H, B and T, or some of them; None is like any.
     """
 
     def distance(row):
@@ -43,38 +44,42 @@ def nearest(rows, gates, arithmetics, D, **sizes):
     alike = [
         row
         for row in rows
-        if row["gates"] == gates and row["D"] == D and row["arithmetic"] in arithmetics
+        if row["gates"] == gates
+        and row["D"] == D
+        and row["arithmetic"] in arithmetics
+        and like(row)
     ]
     least = min(map(distance, alike), default=FAR)
     return [row for row in alike if distance(row) == least] if least <= FAR else []
 
 
-def tile(direction, gates, kind, B, H, D, arch):
+def _of(device, table):
+    """The rows of a table about this GPU; [] if it was not measured."""
+    for gpu in gpus():
+        if (gpu["gpu"], gpu["processors"]) == (device.name, device.processors):
+            return gpu[table]
+    return []
+
+
+def tile(direction, gates, kind, B, H, D, device, like):
     """The tile that was fastest ("forward" or "backward"), as a list; None where none was tried.
 
-    kind: of sizes.PRECISIONS
+    kind: of sizes.PRECISIONS; like: see ``nearest``
     """
     names = {"half": ("float16", "bfloat16"), "tf32": ("tf32",), "fp32": ("float32",)}[kind]
-    for gpu in gpus():
-        if gpu["arch"] == arch:
-            rows = [row for row in gpu["tiles"] if row[direction]]
-            found = nearest(rows, gates, names, D, H=H, B=B)
-            if found:
-                return found[0][direction]
-    return None
+    rows = [row for row in _of(device, "tiles") if row[direction]]
+    found = nearest(rows, gates, names, D, like, H=H, B=B)
+    return found[0][direction] if found else None
 
 
-@lru_cache(4096)
-def verdict(gates, dtype, tf32, T, B, H, D, arch, training):
+def verdict(gates, dtype, tf32, T, B, H, D, device, training, like):
     """(whether ours shall serve a layer that fits, or None if nobody knows; why)."""
     mode = "training" if training else "inference"
-    for gpu in gpus():
-        if gpu["arch"] == arch:
-            rows = [row for row in gpu["speed"] if row[mode]]
-            name, long = arithmetic(dtype, tf32), T and min(T, LONG)
-            found = nearest(rows, gates, (name,), D, H=H, B=B, T=long)
-            if found:
-                worst = min(found, key=lambda row: row[mode])
-                size = "{}x{}x{} on {}".format(*map(worst.get, "TBH"), gpu["gpu"])
-                return worst[mode] >= 1, f"{worst[mode]:.2f}x as fast as torch.nn at {size}"
-    return None, UNTIMED
+    rows = [row for row in _of(device, "speed") if row[mode]]
+    name, long = arithmetic(dtype, tf32), T and min(T, LONG)
+    found = nearest(rows, gates, (name,), D, like, H=H, B=B, T=long)
+    if not found:
+        return None, UNTIMED
+    worst = min(found, key=lambda row: row[mode])
+    size = "{}x{}x{} on {}".format(*map(worst.get, "TBH"), device.name)
+    return worst[mode] >= 1, f"{worst[mode]:.2f}x as fast as torch.nn at {size}"

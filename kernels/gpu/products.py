@@ -10,8 +10,17 @@ ROWS = 8192  # computed anew at a time
 
 
 def tf32():
-    """Whether torch's flags let cuDNN's recurrent layers round float32 factors to TF32."""
-    return torch.backends.cudnn.rnn.fp32_precision == "tf32"
+    """Whether torch's flags let cuDNN's recurrent layers round float32 factors to TF32.
+
+    They say so in every build of torch, also where the GPU has none and the compiler fails: AMD's.
+    """
+    return not torch.version.hip and torch.backends.cudnn.rnn.fp32_precision == "tf32"
+
+
+def rounded(factors):
+    """A float32 tensor to the nearest TF32 numbers, as blocks.rounded does on the chip."""
+    bits = factors.view(torch.int32).add(0x1000).bitwise_and_(-0x2000)
+    return torch.where(factors.isnan(), factors, bits.view(torch.float32))
 
 
 @contextmanager

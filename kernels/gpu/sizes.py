@@ -24,6 +24,8 @@ class Device(NamedTuple):
     processors: int
     shared: int  # bytes that a program may have at most
     shared_total: int  # bytes of a multiprocessor
+    name: str = ""
+    margin: int = 0  # processors that no launch takes
 
 
 class Forward(NamedTuple):
@@ -115,7 +117,8 @@ def backward_shared(tile, gates, kind, H):
 
 def resident(shared, warps, device):
     """How many programs are certain to run at the same time."""
-    return device.processors * min(device.shared_total // (shared + RESERVED), WARPS // warps)
+    processors = max(1, device.processors - device.margin)
+    return processors * min(device.shared_total // (shared + RESERVED), WARPS // warps)
 
 
 def forward_tiles(gates, kind, H):

@@ -1,7 +1,8 @@
 """Which tile a layer runs with on a GPU, if it fits: pure functions of plain numbers.
 
 Of the tiles that fit (sizes.py), one with the fewest launches serves, and of these the first, until
-a measurement (measured.json) says better.
+a measurement (measured.json) says better. The least power of two that is no less than B chooses: a
+kernel is compiled for each tile, and the last batch of an epoch may be a smaller one.
 """
 
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ class Choice(NamedTuple):
     reason: str
 
 
-LAUNCHES = 2  # one after another, at most, where nobody has measured whether torch is faster
+LAUNCHES = 2  # one after another, at most
 SHORT = 32  # steps, and more of them there: a call has some 0.1 ms of its own
 HELD = 8  # values of a unit that a thread has room for, with any tile: an LSTM's
 _told = []  # pairs, the last one counts; for every thread, as autograd has its own
@@ -53,11 +54,25 @@ def sequences(cell, B):
     return B if 2 * cell.states + cell.kept + cell.inputs <= HELD else 1
 
 
-@lru_cache(4096)
 def _chosen(direction, gates, kind, B, H, D, device):
-    known = measured.tile(direction, gates, kind, B, H, D, device.arch)
-    best = [KERNELS[direction].tile(*known)] if known else []
-    found = fitting(direction, gates, kind, B, H, D, device, best)
+    return _chosen_for(direction, gates, kind, 1 << (B - 1).bit_length(), H, D, device)
+
+
+@lru_cache(4096)
+def _chosen_for(direction, gates, kind, B, H, D, device):
+    """A tile, or why there is none. B: a power of two."""
+    tile = KERNELS[direction].tile
+
+    def as_many(row):
+        """Whether the tile of a row takes as many launches here as it did where it was timed."""
+        found = (
+            launches(direction, tile(*row[direction]), gates, kind, *sizes, D, device).count
+            for sizes in ((B, H), (row["B"], row["H"]))
+        )
+        return len(set(found)) == 1
+
+    known = measured.tile(direction, gates, kind, B, H, D, device, as_many)
+    found = fitting(direction, gates, kind, B, H, D, device, [tile(*known)] if known else ())
     return found[0] if found else _reason(direction, gates, kind, H, device)
 
 
@@ -97,18 +112,38 @@ def choose(gates, dtype, tf32, T, B, H, D, device, training, forced=False, torch
         return Choice(forward, backward, "it was asked for")
     if not torchs:
         return Choice(forward, backward, "torch has no kernels for such a cell")
-    faster, reason = measured.verdict(gates, dtype, tf32, T, B, H, D, device.arch, training)
-    if faster is None:
-        sizes = gates, precision(dtype, tf32), B or 1, H, D, device
-        found = [launches("forward", forward, *sizes)]
-        found += [launches("backward", backward, *sizes)] if training else []
-        slower = _estimate(T, B, max(each.count for each in found))
-        faster, reason = not slower, slower or reason
+    faster, reason = _faster(gates, dtype, tf32, T, B, H, D, device, training)
     return Choice(forward, backward, reason) if faster else Choice(None, None, reason)
 
 
+@lru_cache(4096)
+def _faster(gates, dtype, tf32, T, B, H, D, device, training):
+    """(whether ours is faster than torch, as far as anybody knows; why)."""
+    kind, directions = precision(dtype, tf32), list(KERNELS)[: 1 + training]
+
+    def count(B, H):
+        """The launches of a layer, of the kernel that takes more; None if it does not fit."""
+        found = []
+        for direction in directions:
+            tile = _chosen(direction, gates, kind, B, H, D, device)
+            if isinstance(tile, str):
+                return None
+            found.append(launches(direction, tile, gates, kind, B, H, D, device).count)
+        return max(found)
+
+    mine = count(B or 1, H)
+    if slower := _estimate(T, B, mine):
+        return False, slower
+
+    def as_many(row):
+        return B is None or count(row["B"], row["H"]) == mine
+
+    found, reason = measured.verdict(gates, dtype, tf32, T, B, H, D, device, training, as_many)
+    return found is not False, reason
+
+
 def _estimate(T, B, launches):
-    """Why torch is thought to be faster, where nobody has measured; None where it is not."""
+    """Why torch is thought to be faster, whatever was measured elsewhere; None where it is not."""
     if T is not None and T < SHORT:
         return f"T = {T}: torch is thought to be faster, which has less to prepare"
     if launches > LAUNCHES:

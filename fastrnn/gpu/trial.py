@@ -1,0 +1,77 @@
+"""The trial of a call's kernels, in the process for it: they are compiled, proven, and timed."""
+
+import subprocess
+
+import torch
+
+from ..kernels.cells import cell_of
+from ..kernels.gpu import attempt, choice, launch, sizes, tiles, verdicts
+from . import oracle, proof, race
+from .layer import Layer
+from .when import PROVING
+
+FIRST = proof.Check(1, 1, False, 1)  # a step: nobody waits, so that this ends once it is compiled
+
+
+def rows(item):
+    """The rows of a Worker: {"phase"} as it goes on, in the end {"key", "verdict"}, or {"none"},
+    why there is no verdict. item: the ``cell``'s key, ``H``, the ``key`` and the table's ``facts``.
+    """
+    device = torch.device("cuda", 0)
+    if choice.facts(device) != item["facts"]:
+        yield {"none": "its process saw another GPU, or other software"}
+        return
+    yield from tried(item, device)
+
+
+def tried(item, device, checks=None, clock=None):
+    """As ``rows``. checks: proof.Checks in place of its own; clock: as the race's."""
+    attempt.forget()
+    key, cell = verdicts.key_of(item["key"]), cell_of(item["cell"])
+    tile = sizes.Forward(*key.forward), key.backward and sizes.Backward(*key.backward)
+    phase = "compiling"
+    yield {"phase": phase}
+    try:
+        layer = Layer(cell, key.arithmetic, item["H"], key.D, key.training, device)
+        checks = checks or list(proof.checks(layer, tile, key.packed, launch.describe(device)))
+        wrong = proof.prove(layer, tile, FIRST._replace(packed=key.packed))
+        phase = PROVING
+        yield {"phase": phase}
+        for check in checks:
+            wrong = wrong or proof.prove(layer, tile, check)
+        if wrong:
+            yield verdicts.written(key, verdicts.wrong(wrong))
+            return
+        yield {"phase": "timing"}
+        speed = [_timed(layer, tile, key, T, clock) for T in race.lengths(key.B)]
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        if "out of memory" in str(error):
+            yield {"none": f"too little memory is free on the GPU: {why}"}
+        elif phase == "compiling" and _of_the_machine(error):
+            yield {"none": why}
+        else:
+            yield verdicts.written(key, verdicts.wrong(why))
+    else:
+        if None in speed:
+            yield {"none": "the GPU is busy with other work: times differ too much"}
+        else:
+            verdict = verdicts.Verdict(True, "", tuple(speed), verdicts.today())
+            yield verdicts.written(key, verdict)
+
+
+def _of_the_machine(error):
+    """Whether files or programs that are wanted for compiling are what is wrong."""
+    while error is not None:
+        if isinstance(error, (OSError, ImportError, subprocess.SubprocessError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _timed(layer, tile, key, T, clock):
+    numbers = layer.numbers(T, key.B, key.packed)
+    layer.ours.recompute = False
+    with tiles.using(*tile), oracle.arithmetic(layer.arithmetic):
+        runs = {"ours": layer.run(layer.ours, numbers), "torch": layer.run(layer.theirs, numbers)}
+        return race.timed(T, race.race(runs, clock))
