@@ -14,7 +14,20 @@ from gpu_cases import H200, ITEM, SMALL
 
 import fastrnn
 from bench.gpu import __main__ as command
-from bench.gpu import behaviour, driver, environment, oracle, plan, speed, summary, worker
+from bench.gpu import (
+    behaviour,
+    checks,
+    driver,
+    environment,
+    oracle,
+    plan,
+    speed,
+    summary,
+    worker,
+)
+from fastrnn import substitute
+from fastrnn.kernels.cells import CELLS
+from fastrnn.kernels.refused import Failed
 
 
 def section(run, items=({},), share=1.0, limit=60, **more):
@@ -142,6 +155,24 @@ def test_the_plan():
     assert all(callable(behaviour.find(what)) for what in plan.BEHAVIOURS)
 
 
+@pytest.mark.parametrize("run", [checks.check, worker.measure], ids=["check", "measure"])
+def test_nobody_steps_in_for_a_kernel_that_fails(monkeypatch, run):
+    """It is wrong, and not torch's: forward, which is refused, and backward, which is told."""
+    monkeypatch.setattr(substitute, "_told", set())
+    failed = Failed("triton", "a kernel does not run here")
+
+    def forward(*_):
+        raise failed
+
+    def backward(*_):
+        substitute.tell(failed, CELLS["lstm"])
+
+    for judge, error in ((forward, Failed), (backward, RuntimeWarning)):
+        monkeypatch.setattr(oracle, "judge", judge)
+        with pytest.raises(error, match="does not run here"):
+            list(run(ITEM))
+
+
 @pytest.mark.skipif(
     version("triton").startswith("3.6."),
     reason="the interpreter of Triton 3.6 does not work with NumPy 2.4",
@@ -169,7 +200,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "headlines: 22 items, 25% of the time" in said
     assert "items, in what is left" in said
     monkeypatch.setattr(command, "_found", lambda: True)
-    first = {"gpu": "G", "arch": 90, "torch": "2", "triton": "3", "cudnn": 9, "commit": "c"}
+    first = {"gpu": "G", "processors": 132, "torch": "2", "triton": "3", "cudnn": 9, "commit": "c"}
     items = [first, {"n": 1}]
     monkeypatch.setattr(command, "sections", lambda: [section("well", items)])
     assert command.main(["--minutes", "5", "--out", str(tmp_path), "--only", "well"]) == 0

@@ -92,11 +92,15 @@ def tune(item):
 
 def _by_triton(item, rows):
     """The rows, from our engine alone, whatever an earlier measurement says."""
-    import fastrnn
     from fastrnn.kernels.gpu import tiles
+    from fastrnn.kernels.refused import Failed, Refused
+
+    from . import checks
 
     try:
-        with tiles.using(), fastrnn.backends.use("triton"):
+        with tiles.using(), checks.by_ours():
             yield from rows
-    except fastrnn.backends.Refused as refusal:
+    except Failed:
+        raise
+    except Refused as refusal:
         yield item | {"skipped": str(refusal)}
