@@ -66,9 +66,9 @@ def emulated(arch=90, fault=None, *, seed=0, tf32=False, forward=None, backward=
     That is raised where the kernel is launched; but whoever launches may catch it, and have another
     engine serve. So it is raised again at the end, unless a fault was planted: then ask ``found``.
 
-    arch: a compute capability, times ten, that bench.aot knows: 80, 90 or 120; fault: of faults.py, or
-    None; seed: of the order in which programs run; tf32: whether float32 is multiplied so; forward,
-    backward: tiles in the place of those that would be chosen, as tuples.
+    arch: a compute capability, times ten, that bench.aot knows: 80, 90 or 120, say; fault: of
+    faults.py, or None; seed: of the order in which programs run; tf32: whether float32 is
+    multiplied so; forward, backward: tiles in the place of those that would be chosen, as tuples.
 
     It does not say which engine serves: ``fastrnn.backends.use("triton")`` does.
     """
