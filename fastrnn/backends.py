@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd import forward_ad
 
-from . import description
+from . import description, heads
 from .gpu import when
 from .kernels.cells import key_of
 from .kernels.refused import Refused
@@ -166,7 +166,7 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     (cell, T, D, *packed), c = layer, tensors[layer[0].states]
     if c.dim() != 3 or cell.staged:
         return Choice("torch", "a step in stages" if c.dim() == 3 else "states of other dimensions")
-    sizes = *((None, None) if traced else (T, c.shape[1])), int(c.shape[2]), D
+    sizes = *((None, None) if traced else (T, c.shape[1])), *heads.sizes(cell, int(c.shape[2]), D)
     layer = key_of(cell), *sizes, packed[0] if packed else first.dim() == 2, when.prover(traced)
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 

@@ -19,8 +19,15 @@ NARROW = 16  # units, the most that a register has: narrower heads are multiplie
 
 def are_apart(engine, cell, H):
     """Whether an engine takes the heads of H units one by one: if no step needs all units."""
-    wide = engine == "numba" and H // cell.heads >= NARROW
+    wide = engine in ("numba", "triton") and H // cell.heads >= NARROW
     return wide and not _has_means(key_of(cell))
+
+
+def sizes(cell, H, D):
+    """(H, D) as an engine of ours sees them."""
+    if cell.heads == 1 or not are_apart("triton", cell, H):
+        return H, D
+    return H // cell.heads, D * cell.heads
 
 
 @constant

@@ -3,6 +3,8 @@
 The truth is the reference engine under autograd in float64.
 """
 
+from dataclasses import replace
+
 import torch
 from gpu_layers import GRID, TOLERANCE, served
 from torch import erf, exp, log, maximum, minimum, relu, rsqrt, sigmoid, sqrt, tanh, where
@@ -102,7 +104,7 @@ def made(cell, steps, D, I, H, dtype):
         own = leaf(cell.own, H) if cell.own else None
         weights.append(Weights(leaf(rows, I), hh, leaf(rows), b_hh, None, own))
     states = [leaf(D, steps.B, H) for _ in range(cell.states)]
-    inputs = leaf(steps.N, cell.inputs, H) if cell.inputs else None
+    inputs = leaf(cell.heads * steps.N, cell.inputs, H) if cell.inputs else None
     return leaf(steps.N, I), weights, states, inputs
 
 
@@ -121,11 +123,11 @@ def _double(tensor):
 
 
 def check_cell(
-    name, tile=GRID, T=4, B=3, H=21, D=1, lengths=None, dtype=torch.float32, keep=Keep.ALL
+    name, tile=GRID, T=4, B=3, H=21, D=1, heads=1, lengths=None, dtype=torch.float32, keep=Keep.ALL
 ):
-    cell = CELLS[name]
+    cell = replace(CELLS[name], heads=heads)
     steps = Steps([sum(n > t for n in lengths) for t in range(T)]) if lengths else dense(T, B)
-    given = made(cell, steps, D, 5, H, dtype)
+    given = made(cell, steps, D * heads, 5, H, dtype)
     expected, dexpected, grads = truth(cell, steps, given)
     x, weights, states, inputs = given
     with served(tile) as launches, torch.no_grad():

@@ -36,6 +36,13 @@ def test_recompute(interpreted, name):
     interpreted(check_cell, name, D=2, keep=Keep.STATES)
 
 
+@pytest.mark.parametrize("keep", [Keep.ALL, Keep.STATES], ids=["all", "states"])
+@EVERY_CELL
+def test_heads(interpreted, name, keep):
+    """Directions that run side by side, each with inputs of its own."""
+    interpreted(check_cell, name, T=5, B=4, D=2, heads=3, lengths=[5, 3, 3, 1], keep=keep)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @EVERY_CELL
 def test_halves(interpreted, name, dtype):

@@ -112,7 +112,7 @@ class Layer:
         grads = [drawn(*rows, self.D * self.H), *map(torch.randn_like, list(leaves.values())[1:])]
         if self.cell.inputs:
             N = x.shape[:-1].numel()
-            leaves["inputs"] = drawn(N, self.cell.inputs, self.H)
+            leaves["inputs"] = drawn(self.cell.heads * N, self.cell.inputs, self.H)
         return Numbers(leaves, sizes, grads)
 
     def _states(self, end):

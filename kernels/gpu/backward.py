@@ -36,14 +36,14 @@ from .blocks import (
     wait,
 )
 
-GATES = PRODUCT = APART = STATES = OWN = INPUTS = KEPT = DH = cell_backward = None
+GATES = PRODUCT = APART = STATES = OWN = INPUTS = HEADS = KEPT = DH = cell_backward = None
 
 
 def backward(
     kept,  # (D, N, WIDTH, H)
     weights,  # (D, GATES, H, H); None without a product, and so is partials
     parameters,  # (D, OWN, H); None if there are none
-    inputs,  # (N, INPUTS, H); None if there are none
+    inputs,  # (HEADS * N, INPUTS, H); None if there are none
     dy,  # (N, D, H)
     after,  # (N, D, H): h after each step
     extra,  # (STATES - 1, N, D, H): and the other states
@@ -106,7 +106,8 @@ def backward(
     earliest = each(first + own, plane, inside, STATES)
     carried = each(start + own, plane, inside, STATES)
 
-    t, onward = tl.where(d == 0, T - 1 - s0, s0) + 1, tl.where(d == 0, -1, 1)
+    share = (d % HEADS) * N  # each head has rows of its own of the inputs
+    t, onward = tl.where(d < HEADS, T - 1 - s0, s0) + 1, tl.where(d < HEADS, -1, 1)
     size, row = rows_of(steps, t, T, B)
     size_before, row_before = rows_of(steps, t + onward, T, B)
     for s in range(s0, s1):
@@ -126,7 +127,7 @@ def backward(
         for n in tl.static_range(KEPT):
             recall = kept + ((d * N + line) * (WIDTH * H))[None, :] + n * H + u[:, None]
             recalled = recalled + (tl.load(recall, mask=alive, other=0.0).to(tl.float32),)
-        given = given_to(inputs, line, u, alive, H, INPUTS)
+        given = given_to(inputs, share + line, u, alive, H, INPUTS)
         dout = tl.load(dy + at + u[:, None], mask=alive, other=0.0).to(tl.float32)
 
         dh = carried[0]

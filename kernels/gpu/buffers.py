@@ -68,7 +68,7 @@ class Shape(NamedTuple):
         return self.padded(stacked([w.own for w in directions]), -1)
 
     def inputs(self, tensor):
-        """(N, INPUTS, P) from (N, INPUTS, H), or None."""
+        """(heads * N, INPUTS, P) from (heads * N, INPUTS, H), or None."""
         return None if tensor is None else self.padded(tensor.contiguous(), -1)
 
     def parts(self, cell, keep):

@@ -39,7 +39,7 @@ def _uncast(function):
 @_uncast
 def layer(cell, x, steps, directions, states, keep, inputs=None):
     """One layer, forward. x: (N, I); states: a (D, B, H) tensor for each of the cell's; inputs:
-    (N, number, H), in x's dtype, what its steps are given beside x.
+    (heads * N, number, H), in x's dtype, what its steps are given beside x.
 
     Returns the output (N, D * H), the final states, and what ``gradients`` wants to see again.
     ``keep``: how much of it, a Keep.
@@ -105,13 +105,14 @@ def gradients(
     tile, ((after, extra, gates), _) = key.tile, shape.memory(cell, keep, kept)
     if keep == Keep.STATES and cell.kept:
         every = [after, *extra]
+        shares = [None] * cell.heads if inputs is None else inputs.chunk(cell.heads)
         for d, weights in enumerate(directions):
             befores = [
-                before(steps, rows[:, d, : shape.H], initial[d], d == 1)
+                before(steps, rows[:, d, : shape.H], initial[d], cell.reverse(d))
                 for rows, initial in zip(every, states, strict=True)
             ]
             with products.as_cudnn_would(x.dtype, tf32):
-                products.recall(cell, shape, x, weights, befores, inputs, gates[d])
+                products.recall(cell, shape, x, weights, befores, shares[d % cell.heads], gates[d])
     start = shape.states(grads[1:])
     groups, meet = launches.groups, launches.together is not None
     partials = start.new_empty(RING, shape.D, groups, shape.B, shape.P) if meet else None
@@ -146,11 +147,14 @@ def gradients(
             mine = dgates[d, ..., : shape.H]
             hidden = None
             if need_weights[d].hh:
-                hidden = before(steps, after[:, d, : shape.H], states[0][d], d == 1)
+                hidden = before(steps, after[:, d, : shape.H], states[0][d], cell.reverse(d))
             dweights.append(products.weight_gradients(cell, mine, x, hidden, need_weights[d]))
             if need_x:
                 dx = products.input_gradient(cell, mine, weights.ih, dx)
-    dinputs = dgates[:, :, of_inputs:, : shape.H].sum(0) if need_inputs else None
+    dinputs = None
+    if need_inputs:
+        each = dgates[:, :, of_inputs:, : shape.H].unflatten(0, (-1, cell.heads))
+        dinputs = each.sum(0).flatten(0, 1)
     return dx, tuple(dstates[..., : shape.H].to(x.dtype)), dweights, dinputs
 
 

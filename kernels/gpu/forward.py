@@ -29,7 +29,7 @@ from .blocks import (
     wait,
 )
 
-GATES = ROW_GROUPS = PRODUCT = APART = STATES = OWN = INPUTS = KEPT = cell_forward = None
+GATES = ROW_GROUPS = PRODUCT = APART = STATES = OWN = INPUTS = HEADS = KEPT = cell_forward = None
 
 
 def forward(
@@ -37,7 +37,7 @@ def forward(
     weights,  # (D, GATES, H, H); None without a product, and so are biases and hidden
     biases,  # (D, GATES, H)
     parameters,  # (D, OWN, H): the cell's own; None if it has none
-    inputs,  # (N, INPUTS, H): what a step is given beside x; None if nothing
+    inputs,  # (HEADS * N, INPUTS, H): what a step is given beside x; None if nothing
     hidden,  # (2, D, B, H): h before the even and before the odd steps, as factors are rounded;
     #          the first is given
     after,  # (N, D, H): h after each step
@@ -96,21 +96,22 @@ def forward(
     owned = own_of(parameters, d, u, H, BB, OWN)
     states = each(start + own, plane, inside, STATES)
 
+    share = (d % HEADS) * N  # each head has rows of its own of the inputs
     # What the next step needs is loaded before this one waits, and where that lies a step before.
-    t, onward = tl.where(d == 0, s0, T - 1 - s0) + 1, tl.where(d == 0, 1, -1)
+    t, onward = tl.where(d < HEADS, s0, T - 1 - s0) + 1, tl.where(d < HEADS, 1, -1)
     size, first = rows_of(steps, t, T, B)
     next_size, next_first = rows_of(steps, t + onward, T, B)
     x_rows = gates + d * N * (WIDTH * H) + row[:, None]
     is_x = is_row[:, None] & (b < size)[None, :]
     x = tl.load(x_rows + (first + sequence)[None, :] * (WIDTH * H), mask=is_x, other=0.0)
-    given = given_to(inputs, first + sequence, u, inside & (b < size)[None, :], H, INPUTS)
+    given = given_to(inputs, share + first + sequence, u, inside & (b < size)[None, :], H, INPUTS)
     for s in range(s0, s1):
         active, line = b < size, first + sequence
         is_x = is_row[:, None] & (b < next_size)[None, :]
         next_x = x_rows + (next_first + sequence)[None, :] * (WIDTH * H)
         next_x = tl.load(next_x, mask=is_x, other=0.0)
         is_given = inside & (b < next_size)[None, :]
-        next_given = given_to(inputs, next_first + sequence, u, is_given, H, INPUTS)
+        next_given = given_to(inputs, share + next_first + sequence, u, is_given, H, INPUTS)
         size, first = next_size, next_first
         next_size, next_first = rows_of(steps, t + 2 * onward, T, B)
         t += onward

@@ -30,6 +30,7 @@ def _bind(kernel, cell):
         "STATES": cell.states,
         "OWN": cell.own,
         "INPUTS": cell.inputs,
+        "HEADS": cell.heads,
         "KEPT": cell.kept,
         "DH": cell.dh,
     }
