@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed")
 
 import torch
+from custom_cells import Peephole, assert_same, loop, make, plain_call, trained
 from test_zoo import errors
 from zoo_cases import arguments, build
 
@@ -32,3 +33,12 @@ def test_layer(name, arch):
         found = errors(name, module, given)
     assert max(found.values()) <= TOLERANCE, found
     assert [name for name, _ in gpu.launches] == ["forward", "backward"]
+
+
+def test_heads_are_directions():
+    """Two heads in both directions: four that run side by side."""
+    module, *given = make(Peephole, 5, 32, bidirectional=True, heads=2, dtype=torch.float32)
+    with emulated(90) as gpu, fastrnn.backends.use("triton"):
+        found = trained(plain_call, module, *given)
+    assert_same(found, trained(loop, module, *given), TOLERANCE)
+    assert [grid[2] for name, grid in gpu.launches if name == "forward"] == [4]
