@@ -5,6 +5,7 @@ with emulated(90), fastrnn.backends.use("triton"):
 """
 
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from unittest import mock
 
 from bench.aot.compiler import compiling_for, target
@@ -13,7 +14,7 @@ from fastrnn.kernels.gpu import attempt, choice, guard, kernels, launch, product
 
 from .machine import Code, Machine
 
-_codes = {}
+_code = lru_cache(16)(Code)
 
 
 class Emulated:
@@ -31,20 +32,13 @@ class Emulated:
         grid = (*grid, 1, 1)[:3]
         self.launches.append((compiled.metadata.name, grid))
         fault = self.fault if self.fault and self.fault.is_in(compiled.metadata.name) else None
-        code = _code(compiled, fault)
+        ptx = compiled.asm["ptx"]
+        code = _code(fault.change(ptx) if fault else ptx, compiled.metadata.shared)
         names = [n for n, kind in compiled.src.signature.items() if kind != "constexpr"]
         given = [arguments[name] for name in names]
         given += [0] * (len(code.kernel.parameters) - len(given))  # memory that Triton may ask for
         late = fault.late if fault else ()
         Machine(code, grid, given, self.seed + len(self.launches), late).run()
-
-
-def _code(compiled, fault):
-    key = compiled.hash, fault
-    if key not in _codes:
-        ptx = compiled.asm["ptx"]
-        _codes[key] = Code(fault.change(ptx) if fault else ptx, compiled.metadata.shared)
-    return _codes[key]
 
 
 class _Kernel:
@@ -72,9 +66,9 @@ def emulated(arch=90, fault=None, *, seed=0, tf32=False, forward=None, backward=
     That is raised where the kernel is launched; but whoever launches may catch it, and have another
     engine serve. So it is raised again at the end, unless a fault was planted: then ask ``found``.
 
-    arch: a compute capability, times ten, that bench.aot knows: 80 or 90; fault: of faults.py, or
-    None; seed: of the order in which programs run; tf32: whether float32 is multiplied so; forward,
-    backward: tiles in the place of those that would be chosen, as tuples.
+    arch: a compute capability, times ten, that bench.aot knows: 80, 90 or 120, say; fault: of
+    faults.py, or None; seed: of the order in which programs run; tf32: whether float32 is
+    multiplied so; forward, backward: tiles in the place of those that would be chosen, as tuples.
 
     It does not say which engine serves: ``fastrnn.backends.use("triton")`` does.
     """
