@@ -179,7 +179,6 @@ def test_facts(monkeypatch):
     }  # fmt: skip
     for name, value in names.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 12080, raising=False)
     facts = choice.facts(torch.device("cpu"))
     assert facts.keys() == FACTS.keys()
     assert all(value for name, value in facts.items() if name not in ("cuda", "cudnn"))

@@ -15,6 +15,7 @@ from fastrnn.kernels.gpu import guard
 from fastrnn.kernels.keep import Keep
 from fastrnn.kernels.schedule import dense
 
+tl = pytest.importorskip("triton.language", reason="Triton is not installed")
 __all__ = ["interpreted"]
 CPU = torch.device("cpu")
 
@@ -53,6 +54,31 @@ def test_one_error():
     assert "did not all arrive" in guard.off(CPU)
     guard.check(torch.device("cuda", 1))
     assert guard.off(torch.device("cuda", 1)) is None
+
+
+def what_is_left():
+    """Of patience: all of it at first, less once all programs run, nothing for who was let down."""
+    import triton
+
+    from fastrnn.kernels.gpu import blocks
+
+    @triton.jit
+    def look(counter, left, due, patience, all_run, wait: tl.constexpr):
+        tl.store(left, wait(counter, due, patience, all_run > 0))
+
+    left = torch.zeros(1, dtype=torch.int32)
+    for due, patience, all_run, expected in (
+        (3, 2**30, 0, 2**30),
+        (3, 2**30, 1, 2**23),
+        (3, 7, 1, 7),
+        (4, 7, 0, 0),
+        (4, 7, 1, 0),
+        (3, 0, 1, 0),
+    ):
+        look[(1,)](
+            torch.full((1,), 3, dtype=torch.int32), left, due, patience, all_run, blocks.wait
+        )
+        assert left.item() == expected
 
 
 def forward():
@@ -99,6 +125,7 @@ def own_cells(name):
 
 
 def test_forward(interpreted):
+    interpreted(what_is_left)
     interpreted(forward)
 
 

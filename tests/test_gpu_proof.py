@@ -13,6 +13,7 @@ from fastrnn.gpu.guards import MAKERS, MARGIN, guarded
 from fastrnn.gpu.layer import Layer
 from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.gpu import launch, sizes, tiles
+from fastrnn.kernels.symbolic.cell import Cell
 
 CPU = torch.device("cpu")
 
@@ -54,7 +55,7 @@ def made(maker, dtype=torch.float32):
 def test_guards(maker, dtype):
     """They see a write on either side; what is new is NaN, or zero as it should be."""
     for offset, intact in ((None, True), (-1, False), (6, False)):
-        with guarded() as guards:
+        with guarded(CPU) as guards:
             tensor = made(maker, dtype)
             assert tensor.shape == (2, 3)
             assert tensor.dtype == dtype
@@ -69,8 +70,26 @@ def test_guards(maker, dtype):
     assert made(maker, dtype).storage_offset() == 0
 
 
+def test_what_lies_elsewhere_stays_what_it_is():
+    """The word that kernels set, for one, is pinned memory of the host."""
+    with guarded(torch.device("cuda", 0)):
+        assert torch.zeros(3).storage_offset() == 0
+        assert torch.ones(3).new_empty(3).storage_offset() == 0
+
+
+def test_what_a_cell_does_not_use():
+    """It has a gradient of zeros, as of our kernels."""
+    cell = Cell("idle", lambda wx, uh, states, own, inputs: (wx[0],), gates=2, states=1, own=1)
+    layer = Layer(cell, "float32", 6, 1, True, CPU)
+    numbers = layer.numbers(4, 3)
+    found = layer.results(layer.theirs, numbers)
+    assert not found["d own_0"].any()
+    assert not found["d h0"].any()
+    layer.run(layer.theirs, numbers)()
+
+
 def test_what_is_empty_needs_no_guard():
-    with guarded() as guards:
+    with guarded(CPU) as guards:
         assert torch.empty(0, 3).shape == (0, 3)
         assert guards.intact()
 

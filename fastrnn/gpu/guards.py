@@ -33,15 +33,18 @@ class Guards:
 
 
 @contextmanager
-def guarded():
-    """Within this context what torch makes empty, or zero, lies between margins: a Guards."""
+def guarded(device):
+    """Within this context what torch makes empty, or zero, on such a device lies between margins:
+    a Guards. Elsewhere it stays what it is: memory of the host may be pinned.
+    """
     guards, before = Guards(), [(owner, name, getattr(owner, name)) for owner, name in MAKERS]
 
     def within(make, zero):
         @wraps(make)
         def call(*args, **kwargs):
             tensor = make(*args, **kwargs)
-            if not tensor.numel() or not tensor.is_contiguous():
+            elsewhere = tensor.device.type != device.type
+            if elsewhere or not tensor.numel() or not tensor.is_contiguous():
                 return tensor
             found = guards.between(tensor)
             return found.zero_() if zero else found

@@ -136,7 +136,8 @@ class Layer:
             with torch.set_grad_enabled(self.training):
                 found = call(*leaves)
             if self.training:
-                torch.autograd.grad(list(found.values()), wanted, numbers.grads)
+                given = list(found.values()), wanted, numbers.grads
+                torch.autograd.grad(*given, allow_unused=True)
 
         return run
 

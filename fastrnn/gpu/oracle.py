@@ -55,7 +55,8 @@ def evaluate(call, leaves, grads, parameters=None):
         found = call(*leaves.values())
     if training:
         named = leaves | dict(parameters)
-        computed = torch.autograd.grad(list(found.values()), list(named.values()), grads)
+        given = list(found.values()), list(named.values()), grads
+        computed = torch.autograd.grad(*given, materialize_grads=True)  # zeros of what is unused
         found |= {f"d {n}": g for n, g in zip(named, computed, strict=True)}
     return {name: tensor.detach() for name, tensor in found.items()}
 

@@ -104,7 +104,7 @@ def _name(index):
     told = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if index < len(told) and told[index].strip().startswith("MIG-"):
         return told[index].strip()
-    return f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+    return "GPU-" + str(torch.cuda.get_device_properties(index).uuid).removeprefix("GPU-")
 
 
 def serve(descriptor):

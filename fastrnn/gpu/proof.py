@@ -74,7 +74,7 @@ def prove(layer, tile, check):
 @contextmanager
 def ground(device, tile):
     """Where kernels have to be right: a Guards."""
-    with busy(device), tiles.using(*tile), launch.patience(LOOKS), guarded() as guards:
+    with busy(device), tiles.using(*tile), launch.patience(LOOKS), guarded(device) as guards:
         yield guards
 
 

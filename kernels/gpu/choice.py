@@ -9,7 +9,9 @@ FASTRNN_GPU says who decides, read once:
     force  ours serve wherever they fit
 """
 
+import ctypes
 import os
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -126,7 +128,7 @@ def facts(device):
         "capability": list(torch.cuda.get_device_capability(device)),
         **{name: getattr(found, name) for name in ("arch", "processors", "shared", "shared_total")},
         "driver": _driver(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "cuda": torch.version.cuda or torch.version.hip,
         "cudnn": torch.backends.cudnn.version(),
         "triton": triton.__version__,
@@ -135,12 +137,13 @@ def facts(device):
 
 
 def _driver():
-    """The driver's version: what the system says of it, and which CUDA it has."""
-    try:
-        told = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
-    except (OSError, IndexError):
-        told = ""
-    return f"{torch._C._cuda_getDriverVersion()} {told}".strip()
+    """The driver's version: which CUDA it has, and what the system says of it."""
+    version, told = ctypes.c_int(), ""
+    with suppress(OSError):
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    with suppress(OSError):  # in WSL there is no such file
+        told = Path("/proc/driver/nvidia/version").read_text().partition("\n")[0]
+    return f"{version.value} {told}".strip()
 
 
 def _kernels():
