@@ -67,7 +67,7 @@ class Precision(NamedTuple):
     warps: int  # of a forward program
     alone: int  # sums of a thread, at most, where a program has all units
     square: int  # sums of a thread, at most, in backward
-    widest: int  # H beyond which the weights do not stay on the chip
+    widest: int  # H beyond which the weights do not stay on the chip; see also ``widest``
 
 
 PRECISIONS = {
@@ -80,6 +80,12 @@ PRECISIONS = {
 def precision(dtype, tf32):
     """The name in PRECISIONS of how tensors of ``dtype`` are multiplied."""
     return "half" if dtype != "float32" else "tf32" if tf32 else "fp32"
+
+
+def widest(kind, gates):
+    """The widest H of a layer: with the many rows of one gate, a thread has no room beyond 1024."""
+    most = PRECISIONS[kind].widest
+    return min(most, 1024) if gates == 1 else most
 
 
 def power(n):
@@ -131,7 +137,7 @@ def forward_tiles(gates, kind, H):
         if power(H) <= ALONE and row_groups(gates) * power(H) * 16 <= 32 * warps * p.alone:
             yield Forward(power(H), 16, power(H), warps, 0)
             break
-    if p.widest < H:
+    if widest(kind, gates) < H:
         return
     units = min(ROWS // row_groups(gates), power(H))
     chunk = min(p.chunk, power(H))
@@ -154,7 +160,7 @@ def backward_tiles(gates, kind, H):
     squares = [128, 64, 32] if kind == "half" and H > 256 else [64, 32, 128]
     if power(H) <= 256:
         squares.insert(0, power(H))  # one program
-    for units in squares if p.widest >= H else ():
+    for units in squares if widest(kind, gates) >= H else ():
         for batch in BATCHES:
             for warps, sums in ((4, min(8, p.square)), (8, p.square)):
                 if units * batch <= 32 * warps * sums:

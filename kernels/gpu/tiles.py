@@ -14,12 +14,12 @@ from .sizes import (
     KERNELS,
     MOST,
     OLDEST,
-    PRECISIONS,
     Backward,
     Forward,
     fitting,
     launches,
     precision,
+    widest,
 )
 
 
@@ -85,7 +85,7 @@ def _reason(direction, gates, kind, H, device):
     if gates > MOST:
         return f"{gates} gates, and {MOST} at most are multiplied with the hidden state"
     if not tiles:
-        return f"H = {H} is beyond {PRECISIONS[kind].widest}, the widest with {kind} arithmetic"
+        return f"H = {H} is beyond {widest(kind, gates)}, the widest with {kind} arithmetic"
     least = min(kernel.shared(tile, gates, kind, H) for tile in tiles)
     if least > device.shared:
         return (
