@@ -28,7 +28,7 @@ from .training import Run, in_turn, seeded, show_figures, show_speed, shuffled
 BATCH, EMBEDDED, HIDDEN = 64, 128, 64
 ARCHIVE, SNIPPETS = "hutto_ICWSM_2014.tar.gz", "movieReviewSnippets_GroundTruth.txt"
 GET = "pip download --no-binary :all: --no-deps vaderSentiment==3.3.2"
-VADER = [("VADER's rules", "62.2%")]
+VADER = [("VADER's rules, compound above 0, all 10,605", "64.6%")]
 TREEBANK = [("LSTM with vectors learned elsewhere (Tai 2015)", "84.9%"), ("both ways", "87.5%")]
 
 
