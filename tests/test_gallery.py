@@ -1,7 +1,10 @@
 """python -m fastrnn NAME: each entry of the gallery, for a few steps."""
 
 import inspect
+import re
+import tarfile
 from importlib import import_module
+from math import sin
 from pathlib import Path
 
 import pytest
@@ -11,13 +14,28 @@ from bench import results
 from fastrnn.demo.command import main
 from fastrnn.gallery import ENTRIES
 
-FEW = {  # what makes an entry short
+FEW = {  # what makes an entry short; {} is a folder with files in the format of those it reads
     "text": ["--steps", "3", "--hidden", "16"],
     "simple": ["--steps", "12"],
     "gradients": ["--steps", "3", "--length", "9"],
     "memory": ["--steps", "25", "--length", "9", "--hidden", "8"],
+    "sentiment": ["--steps", "12", "--data", "{}", "--plot", "{}/plot.png"],
+    "forecast": ["--steps", "12", "--series", "sunspots", "--data", "{}/sunspots.csv"]
+    + ["--plot", "{}/plot.png"],
+    "pronounce": ["--quick", "--steps", "6", "--plot", "{}/plot.png"],
 }
+
 EVERY_ENTRY = pytest.mark.parametrize("name", ENTRIES)
+
+
+def write_files(folder):
+    """Sentences as the treebank has them, and a cycle of years as statsmodels has it."""
+    praise = [f"1 a fine and moving film , number {n % 7}" for n in range(200)]
+    others = [f"0 a dull , tired film , part {n % 9}" for n in range(200)]
+    for part in ("train", "test"):
+        (folder / f"stsa.binary.{part}").write_text("\n".join(praise + others))
+    years = [f"{1700 + n},{50 + 40 * sin(0.57 * n):.1f}" for n in range(309)]
+    (folder / "sunspots.csv").write_text("\n".join(['"YEAR","SUNACTIVITY"', *years]))
 
 
 def test_the_list_names_all(capsys):
@@ -30,10 +48,16 @@ def test_the_list_names_all(capsys):
 @EVERY_ENTRY
 def test_a_few_steps(name, capsys, tmp_path):
     """It runs, fastrnn and the other way agree, and figures stand beside each other."""
-    assert main([name, "--threads", "1", *FEW[name]]) == 0
+    write_files(tmp_path)
+    arguments = [each.format(tmp_path) for each in FEW[name]]
+    assert main([name, "--threads", "1", *arguments]) == 0
     told = capsys.readouterr().out
-    assert "step 3 of 3" in told or "of 12: fastrnn.scan, loss" in told or "25 of 25" in told
+    assert re.search(r"step (\d+) of \1: ", told)
     assert "nan" not in told.lower().split()
+    if "--plot" in arguments:
+        assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+        losses = [float(loss) for loss in re.findall(r"loss ([0-9.]+)", told)]
+        assert losses[-1] < losses[0]
 
 
 @EVERY_ENTRY
@@ -62,3 +86,26 @@ def test_a_row_of_the_bench(tmp_path, capsys):
     page = bench.block([row])
     assert f"`python -m fastrnn memory {options}`" in page
     assert all(words in page for words in row["figures"][0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sentiment"], "pip download"),
+        (["sentiment", "--data", "{}"], "stsa.binary.train"),
+        (["sentiment", "--data", "{}/some.tar.gz"], "movieReviewSnippets_GroundTruth.txt"),
+        (["sentiment", "--data", "{}/short.csv"], "not a gzip file"),
+        (["forecast", "--series", "ETTh1"], "--data FILE"),
+        (["forecast", "--data", "{}/none.csv"], "No such file"),
+        (["forecast", "--data", "{}/short.csv"], "1 rows, of the 14,400"),
+        (["forecast", "--data", "{}/some.tar.gz"], "could not convert string to float"),
+    ],
+)
+def test_what_is_missing_is_said(arguments, said, capsys, tmp_path):
+    (tmp_path / "short.csv").write_text("date,HUFL,OT\n2016-07-01,1,2\n")
+    with tarfile.open(tmp_path / "some.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "short.csv", "short.csv")
+    assert main([each.format(tmp_path) for each in arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"python -m fastrnn {arguments[0]}: ")
+    assert said in line

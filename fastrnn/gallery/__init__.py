@@ -9,4 +9,7 @@ ENTRIES = {  # what each is, in a line
     "simple": "PyTorch's tutorial SimpleRNN, stepped by hand and by fastrnn.scan",
     "gradients": "vanishing and exploding gradients: seen, and treated",
     "memory": "how far back can it remember? The adding and the copying problem",
+    "sentiment": "does a critic like the film? A bidirectional LSTM over sentences",
+    "forecast": "what comes next? Sunspots, traffic, electricity",
+    "pronounce": "words to phones, sequence to sequence with attention",
 }

@@ -1,6 +1,13 @@
 """Where data comes from: packages that carry it, and files that a user names; not the network."""
 
+import csv
+import gzip
+import io
+import zipfile
 from importlib.metadata import PackageNotFoundError, distribution
+from itertools import accumulate
+
+import torch
 
 
 class Missing(Exception):
@@ -16,3 +23,25 @@ def of_package(name, path):
     if found is None or not found.exists():
         raise Missing(f'its data is in the package {name}: pip install -e ".[gallery]"')
     return found
+
+
+def table_of(path, columns, fewest):
+    """Columns of a .csv file, or of one in a .gz or .zip file, as numbers (N, C). An empty cell is
+    as the one above. Raises Missing, also where there are fewer rows than that.
+    """
+    try:
+        rows = [row[columns] for row in csv.reader(io.StringIO(_unpacked(path).decode()))][1:]
+        known = accumulate(rows, lambda old, new: [b or a for a, b in zip(old, new, strict=True)])
+        values = torch.tensor([[float(cell) for cell in row] for row in known])
+        if len(values) < fewest:
+            raise ValueError(f"{len(values):,} rows, of the {fewest:,} that are needed")
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise Missing(f"{path}: {error}") from error
+    return values
+
+
+def _unpacked(path):
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(archive.namelist()[0])
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

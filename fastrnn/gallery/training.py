@@ -1,5 +1,6 @@
 """Training in turn: one job with several models, from the same seed, on the same batches."""
 
+from collections import defaultdict
 from statistics import median
 from time import perf_counter
 from typing import NamedTuple
@@ -24,11 +25,16 @@ class Result(NamedTuple):
 
 
 class Run:
-    """A model in training by Adam. loss(model, batch) is a scalar."""
+    """A model in training by Adam. loss(model, batch) is a scalar.
 
-    def __init__(self, model, loss, lr=1e-3, clip=1.0):
+    steps: those in which the learning rate falls to 0; without it, the rate stays.
+    """
+
+    def __init__(self, model, loss, lr=1e-3, clip=1.0, steps=None):
         self.model, self.loss, self.clip = model, loss, clip
         self.optimizer = torch.optim.Adam(model.parameters(), lr)
+        rate = (lambda done: 1 - done / steps) if steps else (lambda done: 1.0)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate)
         self.losses, self.seconds = [], []
 
     def step(self, batch):
@@ -39,6 +45,7 @@ class Run:
         if self.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
+        self.schedule.step()
         self.losses.append(loss.item())
         self.seconds.append(perf_counter() - begun)
 
@@ -55,12 +62,32 @@ def seeded(seed, make, *arguments):
     return make(*arguments)
 
 
+def shuffled(items, size, random):
+    """Batches of a list's items, in another order each time, without end."""
+    while True:
+        random.shuffle(items)
+        yield from (items[i : i + size] for i in range(0, len(items) - size + 1, size))
+
+
+def of_one_length(pairs, size, random):
+    """The same of pairs whose first halves are, in a batch, of one length."""
+    waiting = defaultdict(list)
+    while True:
+        random.shuffle(pairs)
+        for pair in pairs:
+            alike = waiting[len(pair[0])]
+            alike.append(pair)
+            if len(alike) == size:
+                yield waiting.pop(len(pair[0]))
+
+
 def in_turn(runs, batches, steps, console, beside=None):
     """Train {name: Run} on the same batches, a step each in turn, and show how it goes.
 
     beside: after so many steps the last run goes on alone.
     """
     *others, last = runs
+    seed = torch.initial_seed()
     with _progress(console) as progress:
         tasks = {name: progress.add_task(name, total=steps, told="") for name in runs}
         for other in others if beside else ():
@@ -69,6 +96,7 @@ def in_turn(runs, batches, steps, console, beside=None):
         for done, batch in zip(range(1, steps + 1), batches, strict=False):
             going = [last] if beside and done > beside else list(runs)
             for name in going:
+                torch.manual_seed(seed + done)  # what a dropout draws is the same for each
                 runs[name].step(batch)
             if console.is_terminal and perf_counter() - drawn > REFRESH:
                 for name in going:

@@ -1,0 +1,49 @@
+"""Pictures of what a model does: as characters, and as PNG files."""
+
+SHADES = " .:-=+*#%@"
+
+
+def show_attention(console, columns, rows, weights):
+    """Which of the columns each row looked at: the darker, the more. weights (rows, columns)."""
+    console.print("\n    " + "  ".join(columns), markup=False)
+    for name, row in zip(rows, weights.tolist(), strict=True):
+        shades = (SHADES[min(9, int(10 * weight))] for weight in row)
+        console.print(f"{name:4}" + "  ".join(shades), markup=False)
+
+
+def save_attention(path, pictures):
+    """The same side by side, of several (columns, rows, weights)."""
+    figure = _figure(10, 3.5)
+    all_axes = figure.subplots(1, len(pictures), squeeze=False)[0]
+    for axes, (columns, rows, weights) in zip(all_axes, pictures, strict=True):
+        axes.imshow(weights.tolist(), cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+    figure.savefig(path, dpi=150)
+
+
+def save_histogram(path, x, y, values):
+    """How often which of {label: values from 0 to 1}."""
+    figure = _figure(6, 3.5)
+    axes = figure.subplots()
+    axes.hist(list(values.values()), bins=20, range=(0, 1), label=list(values))
+    axes.set(xlabel=x, ylabel=y)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def save_lines(path, x, y, lines):
+    """{label: values}, one after another."""
+    figure = _figure(10, 3.5)
+    axes = figure.subplots()
+    for label, values in lines.items():
+        axes.plot(values.tolist(), label=label)
+    axes.set(xlabel=x, ylabel=y)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def _figure(width, height):
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
