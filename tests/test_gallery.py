@@ -95,6 +95,7 @@ def test_a_row_of_the_bench(tmp_path, capsys):
         (["sentiment", "--data", "{}"], "stsa.binary.train"),
         (["sentiment", "--data", "{}/some.tar.gz"], "movieReviewSnippets_GroundTruth.txt"),
         (["sentiment", "--data", "{}/short.csv"], "not a gzip file"),
+        (["sentiment", "--data", "{}/none.txt"], "no sentences"),
         (["forecast", "--series", "ETTh1"], "--data FILE"),
         (["forecast", "--data", "{}/none.csv"], "No such file"),
         (["forecast", "--data", "{}/short.csv"], "1 rows, of the 14,400"),
@@ -103,6 +104,7 @@ def test_a_row_of_the_bench(tmp_path, capsys):
 )
 def test_what_is_missing_is_said(arguments, said, capsys, tmp_path):
     (tmp_path / "short.csv").write_text("date,HUFL,OT\n2016-07-01,1,2\n")
+    (tmp_path / "none.txt").touch()
     with tarfile.open(tmp_path / "some.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "short.csv", "short.csv")
     assert main([each.format(tmp_path) for each in arguments]) == 2

@@ -74,6 +74,7 @@ def test_distance(one, other, far):
 def test_batches():
     drawn = [next(each) for each in [shuffled(list(range(10)), 3, Random(0))] for _ in range(3)]
     assert len({number for batch in drawn for number in batch}) == 9
+    assert sorted(next(shuffled([1, 2], 3, Random(0)))) == [1, 2]  # all, where there are fewer
     pairs = [("a" * (1 + n % 3), n) for n in range(30)]
     for _, batch in zip(range(20), of_one_length(pairs, 4, Random(0)), strict=False):
         assert len(batch) == 4

@@ -122,6 +122,6 @@ def run(options, console):
         figures.append((whose, f"{figure:.3f}"))
     if options.plot:
         lines = {"as it was": future, "as it was forecast": told}
-        lines = {k: v[:: task.ahead, :, -1].flatten()[-400:] for k, v in lines.items()}
-        save_lines(options.plot, "rows held out", f"{name}, standardised", lines)
+        lines = {k: (v * std + mean)[:: task.ahead, :, -1].flatten() for k, v in lines.items()}
+        save_lines(options.plot, "rows held out", name, {k: v[-400:] for k, v in lines.items()})
     return Result(*speed, f"{name}: {task.unit}", figures + list(task.others))

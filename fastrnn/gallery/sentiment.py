@@ -47,7 +47,7 @@ def read(path, random):
     """Two lists of (sentence, is it praise?), to learn from and held out; and others' figures."""
     if path.is_dir():
         parts = [(path / f"stsa.binary.{part}").read_text("utf-8") for part in ("train", "test")]
-        lines = [part.splitlines() for part in parts]
+        lines = [[line for line in part.splitlines() if line[2:].strip()] for part in parts]
         return *([(line[2:], line[0] == "1") for line in part] for part in lines), TREEBANK
     with path.open("rb") as file:
         text = file.read().decode() if path.suffix == ".txt" else snippets(file)
@@ -103,7 +103,9 @@ def run(options, console):
         raise Missing(f"its data comes by --data vaderSentiment-3.3.2.tar.gz, from {GET}")
     try:
         learned, held_out, others = read(options.data, random)
-    except (OSError, ValueError, tarfile.TarError) as error:
+        if not (learned and held_out):
+            raise ValueError("there are no sentences in it")
+    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
         raise Missing(f"--data {options.data}: {error}") from error
     counts = Counter(word for sentence, _ in learned for word in set(words_of(sentence)))
     words, runs = [word for word, count in counts.items() if count > 1], {}
@@ -116,11 +118,10 @@ def run(options, console):
     with torch.no_grad():
         chances, praise = model(sentences).sigmoid(), torch.tensor(praise)
     right, most = ((chances > 0.5) == praise).float().mean(), praise.float().mean()
-    figures = [
-        (f"bidirectional {options.layer}, {len(praise):,} sentences held out", f"{right:.1%}")
-    ]
-    figures += [*others, ("always the same answer", f"{max(most, 1 - most):.1%}")]
-    for sentence, chance in [*zip(sentences, chances.tolist(), strict=True)][:5]:
+    whose = f"bidirectional {options.layer}, {len(praise):,} sentences held out"
+    figures = [(whose, f"{right:.1%}"), *others]
+    figures += [("always the same answer", f"{max(most, 1 - most):.1%}")]
+    for sentence, chance in zip(sentences[:5], chances[:5].tolist(), strict=True):
         console.print(f"{chance:5.0%} {sentence}", markup=False)
     if options.plot:
         said = {"praise": chances[praise].tolist(), "not": chances[~praise].tolist()}

@@ -64,6 +64,7 @@ def seeded(seed, make, *arguments):
 
 def shuffled(items, size, random):
     """Batches of a list's items, in another order each time, without end."""
+    size = min(size, len(items))
     while True:
         random.shuffle(items)
         yield from (items[i : i + size] for i in range(0, len(items) - size + 1, size))
