@@ -8,6 +8,7 @@ Engines: "numba" (CPU, fused), "triton" (GPU, fused), "reference" (plain PyTorch
 number of times) and "torch" (torch's own kernels, for all that has no better engine here).
 """
 
+import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -175,6 +176,8 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
 def _gpu_choice(dtype, cast, device, training, forced, *layer):
     """The best engine for (cell, ..., prover) as choice.fit takes it, or for layers that fit."""
     name = f"{'autocast to ' * cast}{_name(dtype)} on GPU"
+    if not forced and os.environ.get("FASTRNN_GPU") == "off":  # then Triton is not even loaded
+        return Choice("torch", f"{name}: FASTRNN_GPU is off")
     try:
         choice = import_module("fastrnn.kernels.gpu.choice")
     except ImportError as error:

@@ -74,6 +74,8 @@ def at_once(
     for t in (x, *states):
         if type(t) not in gate.PLAIN or t.is_nested:
             return None
+    if not x.is_cpu:
+        return None
     sizes = x.shape
     if batch_first and 1 not in sizes[:2]:  # rows that do not lie as the steps take them
         turned = x.transpose(0, 1) if len(sizes) == 3 else x

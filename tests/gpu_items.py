@@ -51,3 +51,8 @@ def hanging(item):
 def dying(item):
     os._exit(3)
     yield
+
+
+def sleeps(item):
+    yield {"ready": True}
+    time.sleep(60)

@@ -126,6 +126,7 @@ SCRIPT = """
 # No `if __name__ == "__main__"` here: most scripts for training have none.
 import sys
 sys.path.insert(0, {tests!r})
+sys.path.append(__import__("pathlib").Path("no text, which import passes over"))
 print("runs")
 from fastrnn.gpu.process import Worker
 worker = Worker({{"TOLD": "this"}})
@@ -153,6 +154,16 @@ def test_a_process_that_is_not_to_be_had(monkeypatch):
     assert row["killed"]
     (row,) = process.Worker(serve="no.such:thing").rows("gpu_items:process", {}, 10)
     assert row["killed"]
+
+
+def test_a_process_that_somebody_ends():
+    """Not by what it did: a system that runs out of memory does that."""
+    worker = process.Worker()
+    rows = worker.rows("gpu_items:sleeps", {}, 60)
+    assert next(rows) == {"ready": True}
+    worker.process.kill()
+    (row,) = rows
+    assert row["outside"]
 
 
 @pytest.mark.parametrize(

@@ -135,10 +135,11 @@ def test_one_operator(pretended):
     assert len(layers_in(graph)) == 1
 
 
-def asked(B=3, H=21, dtype=torch.float32):
+def asked(B=3, H=21, dtype=torch.float32, trains=False):
     """Who serves an LSTM in a trace."""
     shapes = [(4, B, 5), (1, B, H), (1, B, H), (4 * H, 5), (4 * H, H)]
-    tensors = [torch.empty(shape, dtype=dtype, device="cuda") for shape in shapes]
+    options = {"dtype": dtype, "device": "cuda", "requires_grad": trains}
+    tensors = [torch.empty(shape, **options) for shape in shapes]
     return backends.choose(tensors, False, (CELLS["lstm"], 4, 1), traced=True)
 
 
@@ -156,6 +157,7 @@ def test_who_serves(pretended):
     proven(64, right())
     assert asked().name == "triton"
     assert asked(B=100_000).name == "triton"
+    assert choice.RECORDED in asked(trains=True).reason  # whatever B it will meet
     proven(128, right(few=0.9))  # of few steps, which a trace may be called with
     assert asked().name == "torch"
     assert "not surely faster: 0.90x" in asked().reason

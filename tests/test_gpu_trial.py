@@ -145,7 +145,9 @@ def ends(error, found):
 
 def test_what_a_gpu_says(interpreted):
     interpreted(ends, torch.OutOfMemoryError("CUDA out of memory"), "'none': 'too little memory")
-    interpreted(ends, RuntimeError("CUDA error: illegal access"), "'right': False")
+    interpreted(ends, RuntimeError("CUDA error: an illegal memory access"), "'right': False")
+    interpreted(ends, RuntimeError("cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED"), "'none': ")
+    interpreted(ends, RuntimeError("CUDA-capable device(s) is/are busy"), "'none': ")
 
 
 def fails_at_once(error, found):

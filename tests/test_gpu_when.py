@@ -112,6 +112,7 @@ ENDS = {
     "it had no time": ((*PHASES[:2], 4.0, KILLED), None, "killed after 20 s"),
     "timing takes too long": ((*PHASES, 6.0, KILLED), None, "killed after 20 s"),
     "it ends its process": ((*PHASES[:2], DIED), False, "the process died"),
+    "somebody ends it": ((*PHASES[:2], DIED | {"outside": True}), None, "the process died"),
     "or later": ((*PHASES, DIED), False, "the process died"),
     "it is wrong": (
         (*PHASES[:2], verdicts.written(KEY, verdicts.wrong("d x is off"))), False, "d x is off",

@@ -78,7 +78,7 @@ class Run:
     def _worker(self):
         """The running process, or a new one where the last has ended."""
         if not (self.worker and self.worker.process):
-            environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+            environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "FASTRNN_GPU": "force"}
             self.worker = Worker(environment, "bench.gpu.worker:serve", [self.log])
             if self.ceilings:
                 name = "bench.gpu.worker:ceilings_are"

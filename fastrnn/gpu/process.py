@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from math import inf
+from signal import SIGKILL, SIGTERM
 
 import torch
 
@@ -37,16 +38,17 @@ class Worker:
         from multiprocessing import Pipe
 
         self.connection, theirs = Pipe()
-        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        folders = [folder or os.getcwd() for folder in sys.path if isinstance(folder, str)]
         command = [sys.executable or "python", "-P", "-c", BOOT, self.serve, str(theirs.fileno())]
         with theirs:
             self.process = subprocess.Popen(
                 [*command, *self.arguments],
-                env=os.environ | {"PYTHONPATH": path} | self.environment,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)} | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                start_new_session=True,  # signals to our group are not for it
             )
 
     def rows(self, name, item, limit, latest=inf):
@@ -76,8 +78,17 @@ class Worker:
                     return
             yield item | {"failed": f"killed after {limit:.0f} s", "killed": True, "late": True}
         except (EOFError, OSError):
-            yield item | {"failed": "the process died", "killed": True}
+            row = item | {"failed": "the process died", "killed": True}
+            yield row | {"outside": True} if self._was_ended() else row
         self.stop()
+
+    def _was_ended(self):
+        """Whether somebody else has ended the process, as a system that runs out of memory does."""
+        if self.process is None:
+            return False
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        return self.process.returncode in (-SIGKILL, -SIGTERM)
 
     def stop(self):
         if self.process:
@@ -90,8 +101,11 @@ class Worker:
 
 def on_gpu(index):
     """A Worker that sees one GPU, which this process calls ``index``."""
+    from ..kernels.gpu import launch  # which takes Triton
+
     return Worker(
         {
+            "FASTRNN_GPU_MARGIN": str(launch.margin()),  # so that tiles are chosen alike
             "CUDA_VISIBLE_DEVICES": _name(index),
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # so that its products are the same each time
             "FASTRNN_GPU": "off",  # but for what a trial asks for

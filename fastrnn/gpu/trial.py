@@ -5,11 +5,17 @@ import subprocess
 import torch
 
 from ..kernels.cells import cell_of
-from ..kernels.gpu import attempt, choice, launch, sizes, tiles, verdicts
+from ..kernels.gpu import attempt, choice, guard, launch, sizes, tiles, verdicts
+from ..kernels.refused import Refused
 from . import oracle, proof, race
 from .layer import Layer
 from .when import PROVING
 
+# What CUDA says of a kernel that has done wrong, and we of one that has waited in vain.
+OURS = (
+    "illegal memory access", "misaligned address", "unspecified launch failure",
+    "illegal instruction", "device-side assert", "waited in vain",
+)  # fmt: skip
 FIRST = proof.Check(1, 1, False, 1)  # a step: nobody waits, so that this ends once it is compiled
 
 
@@ -40,7 +46,7 @@ def tried(item, device, checks=None, clock=None):
         for check in checks:
             wrong = wrong or proof.prove(layer, tile, check)
         if wrong:
-            yield verdicts.written(key, verdicts.wrong(wrong))
+            yield _no(key, wrong)
             return
         yield {"phase": "timing"}
         speed = [_timed(layer, tile, key, T, clock) for T in race.lengths(key.B)]
@@ -48,16 +54,21 @@ def tried(item, device, checks=None, clock=None):
         why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         if "out of memory" in str(error):
             yield {"none": f"too little memory is free on the GPU: {why}"}
-        elif phase == "compiling" and _of_the_machine(error):
+        elif (phase == "compiling" and _of_the_machine(error)) or not _of_the_kernels(error):
             yield {"none": why}
         else:
-            yield verdicts.written(key, verdicts.wrong(why))
+            yield _no(key, why)
     else:
         if None in speed:
             yield {"none": "the GPU is busy with other work: times differ too much"}
         else:
             verdict = verdicts.Verdict(True, "", tuple(speed), verdicts.today())
             yield verdicts.written(key, verdict)
+
+
+def _no(key, why):
+    """The last row: whoever comes next is to find a process without this past."""
+    return verdicts.written(key, verdicts.wrong(why)) | {"killed": True}
 
 
 def _of_the_machine(error):
@@ -69,9 +80,22 @@ def _of_the_machine(error):
     return False
 
 
+def _of_the_kernels(error):
+    """Whether it is to be held against them: not what torch, or the driver, has no room or no turn
+    for. A fault of this code is.
+    """
+    if isinstance(error, Refused) or not isinstance(error, RuntimeError):
+        return True
+    return any(words in str(error) for words in OURS)
+
+
 def _timed(layer, tile, key, T, clock):
     numbers = layer.numbers(T, key.B, key.packed)
     layer.ours.recompute = False
-    with tiles.using(*tile), oracle.arithmetic(layer.arithmetic):
-        runs = {"ours": layer.run(layer.ours, numbers), "torch": layer.run(layer.theirs, numbers)}
-        return race.timed(T, race.race(runs, clock))
+    runs = {"ours": layer.run(layer.ours, numbers), "torch": layer.run(layer.theirs, numbers)}
+    with tiles.using(*tile), oracle.arithmetic(layer.arithmetic), launch.patience(proof.LOOKS):
+        times = race.race(runs, clock)
+    guard.check(layer.device)
+    if failed := attempt.failures():
+        raise Refused("triton", failed[-1])
+    return race.timed(T, times)

@@ -44,7 +44,8 @@ def tune(module, *example, again=False, console=None, **more):
     kernels.
     """
     wanted = Wanted()
-    with when.asking(wanted), torch.random.fork_rng():
+    devices = sorted({p.device.index or 0 for p in module.parameters() if p.is_cuda})
+    with when.asking(wanted), torch.random.fork_rng(devices):
         if torch.is_grad_enabled():
             module(*example, **more)
         with torch.no_grad():

@@ -87,6 +87,8 @@ class Prover:
         try:
             latest = time.monotonic() + limit  # of which the process takes some to start
             verdict, why = trial(worker, table, key, item, limit, latest, clock=self.clock)
+        except Exception as error:  # the caller wants a result of a layer, and torch has one
+            verdict, why = None, f"nothing can be tried here: {type(error).__name__}: {error}"
         finally:
             worker.stop()
             self.left -= self.clock() - began
@@ -113,7 +115,9 @@ def trial(worker, table, key, item, limit, latest=inf, note=None, clock=time.mon
             if "verdict" in row:
                 _, verdict = verdicts.read(row)
             why = row.get("failed") or row.get("none") or why
-            late = row.get("late") and (phase != PROVING or clock() - since < FAIR)
+            late = row.get("outside") or (
+                row.get("late") and (phase != PROVING or clock() - since < FAIR)
+            )
             if row.get("killed") and since is not None and not late and verdict is None:
                 verdict = verdicts.wrong(why)
     finally:

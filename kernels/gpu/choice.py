@@ -27,6 +27,7 @@ from . import kept, launch, measured, products, tiles, verdicts
 from .buffers import UNITS
 
 MODES = "auto", "known", "off", "force"
+RECORDED = "a graph that trains may meet sizes that nobody has proven"
 UNPROVEN = "not proven on this GPU yet: python -m fastrnn gpu"
 HOUSE = __name__.removesuffix(".gpu.choice")
 
@@ -72,7 +73,7 @@ def fit(dtype, device, training, forced, cell, T, B, H, D, packed, prove=None):
         return fits.forward is not None, fits.reason
     known, key = table(device), key_of(dtype, device, training, cell, B or 1, H, D, packed)
     if B is None:
-        return _in_a_trace(known, key)
+        return (False, RECORDED) if training else _in_a_trace(known, key)
     item = {"cell": cell, "H": H, "device": device.index or 0}
     verdict = prove(known, key, item) if prove else known.known.get(key)
     return verdict.serves(T) if verdict else (False, UNPROVEN)
