@@ -15,10 +15,10 @@ from fastrnn.demo.command import main
 from fastrnn.gallery import ENTRIES
 
 FEW = {  # what makes an entry short; {} is a folder with files in the format of those it reads
-    "text": ["--steps", "3", "--hidden", "16"],
-    "simple": ["--steps", "12"],
+    "text": ["--steps", "12", "--hidden", "16", "--plot", "{}/plot.png"],
+    "simple": ["--steps", "12", "--plot", "{}/plot.png"],
     "gradients": ["--steps", "3", "--length", "9"],
-    "memory": ["--steps", "25", "--length", "9", "--hidden", "8"],
+    "memory": ["--steps", "25", "--length", "9", "--hidden", "8"] + ["--plot", "{}/plot.png"],
     "sentiment": ["--steps", "12", "--data", "{}", "--plot", "{}/plot.png"],
     "forecast": ["--steps", "12", "--series", "sunspots", "--data", "{}/sunspots.csv"]
     + ["--plot", "{}/plot.png"],

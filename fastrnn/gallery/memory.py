@@ -13,6 +13,7 @@ from torch import nn
 
 import fastrnn
 
+from .pictures import save_lines
 from .training import Result, Run, in_turn, seeded, show_speed
 
 LAYERS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
@@ -96,6 +97,9 @@ def run(options, console):
     with torch.no_grad():
         batch = next(make(T, 1000, generator))
         mine = loss(runs["fastrnn"].model, batch).item()
+    if options.plot:
+        curves = {name: each.losses for name, each in runs.items()}
+        save_lines(options.plot, "optimiser step", "loss", curves)
     whose = f"fastrnn.{layer}, {options.hidden} units, after {steps:,} batches"
     figures = [(whose, f"{mine:.2g}")]
     figures += [(f"published for {length} steps: {n}", f"{v:.2g}") for n, v in published.items()]

@@ -37,7 +37,7 @@ def save_lines(path, x, y, lines):
     figure = _figure(10, 3.5)
     axes = figure.subplots()
     for label, values in lines.items():
-        axes.plot(values.tolist(), label=label)
+        axes.plot([float(value) for value in values], label=label)
     axes.set(xlabel=x, ylabel=y)
     axes.legend()
     figure.savefig(path, dpi=150)

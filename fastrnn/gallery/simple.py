@@ -13,6 +13,7 @@ from torch import nn
 import fastrnn
 
 from ..demo.text import Corpus, built_in
+from .pictures import save_lines
 from .training import Result, Run, in_turn, seeded, show_speed
 
 BATCH, LENGTH, HIDDEN = 8, 128, 128
@@ -79,6 +80,9 @@ def run(options, console):
         held_out = [mine.loss(mine.model, window).item() for window in corpus.held_out()]
     figures = [("SimpleRNN, text held out", f"{sum(held_out) / len(held_out):.3f}")]
     figures += [("all characters equally likely", f"{log(characters) / log(2):.3f}")]
+    if options.plot:
+        curves = {name: each.losses for name, each in runs.items()}
+        save_lines(options.plot, "optimiser step", "bits for a letter", curves)
     generator = torch.Generator().manual_seed(options.seed)
     console.print("\nIt writes:\n", written(mine.model, corpus, generator), markup=False)
     return Result(*speed, "bits per character", figures)

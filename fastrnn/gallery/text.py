@@ -19,6 +19,7 @@ import fastrnn
 from ..demo.text import MOST, Corpus, built_in
 from ..demo.training import evaluate, write
 from .data import Missing, of_package
+from .pictures import save_lines
 from .training import Result, Run, in_turn, seeded, show_speed
 
 BATCH, LENGTH = 32, 128
@@ -97,6 +98,9 @@ def run(options, console):
     prompt = next(corpus.held_out())[0][:, 0]
     written = corpus.decode(write(model, prompt, 300, generator))
     console.print("\nIt writes:\n", written, markup=False)
+    if options.plot:
+        curves = {name: each.losses for name, each in runs.items()}
+        save_lines(options.plot, "optimiser step", "bits for a letter", curves)
     figures = [(f"GRU, {options.hidden} units, text held out", f"{bits:.3f}")]
     figures += compressed(corpus.text_held_out)
     return Result(*speed, "bits for a letter", figures)
