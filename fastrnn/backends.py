@@ -33,8 +33,7 @@ ENGINES = {
 NUMBA_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CUDNN_BFLOAT16 = 91300  # cuDNN's version from which torch gives it bfloat16
-_STRIDED = torch.strided
-_asked = ContextVar("fastrnn_engine", default=None)
+_STRIDED, _asked = torch.strided, ContextVar("fastrnn_engine", default=None)
 
 
 class Choice(NamedTuple):
@@ -153,12 +152,11 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
         return Choice("torch", "devices or layouts differ")
     if cast and (any(t.dtype not in TRITON_DTYPES for t in tensors) or not _cudnn_takes(dtype)):
         return Choice("torch", "autocast that is not cuDNN's, to float16")
-    if cast:
-        dtype = torch.float16
-    elif torch.is_autocast_enabled("cpu") and first.device.type == "cpu":
+    if not cast and torch.is_autocast_enabled("cpu") and first.device.type == "cpu":
         return Choice("torch", "autocast on CPU")
-    elif any(t.dtype != dtype for t in tensors):
+    if not cast and any(t.dtype != dtype for t in tensors):
         return Choice("torch", "dtypes differ")
+    dtype = torch.float16 if cast else dtype
     if dtype not in TRITON_DTYPES:
         return Choice("torch", f"no engine of ours for {_name(dtype)} on GPU")
     training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
@@ -194,9 +192,8 @@ def _gpu_choice(dtype, cast, device, training, forced, *layer):
 def _cudnn_takes(dtype):
     """Whether cuDNN serves torch's layers with x of ``dtype``; autocast is for it alone."""
     cudnn = torch.backends.cudnn
-    if not cudnn.enabled or torch.version.hip or not cudnn.version():
-        return False
-    return dtype != torch.bfloat16 or cudnn.version() >= CUDNN_BFLOAT16
+    there = cudnn.enabled and not torch.version.hip and cudnn.version()
+    return bool(there) and (dtype != torch.bfloat16 or there >= CUDNN_BFLOAT16)
 
 
 @cache
