@@ -11,7 +11,6 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import backends, states
 from .conversion import accelerate
-from .functional import stack, stack_on_gpu
 from .kernels.cells import key_of
 from .kernels.cells import nudged_cell as nudged
 from .modules import MODES
@@ -204,11 +203,7 @@ def _recorded(names, found, module, input, hx, inputs, every):
         engine = backends.choose(tensors, False, (cell, call.steps.T, D), False).name
     if engine == "torch" or (every and engine == "triton"):
         engine = "reference"
-    dtype, dtypes = (None, None) if engine == "reference" else call.dtypes(cell)
-    run = stack_on_gpu if engine == "triton" else stack
-    given = call.steps, directions, call.states, D, p, dtype, keep, planes
-    y, finals, *afters = run(engine, cell, call.rows(engine), *given, every)
-    return call.results(y, finals, dtypes, *afters)
+    return states.run(engine, cell, call, directions, planes, p, keep, every)
 
 
 def _told(weights, reverse, H):

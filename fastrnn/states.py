@@ -6,7 +6,7 @@ from threading import get_ident
 from torch import nn
 
 from . import backends
-from .functional import autocast_dtypes, stack
+from .functional import autocast_dtypes, stack, stack_on_gpu
 from .kernels.cells import CELLS
 from .kernels.keep import Keep
 from .kernels.refused import Refused
@@ -106,7 +106,13 @@ def forward(module, input, hx=None, **inputs):
         if backends.asked() == "triton":
             raise Refused("triton", "it gives out no states but the last: leave return_states out")
         engine = "reference"
+    return run(engine, cell, call, call.directions, call.planes, p, keep, True)
+
+
+def run(engine, cell, call, directions, planes, p, keep, every):
+    """The results of a Call, with these weights and inputs of its steps, by an engine."""
     dtype, dtypes = (None, None) if engine == "reference" else call.dtypes(cell)
-    given = call.rows(engine), call.steps, call.directions, call.states, D, p, dtype, keep
-    y, finals, afters = stack(engine, cell, *given, call.planes, True)
-    return call.results(y, finals, dtypes, afters)
+    go, D = stack_on_gpu if engine == "triton" else stack, 1 + call.module.bidirectional
+    given = call.steps, directions, call.states, D, p, dtype, keep, planes, every
+    y, finals, *afters = go(engine, cell, call.rows(engine), *given)
+    return call.results(y, finals, dtypes, *afters)

@@ -13,9 +13,7 @@ from .agreement import Comparison
 from .check import findings
 from .existing import show_existing
 from .options import parse
-from .style import working
-
-PASSED, FAILED, UNABLE, INTERRUPTED = 0, 1, 2, 130
+from .style import FAILED, INTERRUPTED, PASSED, UNABLE, working
 
 
 def main(arguments=None):

@@ -5,14 +5,13 @@ from statistics import median
 from time import perf_counter
 
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from fastrnn.backends import explain
 
 from .curves import braille
-from .style import heading, note, pairs, table, verdict
+from .style import heading, note, pairs, progress, table, verdict
 
 PLOT_HEIGHT = 9  # lines
 LINES = 10  # of progress, where nothing can be live
@@ -79,17 +78,9 @@ def follow(console, comparison, steps):
 
 
 def _follow_live(console, comparison, steps):
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeRemainingColumn(),
-    )
-    # drawn between steps only: a thread that draws would take time from the steps
-    with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
+    with progress(console) as bars:
         tasks = [
-            (run, progress.add_task(name, total=steps, told=""))
+            (run, bars.add_task(name, total=steps, told=""))
             for name, run in (("torch.nn", comparison.torch), ("fastrnn", comparison.ours))
         ]
         drawn = 0.0
@@ -98,8 +89,8 @@ def _follow_live(console, comparison, steps):
                 continue
             for run, task in tasks:
                 told = f"{run.losses[-1]:.3f} bits/char  {comparison.speed(run):9,.0f} char/s"
-                progress.update(task, completed=done, told=told)
-            progress.refresh()
+                bars.update(task, completed=done, told=told)
+            bars.refresh()
             drawn = perf_counter()
 
 

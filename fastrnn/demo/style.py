@@ -4,10 +4,12 @@ import io
 from contextlib import contextmanager, redirect_stderr
 
 from rich import box
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 TEXT_WIDTH = 80
+PASSED, FAILED, UNABLE, INTERRUPTED = 0, 1, 2, 130  # exit statuses
 
 
 def heading(console, title):
@@ -40,6 +42,21 @@ def note(console, text):
 
 def verdict(passed):
     return Text("pass", style="green") if passed else Text("FAIL", style="bold red")
+
+
+def progress(console):
+    """A bar for each of several runs, and what is ``told`` of it. Where nothing can be live:
+    nothing.
+    """
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    # drawn between steps only: a thread that draws would take time from the steps
+    return Progress(
+        *columns, console=console, auto_refresh=False, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -1,19 +1,18 @@
 """``python -m fastrnn list`` and ``python -m fastrnn NAME``."""
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from importlib import import_module
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from ..demo.options import number, try_plot
-from ..demo.style import heading, table
+from ..demo.options import Parser, number, try_plot
+from ..demo.style import FAILED, INTERRUPTED, PASSED, UNABLE, heading, table
 from . import ENTRIES
 from .data import Missing
 
-PASSED, FAILED, UNABLE, INTERRUPTED = 0, 1, 2, 130
 STATUS = """\
 exit status: 0 if all went well; 1 if fastrnn and torch.nn did not agree, or what was to be learned
 was not; 2 for a bad option, a file or a package that is missing.
@@ -64,7 +63,7 @@ def options_of(name, arguments):
 
 
 def _options(name, entry, arguments):
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"python -m fastrnn {name}",
         description=entry.__doc__,
         epilog=STATUS,

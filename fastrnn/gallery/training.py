@@ -6,10 +6,9 @@ from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from ..demo.style import table
+from ..demo.style import progress, table
 
 REFRESH, LINES = 0.1, 8  # seconds; lines where nothing can be live
 FIRST, LIMIT = 10, 1e-3  # the steps before training multiplies rounding, and how far losses part
@@ -89,10 +88,10 @@ def in_turn(runs, batches, steps, console, beside=None):
     """
     *others, last = runs
     seed = torch.initial_seed()
-    with _progress(console) as progress:
-        tasks = {name: progress.add_task(name, total=steps, told="") for name in runs}
+    with progress(console) as bars:
+        tasks = {name: bars.add_task(name, total=steps, told="") for name in runs}
         for other in others if beside else ():
-            progress.update(tasks[other], total=min(beside, steps))
+            bars.update(tasks[other], total=min(beside, steps))
         drawn = 0.0
         for done, batch in zip(range(1, steps + 1), batches, strict=False):
             going = [last] if beside and done > beside else list(runs)
@@ -101,8 +100,8 @@ def in_turn(runs, batches, steps, console, beside=None):
                 runs[name].step(batch)
             if console.is_terminal and perf_counter() - drawn > REFRESH:
                 for name in going:
-                    progress.update(tasks[name], completed=done, told=_told(runs[name]))
-                progress.refresh()
+                    bars.update(tasks[name], completed=done, told=_told(runs[name]))
+                bars.refresh()
                 drawn = perf_counter()
             elif not console.is_terminal and (done % -(-steps // LINES) == 0 or done == steps):
                 console.print(f"step {done} of {steps}: {last}, {_told(runs[last])}")
@@ -110,18 +109,6 @@ def in_turn(runs, batches, steps, console, beside=None):
 
 def _told(run):
     return f"loss {run.recent:.4f}  {1e3 * median(run.seconds[-200:]):.1f} ms a step"
-
-
-def _progress(console):
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    # drawn between steps only: a thread that draws would take time from the steps
-    return Progress(
-        *columns, console=console, auto_refresh=False, transient=True,
-        disable=not console.is_terminal,
-    )  # fmt: skip
 
 
 def apart(one, other):

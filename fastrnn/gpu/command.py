@@ -10,12 +10,12 @@ import torch
 from rich.console import Console
 
 from ..demo.options import Parser
+from ..demo.style import FAILED, INTERRUPTED, PASSED, UNABLE
 from ..kernels.cells import CELLS
 from ..kernels.gpu import verdicts
 from . import shown, tune
 from .tune import Result
 
-RIGHT, WRONG, UNABLE, INTERRUPTED = 0, 1, 2, 130
 SIZES = (64, 512), (16, 256), (64, 128)
 DTYPES = ("bfloat16", "float16", "float32")
 DESCRIPTION = """\
@@ -127,7 +127,7 @@ def _run(options, device, worker, console):
         options.save.write_text(verdicts.table([(known.facts, known.known)]), encoding="utf-8")
         console.print(f"\nThe verdicts on this GPU are in {options.save}", markup=False)
     wrong = any(result.verdict and not result.verdict.right for result in results)
-    return WRONG if wrong and not options.show else RIGHT
+    return FAILED if wrong and not options.show else PASSED
 
 
 def _of_model(options, console):

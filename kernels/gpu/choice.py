@@ -104,10 +104,15 @@ def key_of(dtype, device, training, cell, B, H, D, packed):
         if isinstance(tile, str):
             return tile
     P = -(-H // UNITS) * UNITS
-    name = cell if cell in CELLS else f"{found.name} {verdicts.digest(cell)}"
     forward, backward = [*map(tuple, chosen), None][:2]
     rest = P > H, D, packed, training, forward, backward, verdicts.batch_class(B)
-    return verdicts.Key(name, measured.arithmetic(_name(dtype), tf32), P, *rest)
+    return verdicts.Key(_named(cell), measured.arithmetic(_name(dtype), tf32), P, *rest)
+
+
+@cache
+def _named(cell):
+    """What a verdicts.Key calls the cell of a key."""
+    return cell if cell in CELLS else f"{cell_of(cell).name} {verdicts.digest(cell)}"
 
 
 def _name(dtype):
