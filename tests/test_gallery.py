@@ -111,3 +111,13 @@ def test_what_is_missing_is_said(arguments, said, capsys, tmp_path):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"python -m fastrnn {arguments[0]}: ")
     assert said in line
+
+
+@EVERY_ENTRY
+@pytest.mark.parametrize("steps", ["0", "-3", "many"])
+def test_steps_that_cannot_be(name, steps, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([name, "--steps", steps])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"argument --steps: {steps!r} is not a whole number from 1" in line

@@ -16,6 +16,7 @@ from torch import nn
 
 import fastrnn
 
+from ..demo.options import number
 from .data import Missing, of_package, table_of
 from .pictures import save_lines
 from .training import Result, Run, in_turn, seeded, show_speed, shuffled
@@ -87,7 +88,7 @@ def loss(model, windows):
 def add_options(parser):
     parser.add_argument("--series", choices=TASKS, help="default: sunspots, with --data ETTh1")
     parser.add_argument("--data", metavar="FILE", type=Path, help="a file instead of a package's")
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: 300, 2000, 600)")
+    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 300, 2000, 600)")
 
 
 def run(options, console):

@@ -11,6 +11,7 @@ from torch import nn
 
 import fastrnn
 
+from ..demo.options import number
 from ..demo.style import table
 from .memory import Model, adding, adding_loss
 from .training import Result, Run, in_turn, seeded
@@ -94,8 +95,8 @@ def save(path, flows, runs):
 
 
 def add_options(parser):
-    parser.add_argument("--length", type=int, metavar="T", help="default: 100, quick 20")
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: 2000, quick 600)")
+    number(parser, "--length", 2, 1_000_000, None, "default: 100, quick 20")
+    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 2000, quick 600)")
 
 
 def run(options, console):

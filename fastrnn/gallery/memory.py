@@ -13,6 +13,7 @@ from torch import nn
 
 import fastrnn
 
+from ..demo.options import number
 from .pictures import save_lines
 from .training import Result, Run, in_turn, seeded, show_speed
 
@@ -76,9 +77,9 @@ PROBLEMS = {
 def add_options(parser):
     parser.add_argument("--problem", choices=PROBLEMS, default="adding", help="default: adding")
     parser.add_argument("--layer", choices=LAYERS, default="gru", help="default: gru")
-    parser.add_argument("--length", type=int, metavar="T", help="default: 600 or 1000, quick 100")
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: 4000, quick 600)")
-    parser.add_argument("--hidden", type=int, default=128, help="units (default: 128)")
+    number(parser, "--length", 2, 1_000_000, None, "default: 600 or 1000, quick 100")
+    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 4000, quick 600)")
+    number(parser, "--hidden", 1, 2048, 128, "units (default: 128)")
 
 
 def run(options, console):

@@ -14,6 +14,7 @@ from torch import nn
 
 import fastrnn
 
+from ..demo.options import number
 from .data import of_package
 from .pictures import save_attention, show_attention
 from .scores import distance
@@ -96,7 +97,7 @@ def errors(model, words, dictionary):
 
 
 def add_options(parser):
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: 8000, quick 300)")
+    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 8000, quick 300)")
 
 
 def run(options, console):

@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 
 import fastrnn
 
+from ..demo.options import number
 from .data import Missing
 from .pictures import save_histogram
 from .training import Result, Run, in_turn, seeded, show_speed, shuffled
@@ -94,7 +95,7 @@ def loss(model, batch):
 def add_options(parser):
     parser.add_argument("--data", type=Path, help="an archive, the text in it, or a folder")
     parser.add_argument("--layer", choices=("LSTM", "GRU"), default="LSTM", help="default: LSTM")
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: 900, quick 300)")
+    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 900, quick 300)")
 
 
 def run(options, console):

@@ -12,6 +12,7 @@ from torch import nn
 
 import fastrnn
 
+from ..demo.options import number
 from ..demo.text import Corpus, built_in
 from .pictures import save_lines
 from .training import Result, Run, in_turn, seeded, show_speed
@@ -65,7 +66,7 @@ def written(model, corpus, generator, count=200):
 
 
 def add_options(parser):
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: 4000, quick 200)")
+    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 4000, quick 200)")
 
 
 def run(options, console):

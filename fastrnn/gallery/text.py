@@ -15,6 +15,7 @@ from torch import nn
 
 import fastrnn
 
+from ..demo.options import number
 from ..demo.text import MOST, Corpus, built_in
 from ..demo.training import bits_per_character, evaluate, write
 from .data import Missing, of_package
@@ -75,8 +76,8 @@ def compressed(text):
 
 def add_options(parser):
     parser.add_argument("--text", metavar="FILE", help="or sotu (default: Python's help texts)")
-    parser.add_argument("--steps", type=int, help="optimiser steps (default: 2500, quick 100)")
-    parser.add_argument("--hidden", type=int, default=512, help="units (default: 512)")
+    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 2500, quick 100)")
+    number(parser, "--hidden", 1, 2048, 512, "units (default: 512)")
 
 
 def run(options, console):
