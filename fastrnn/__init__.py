@@ -9,6 +9,7 @@ from .keras import accelerate_keras, restore_keras
 from .kernels.symbolic.tensors import clip_gradient
 from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .parameters import PerUnit, Scalar
+from .quantization import dequantize, quantize
 from .recurrent import Recurrent
 from .scan import scan
 
@@ -30,8 +31,10 @@ __all__ = [
     "accelerate_keras",
     "backends",
     "clip_gradient",
+    "dequantize",
     "gradient_flow",
     "lowering",
+    "quantize",
     "restore",
     "restore_keras",
     "scan",

@@ -73,7 +73,7 @@ def accelerate(model):
         1 of 1 recurrent modules changed to fastrnn
           1  LSTM
     """
-    return _convert(model, "fastrnn", _obstacle, _accelerated, episodes.join)
+    return _convert(model, "fastrnn", obstacle, accelerated, episodes.join)
 
 
 def restore(model):
@@ -85,8 +85,8 @@ def restore(model):
     return _convert(model, "torch.nn", _obstacle_back, _restored, episodes.part)
 
 
-def _convert(model, to, obstacle, switched, policy):
-    """Give every recurrent module of ``model`` its ``switched`` class, where no ``obstacle`` is.
+def _convert(model, to, hinders, switched, policy):
+    """Give every recurrent module of ``model`` its ``switched`` class, where nothing ``hinders``.
 
     policy: what is done with a policy that walks through episodes; it returns what hinders it.
 
@@ -97,7 +97,7 @@ def _convert(model, to, obstacle, switched, policy):
     planned, changed, left = [], {}, {}
     for name, module in model.named_modules():
         if isinstance(module, RECURRENT):
-            if why := obstacle(module):
+            if why := hinders(module):
                 left[name] = why
                 continue
             try:
@@ -119,7 +119,7 @@ def _convert(model, to, obstacle, switched, policy):
     return Conversion(to, changed, left)
 
 
-def _obstacle(module):
+def obstacle(module):
     """Why ``module`` cannot be accelerated; None if it can."""
     cls = type(module)
     if isinstance(module, tuple(ORIGINALS)):
@@ -146,26 +146,26 @@ def _obstacle_back(module):
         return "it is torch.nn's already"
     derived = (cls for cls in type(module).__mro__ if issubclass(cls, tuple(ORIGINALS)))
     for cls in derived:
-        if not (cls in ORIGINALS or _made_by_torch(cls) or _stands_in(cls)):
+        if not (cls in ORIGINALS or made_by_torch(cls) or stands_in(cls)):
             return f"{cls.__name__} is built on fastrnn's"
     return None
 
 
-def _accelerated(cls):
+def accelerated(cls):
     """``cls``, a class of torch.nn or derived from one, on our kernels."""
     if cls in TWINS:
         return TWINS[cls]
-    return _rebuilt(cls, _accelerated) if _made_by_torch(cls) else _stand_in(cls)
+    return _rebuilt(cls, accelerated) if made_by_torch(cls) else _stand_in(cls)
 
 
 def _restored(cls):
-    """The class that ``_accelerated`` took."""
+    """The class that ``accelerated`` took."""
     if cls in ORIGINALS:
         return ORIGINALS[cls]
-    return _represented(cls) if _stands_in(cls) else _rebuilt(cls, _restored)
+    return represented(cls) if stands_in(cls) else _rebuilt(cls, _restored)
 
 
-def _made_by_torch(cls):
+def made_by_torch(cls):
     """Whether torch made the class for a single module, to parametrise or to shard it."""
     return cls.__module__.startswith("torch.") and cls not in TWINS
 
@@ -197,19 +197,19 @@ def _stand_in(cls):
     return new_class(cls.__name__, bases, exec_body=lambda body: body.update(own))
 
 
-def _stands_in(cls):
+def stands_in(cls):
     return vars(cls).get("__reduce_ex__") is _reduce
 
 
-def _represented(cls):
+def represented(cls):
     """The user's class that ``cls`` stands in for."""
     return next(base for base in cls.__bases__ if base is not _Quiet)
 
 
 def _reduce(self, protocol):
     """Pickle by the user's class: nobody could import the one that stands in for it."""
-    mine = next(cls for cls in type(self).__mro__ if _stands_in(cls))
-    theirs = _represented(mine)
+    mine = next(cls for cls in type(self).__mro__ if stands_in(cls))
+    theirs = represented(mine)
     reduced = theirs.__reduce_ex__(self, protocol)
     if isinstance(reduced, str):
         return reduced

@@ -13,8 +13,7 @@ import torch
 from torch import _VF
 from torch.nn.functional import dropout
 
-from . import backends, heads, operators, substitute
-from .autograd import run_layer
+from . import autograd, backends, heads, narrow, operators, substitute
 from .kernels import autocast, projection, schedule
 from .kernels.cells import CELLS
 from .kernels.gate import whole
@@ -213,7 +212,8 @@ def _layers(engine, cell, x, steps, directions, states, D, p, dtype, keep, input
     layer what its steps are given beside x, (heads * N, number, H).
     """
     traced = isinstance(steps, schedule.Traced)
-    run = operators.run_layer if traced else run_layer
+    run = narrow if narrow.are_narrow(directions) else operators if traced else autograd
+    run = run.run_layer
     if engine == "triton" and directions[0].hr is not None:
         run = partial(projection.layer, run)
     if engine != "reference":

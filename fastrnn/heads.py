@@ -10,6 +10,7 @@ from functools import cache
 import torch
 
 from .kernels.cells import cell_of, key_of
+from .kernels.form import Matrix
 from .kernels.symbolic.cell import Cell
 from .kernels.weights import Weights
 from .tracing import constant
@@ -51,10 +52,17 @@ def apart(cell, directions, states, planes):
 
 def _of_heads(weights, gates, heads):
     """A Weights for each head of one direction."""
-    each = [None if t is None else t.unflatten(0, (gates, heads, -1)) for t in weights[:4]]
-    each = [[None] * heads if t is None else t.transpose(0, 1).flatten(1, 2).unbind() for t in each]
+    each = [[None] * heads if t is None else _blocks(t, gates, heads) for t in weights[:4]]
     own = [None] * heads if weights.own is None else weights.own.chunk(heads, 1)
     return [Weights(*fields, None, mine) for *fields, mine in zip(*each, own, strict=True)]
+
+
+def _blocks(tensor, gates, heads):
+    """The rows of each head of a weight."""
+    if not isinstance(tensor, Matrix):
+        return tensor.unflatten(0, (gates, heads, -1)).transpose(0, 1).flatten(1, 2).unbind()
+    rows = torch.arange(tensor.shape[0]).unflatten(0, (gates, heads, -1))
+    return [tensor[mine] for mine in rows.transpose(0, 1).flatten(1, 2)]
 
 
 def together(states, heads):
@@ -77,6 +85,8 @@ def _undivided(key):
 
 def _dense(weight, gates, heads):
     """(gates * H, H) with the blocks of ``weight``, (gates * H, H // heads), on its diagonals."""
+    if isinstance(weight, Matrix):
+        return Matrix(weight.form, _dense(weight.values, gates, heads), weight.scales)
     width = weight.shape[1]
     blocks = weight.reshape(gates, heads, width, width).permute(0, 2, 3, 1)
     return torch.diag_embed(blocks, dim1=1, dim2=3).reshape(gates * heads * width, heads * width)

@@ -15,6 +15,7 @@ from .kernels import schedule
 from .kernels.gate import PLAIN
 from .pieces import Pieces, checked
 from .places import Places
+from .shapes import widths_of
 from .tracing import RECORDED
 
 
@@ -140,7 +141,7 @@ class Batch:
             raise TypeError(f"{self.name}: {name} should be a tensor or a tuple of some: {kind}")
         rows = self.module.num_layers * (1 + self.module.bidirectional)
         batch = () if self.single else (self.sizes[1],)
-        want = [(rows, *batch, width) for width in _widths(self.module)]
+        want = [(rows, *batch, width) for width in widths_of(self.module)]
         if (found := [tuple(s.shape) for s in states]) != want:
             want, found = (", ".join(map(str, each)) for each in (want, found))
             raise RuntimeError(f"{self.name}: {name} should be of shape {want}; it is {found}")
@@ -186,14 +187,6 @@ class Batch:
             return states.index_select(1, self._index(ways[0]))
         each = [states[d::2].index_select(1, self._index(way)) for d, way in enumerate(ways)]
         return torch.stack(each, 1).flatten(0, 1)
-
-
-def _widths(module):
-    """How wide each state of a layer is."""
-    H = module.hidden_size
-    if not isinstance(module, nn.RNNBase):
-        return [H] * len(type(module).signature.states)
-    return [module.proj_size or H, H] if module.mode == "LSTM" else [H]
 
 
 def mapped(tensor):

@@ -16,7 +16,7 @@ from .parameters import places_of, weights_of
 from .sequences import Call
 from .step import Plain, cell_of_module, signature_of
 from .substitute import tell
-from .tracing import constant, tracing
+from .tracing import constant
 
 OPTIONS = {
     "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
@@ -223,9 +223,7 @@ class Recurrent(nn.Module):
             if _asked() in ("numba", "triton"):
                 raise Refused(_asked(), why)
             return cell, "reference", why
-        tensors = call.x, *call.states, *[t for w in call.directions for t in w], *call.planes
-        layer = cell, call.steps.T, 1 + self.bidirectional
-        engine, reason = backends.choose(tensors, False, layer, tracing(call.x))
+        engine, reason = call.served(cell)
         if engine == "torch":
             reason = f"plain PyTorch, step by step, as torch has no kernel of {cell.name}: {reason}"
         return cell, engine if engine != "torch" and call.x.numel() else "reference", reason

@@ -5,10 +5,13 @@ from functools import cache, partial
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
+from . import backends
 from .functional import steps_of
 from .kernels import reference, schedule
 from .kernels.cells import cell_of, key_of
+from .kernels.form import Matrix
 from .kernels.weights import Weights
+from .shapes import widths_of
 from .tracing import constant, tracing
 
 
@@ -49,6 +52,13 @@ class Call:
         self.steps = steps_of(T, x, sizes, self.states, tracing(x))
         self.planes = self._planes(inputs)
 
+    def served(self, cell):
+        """The Choice of an engine for it."""
+        weights = [None if isinstance(t, Matrix) else t for each in self.directions for t in each]
+        tensors = self.x, *self.states, *weights, *self.planes
+        layer = cell, self.steps.T, 1 + self.module.bidirectional
+        return backends.choose(tensors, False, layer, tracing(self.x))
+
     @property
     def _name(self):
         return type(self.module).__name__
@@ -73,24 +83,26 @@ class Call:
         return tensor if order is None else tensor.index_select(1, order)
 
     def _states(self, hx, B):
-        module, names = self.module, self._names()
-        shape = len(self.directions), B, module.hidden_size
+        names, count = self._names(), len(self.directions)
+        shapes = [(count, B, width) for width in widths_of(self.module)]
         if hx is None:
             dtype = self.directions[0].ih.dtype
-            return [self.x.new_zeros(shape, dtype=dtype) for _ in names]
+            return [self.x.new_zeros(shape, dtype=dtype) for shape in shapes]
         states = (hx,) if isinstance(hx, torch.Tensor) else tuple(hx)
         if len(states) != len(names):
             raise ValueError(
                 f"{self._name}: hx should have {len(names)} states, {', '.join(names)}; "
                 f"it has {len(states)}"
             )
-        want = (shape[0], shape[2]) if self.single else shape
-        for name, state in zip(names, states, strict=True):
+        found = []
+        for name, state, shape in zip(names, states, shapes, strict=True):
+            want = (count, shape[2]) if self.single else shape
             if state.shape != want:
                 raise RuntimeError(
                     f"{self._name}: state {name} of hx should be {want}, not {tuple(state.shape)}"
                 )
-        return [self._sorted(state.view(shape) if self.single else state) for state in states]
+            found.append(self._sorted(state.view(shape)))
+        return found
 
     def _planes(self, inputs):
         """For each layer the inputs of its steps side by side."""

@@ -1,9 +1,19 @@
-"""What the operators return, as a trace knows it: empty tensors."""
+"""The sizes of states; and what the operators return, as a trace knows it: empty tensors."""
+
+from torch import nn
 
 from . import backends
 from .kernels import schedule
 from .kernels.cells import cell_of
 from .kernels.weights import split
+
+
+def widths_of(module):
+    """How wide each state of a layer is."""
+    H = module.hidden_size
+    if not isinstance(module, nn.RNNBase):
+        return [H] * len(type(module).signature.states)
+    return [module.proj_size or H, H] if module.mode == "LSTM" else [H]
 
 
 def more(cell, every):

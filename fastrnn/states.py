@@ -13,7 +13,6 @@ from .kernels.refused import Refused
 from .kernels.weights import split
 from .sequences import Call
 from .step import Plain, cell_of_module
-from .tracing import tracing
 
 
 class TorchsCall(Call):
@@ -30,13 +29,6 @@ class TorchsCall(Call):
         if inputs:
             raise TypeError(f"{self._name} takes no {', '.join(inputs)}")
         return []
-
-    def _states(self, hx, B):
-        if hx is not None or not self.module.proj_size:
-            return super()._states(hx, B)
-        module, dtype = self.module, self.directions[0].ih.dtype
-        widths = module.proj_size, module.hidden_size
-        return [self.x.new_zeros(len(self.directions), B, w, dtype=dtype) for w in widths]
 
     def dtypes(self, cell):
         """As Call's."""
@@ -97,11 +89,9 @@ def of(module, input, hx, inputs):
 def forward(module, input, hx=None, **inputs):
     """(output, final states, the states after each step), the last of them as the output is."""
     call, cell, p, keep = of(module, input, hx, inputs)
-    D, engine = 1 + module.bidirectional, "reference"
+    engine = "reference"
     if not isinstance(cell, Plain):
-        tensors = call.x, *call.states, *[t for w in call.directions for t in w], *call.planes
-        layer = cell, call.steps.T, D
-        engine = backends.choose(tensors, False, layer, tracing(call.x)).name
+        engine = call.served(cell).name
     if engine != "numba" or not call.x.numel():
         if backends.asked() == "triton":
             raise Refused("triton", "it gives out no states but the last: leave return_states out")

@@ -7,7 +7,8 @@ AD, torch.func and devices or dtypes that no other engine takes.
 from functools import partial
 
 import torch
-from torch.nn.functional import linear
+
+from .form import linear
 
 
 def layer(cell, x, steps, directions, states, inputs=None, every=False):

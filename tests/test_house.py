@@ -19,12 +19,24 @@ PACKAGES = {
     "fastrnn": Path(fastrnn.__file__).parent,
     "fastrnn.kernels": Path(fastrnn.kernels.__path__[0]),
 }
-FOUNDATIONS = ("autocast", "gate", "keep", "private", "refused", "schedule", "untraced", "weights")
+FOUNDATIONS = (
+    "autocast",
+    "form",
+    "gate",
+    "keep",
+    "private",
+    "refused",
+    "schedule",
+    "untraced",
+    "weights",
+)
 CPU = "fastrnn.kernels.cpu"
 # Imports run down this list only. What is not in it (the program) may import all of it.
 STOREYS = [
     ["fastrnn.tools"],
     ["fastrnn.flow"],
+    ["fastrnn.quantization"],
+    ["fastrnn.quantized"],
     ["fastrnn.conversion", "fastrnn.keras"],
     ["fastrnn.episodes"],
     ["fastrnn.modules", "fastrnn.recurrent"],
@@ -34,7 +46,7 @@ STOREYS = [
     ["fastrnn.states"],
     ["fastrnn.sequences", "fastrnn.pieces"],
     ["fastrnn.functional", "fastrnn.cell_step", "fastrnn.step", "fastrnn.places"],
-    ["fastrnn.operators", "fastrnn.lowering", "fastrnn.known"],
+    ["fastrnn.operators", "fastrnn.lowering", "fastrnn.known", "fastrnn.narrow"],
     ["fastrnn.shapes"],
     ["fastrnn.batching", "fastrnn.autograd", "fastrnn.onnx", "fastrnn.dynamo", "fastrnn.flops"],
     ["fastrnn.substitute"],

@@ -136,6 +136,20 @@ def test_dtypes_under_autocast_do_not_depend_on_lengths(lengths, to):
     assert [s.dtype for s in found[2]] == [s.dtype for s in states]
 
 
+@pytest.mark.parametrize("lengths", [None, [5, 2, 4]])
+def test_states_of_a_projected_layer_go_on_from_hx(lengths):
+    """Its hidden state is narrower than the other."""
+    layer, x = fastrnn.LSTM(I, H, proj_size=2), torch.randn(T, B, I)
+    hx = torch.randn(1, B, 2), torch.randn(1, B, H)
+    y, finals, (h, c) = layer(x, hx, lengths=lengths, return_states=True)
+    plain = layer(x, hx, lengths=lengths)
+    assert torch.equal(y, plain[0])
+    assert all(map(torch.equal, finals, plain[1]))
+    assert torch.equal(h, y)
+    last = torch.tensor(lengths or [T] * B) - 1
+    assert torch.equal(c[last, range(B)], finals[1][0])
+
+
 def state(*shape):
     return torch.zeros(shape)
 

@@ -17,12 +17,13 @@ from ..untraced import untraced
 from ..weights import Weights, expected, split
 from .compiled import machine
 from .compiler.target import registers
-from .host import layer_calls
+from .host import layer_calls, ready
 from .host.layouts import sums_width
 from .host.memory import at
 from .host.shape import Shape
 
 HALF = (torch.bfloat16, torch.float16)
+pack = ready.pack
 
 
 def dtypes(dtype):
@@ -54,15 +55,18 @@ class Stack:
         self.places = [Weights(*(-1 if i is None else i for i in place)) for place in places]
         M, hr = cell.gates * first.H, (first.S, first.H) if first.projected else None
         known = [Weights((M, first.I), (M, first.S), None, None, hr, (cell.own, first.H))] * count
-        states, weights = expected(cell, first.D, first.I, first.B, known)
-        shapes = [(*rows, first.I), *states]
-        for place, sizes in zip(self.places, weights, strict=True):
-            shapes += [size for i, size in zip(place, sizes, strict=True) if i >= 0]
         wide = machine.wide(first.dtype)
+        states, weights = expected(cell, first.D, first.I, first.B, known)
+        weights = [Weights(*[(size, wide) for size in each]) for each in weights]
+        weights = [ready.sizes(cell, first)] * count if first.form else weights
+        shapes, dtypes = [(*rows, first.I), *states], [first.dtype] + [wide] * len(states)
+        for place, sizes in zip(self.places, weights, strict=True):
+            there = [size for i, size in zip(place, sizes, strict=True) if i >= 0]
+            shapes += [shape for shape, _ in there]
+            dtypes += [dtype for _, dtype in there]
         lanes = machine.tiles(cell.gates, first.dtype).lanes
         self.spare = -first.S % lanes  # numbers behind each gradient of a hidden state
         self.sums = sums_width(cell, first)
-        dtypes = [first.dtype] + [wide] * (len(shapes) - 1)
         if cell.inputs:
             shapes += [(cell.heads * self.N, cell.inputs, first.H)] * layers
             dtypes += [first.dtype] * layers
@@ -100,6 +104,21 @@ def stack_of(cell, x, steps, directions, states, inputs):
     each = len(weights) // len(directions)
     tensors = [x, *states, *weights, *[inputs] * bool(cell.inputs)]
     return stack(cell, shape, x.shape[:-1], 1, each), tensors
+
+
+@untraced
+def ready_layer(form, cell, x, steps, directions, states, keep, inputs=None):
+    """As ``layer``, of float32, with weights of fewer bits: those that ``pack`` has made panels."""
+    shape = _shape_of_ready(form, x, steps, directions, states)
+    weights = [w for each in directions for w in each if w is not None]
+    found = stack(cell, shape, x.shape[:-1], 1, len(weights) // len(directions))
+    return forward(found, steps, keep, [x, *states, *weights, *[inputs] * bool(cell.inputs)])
+
+
+def _shape_of_ready(form, x, steps, directions, states):
+    S, H, I = states[0].shape[2], states[-1].shape[2], x.shape[-1]
+    D, projected = len(directions), directions[0].hr is not None
+    return Shape(x.dtype, steps.rounded, steps.B, D, I, H, S, projected, form)
 
 
 def _keep(cell, keep):
@@ -167,7 +186,16 @@ def every_state(cell, x, steps, directions, states, keep, inputs, kept):
 
     (hidden ones (D, N, S), others (D, N, number, H)); None for the others if there are none.
     """
-    shape = Shape.of(cell, x, steps, directions, states)
+    return _every_state(Shape.of(cell, x, steps, directions, states), cell, steps, keep, kept)
+
+
+def every_state_of(form, cell, x, steps, directions, states, keep, inputs, kept):
+    """As ``every_state``, of what ``ready_layer`` has kept."""
+    shape = _shape_of_ready(form, x, steps, directions, states)
+    return _every_state(shape, cell, steps, keep, kept)
+
+
+def _every_state(shape, cell, steps, keep, kept):
     names = shape.kept(cell, steps.N, shape.gates(cell, _keep(cell, keep), steps))
     named = dict(zip(names, kept, strict=True))
     return named["after"], named.get("extra_after")

@@ -1,5 +1,6 @@
 """How this machine computes with a dtype: its registers, and what is compiled for these."""
 
+from array import array
 from functools import cache, partial
 
 import torch
@@ -10,6 +11,7 @@ from ..compiler.build import code, specialise
 from ..compiler.target import registers
 from ..loops import pieces
 from ..registers import lying as lying_kernels
+from ..registers import narrow
 from ..registers.bfloat16 import Bfloat16, Pairs
 from ..registers.elements import Same, make_transpose, memory
 from ..registers.microkernel import emit_gemm, max_rows, table
@@ -48,18 +50,27 @@ def depth(k, dtype):
 
 
 @cache
-def kernels(vectors, dtype):
+def kernels(vectors, dtype, form=None):
     """The address of the table of the microkernel's tiles, of up to ``vectors`` registers, and of
-    one row of up to half of all.
+    one row of up to half of all. form: that of weights of fewer bits.
     """
     count = registers().count
     shapes = [(1, v) for v in range(1, count // 2 + 1)]
     shapes += [
         (r, v) for r in range(2, max_rows(count, vectors) + 1) for v in range(1, vectors + 1)
     ]
-    label = f"products of {name_of(dtype)} in panels of {vectors}"
-    found = code(label, [SOURCES], None, partial(emit_gemm, factors_of(dtype), shapes))
+    label = f"products of {name_of(dtype)} in panels of {vectors}" + f", {form}" * bool(form)
+    found = code(label, [SOURCES], None, partial(emit_gemm, factors_of(dtype, form), shapes))
     return held(table(found.addresses.values(), shapes), found)
+
+
+@cache
+def narrowing():
+    """The address of what makes rows of float32 bytes."""
+    emit = partial(narrow.emit_narrowing, factors_of(torch.float32).vec)
+    found = code("rows of bytes", [SOURCES], None, emit)
+    (address,) = found.addresses.values()
+    return held(array("q", [address]), found) and address
 
 
 def lying_rows(dtype):
@@ -86,8 +97,11 @@ def held(table, functions):
 _tables = []
 
 
-def factors_of(dtype):
+def factors_of(dtype, form=None):
     vec = VecType(ELEMENTS[dtype], registers().bits // ELEMENTS[dtype].bitwidth)
+    if form:
+        in_bytes, bits = form.in_bytes, 8 * form.dtype.itemsize
+        return narrow.Bytes(vec, registers().of_bytes) if in_bytes else narrow.Wide(vec, bits)
     return Pairs(vec) if dtype == torch.bfloat16 else Singles(vec)
 
 

@@ -14,15 +14,30 @@ from ..registers.emit import on_stack, pick
 from ..registers.step_dot import ROWS, make_dot, weight_rows
 from ..registers.step_product import make_product
 from . import of_cell
-from .machine import SOURCES, depth, factors_of, held, kernels, moving, name_of, tiles
+from .machine import (
+    SOURCES,
+    depth,
+    factors_of,
+    held,
+    kernels,
+    moving,
+    name_of,
+    narrowing,
+    tiles,
+)
+
+ALL = 2**40  # more than any K: what is behind a panel is met once, at its end
 
 
-def _facts(cell, dtype):
+def _facts(cell, dtype, form=None):
     """The fields of a plan that say how this machine computes with ``dtype``, and the cell."""
-    tile, factors = tiles(cell.gates, dtype), factors_of(dtype)
+    tile, factors = tiles(cell.gates, dtype), factors_of(dtype, form)
     return {
         "size": factors.vec.itemsize,
         "item": dtype.itemsize,
+        "w_item": factors.weight,
+        "behind": factors.behind * tile.panel,
+        "deep": ALL if factors.behind else blocks.DEEP,
         "lanes": tile.lanes,
         "tall": tile.rows,
         "vectors": tile.vectors,
@@ -38,18 +53,20 @@ def _facts(cell, dtype):
         "owns": cell.own,
         "first_own": of_cell.dgates(cell),
         "band": registers().count // 2 * tile.lanes,
-        "kernels": kernels(tile.vectors, dtype),
+        "kernels": kernels(tile.vectors, dtype, form),
         **_product(),
     }
 
 
 @cache
-def forward_fields(cell, dtype, projected):
+def forward_fields(cell, dtype, projected, form=None):
     """The fields of a forward plan that follow from these; what they are the addresses of is
     compiled.
     """
     return {
-        **_facts(cell, dtype),
+        **_facts(cell, dtype, form),
+        "ready": bool(form),
+        "narrow": narrowing() if form and form.in_bytes else 0,
         **moving(dtype, "pack", "spread"),
         **(moving(dtype, "put_projected") if projected else {}),
         "cell": of_cell.forward(cell, dtype),
@@ -117,7 +134,7 @@ def backward():
     return _loop("backward", functions, BACKWARD)
 
 
-FORWARD_GATES = [forward_loop.pack_gates, forward_loop.as_they_lie, forward_loop.project_inputs]
+FORWARD_GATES = [forward_loop.pack_gates, blocks.as_they_lie, forward_loop.project_inputs]
 FORWARD_GATES += [forward_loop.recurrent_gates]
 
 

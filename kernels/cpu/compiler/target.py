@@ -22,6 +22,7 @@ class Registers(NamedTuple):
     bits: int
     count: int
     bfloat16: bool = False  # whether there are products of bfloat16
+    of_bytes: str = "one by one"  # products of bytes: "by fours" (VNNI), "by pairs" of words
 
 
 @cache
@@ -36,9 +37,12 @@ def registers():
     else:
         features = {f"+{name}" for name, on in binding.get_host_cpu_features().items() if on}
     if "+avx512f" in features:
-        return Registers("AVX-512", 512, 32, "+avx512bf16" in features)
+        fours, pairs = "+avx512vnni" in features, "+avx512bw" in features
+        of_bytes = "by fours" if fours else "by pairs" if pairs else "one by one"
+        return Registers("AVX-512", 512, 32, "+avx512bf16" in features, of_bytes)
     if {"+avx2", "+fma"} <= features:
-        return Registers("AVX2", 256, 16)
+        fours = "+avxvnni" in features
+        return Registers("AVX2", 256, 16, of_bytes="by fours" if fours else "by pairs")
     if platform.machine().lower() in ("aarch64", "arm64"):
         return Registers("NEON", 128, 32)
     return Registers("128-bit vectors", 128, 16)

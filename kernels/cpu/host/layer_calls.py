@@ -54,6 +54,7 @@ def forward(stack, steps, keep, tensors, found, gates, kept):
                 out, c_n_at = to + d * S * item, c_ns[j]
                 row = _given(steps, bounds, from_at, found, stack.places[j], beside[d], stages[j])
                 row |= {"h_first": h0s[j], "h_last": h_ns[j], "extra_last": c_n_at, "ldy": D * S}
+                row |= _ready(row) if shape.form else {}
                 if keep:
                     after, extra_after, m, kept_gates, kept_from = kept_at[j]
                     row |= {
@@ -156,6 +157,14 @@ def _given(steps, bounds, x, found, place, inputs, stage):
         "w_ih": found[w_ih], "b_ih": found[b_ih], "w_hh": found[w_hh], "b_hh": found[b_hh],
         "w_hr": found[w_hr], "own": found[own], "inputs": inputs,
         "means": means, "factors": factors, "factor_stride": factor_stride,
+    }  # fmt: skip
+
+
+def _ready(row):
+    """The fields of panels that come ready: what was given for weights are these."""
+    return {
+        "w_ih_tiles": row["w_ih"], "b_ih_tiles": row["b_ih"], "w_hh_tiles": row["w_hh"],
+        "b_hh_tiles": row["b_hh"], "w_hr_panels": row["w_hr"],
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from ..compiled import machine, of_loops
 from ..loops.fields import BACKWARD, FORWARD
 from ..loops.large_products import GROUP
 from ..loops.pieces import CHUNK
+from ..registers.narrow import HEAD
 from .memory import ZEROS
 from .plan import Layout, team_grid
 
@@ -21,24 +22,25 @@ FAR_ROWS = 256  # rows projected at a time where the weights do not
 # they are read this often, and twice as often where they are as large as this; backward, for so
 # many rows.
 PASSES, FAR_BYTES, BACKWARD_ROWS = 4, 4 * 2**20, 64
+READY = "w_ih_tiles"  # the first field that is given where panels come ready
 
 
 @lru_cache(maxsize=256)
 def forward_layout(cell, shape, keep, threads):
-    dtype, T, B, D, I, H, S, projected = shape
-    tile = machine.tiles(cell.gates, dtype)
+    dtype, T, B, D, I, H, S, projected, form = shape
+    tile, weight = machine.tiles(cell.gates, dtype), machine.factors_of(dtype, form).weight
     size, item = machine.wide(dtype).itemsize, dtype.itemsize
-    width = _width(cell, tile, H)
+    width = tile_width(cell, tile, H)
     block = max(1, min(T, _rows_at_a_time(I, width, size) // B))
     groups = _groups(D, threads)
     columns = 1 if cell.staged else tile.tiles(H)
     row_parts, unit_parts = team_grid(
-        B, columns, threads // groups, S * width * item * cell.recurrent, CACHE_BYTES
+        B, columns, threads // groups, S * width * weight * cell.recurrent, CACHE_BYTES
     )
     numbers = {
         "B": B, "I": I, "H": H, "S": S, "block": block, "keep": keep,
         **_team(row_parts * unit_parts, unit_parts, groups, D),
-        **of_loops.forward_fields(cell, dtype, projected), **_tiled(cell, tile, H),
+        **of_loops.forward_fields(cell, dtype, projected, form), **_tiled(cell, tile, H),
         "stages": len(cell.derivation.early),
         "products": of_loops.products_of(cell, dtype, S, H, back=False),
     }  # fmt: skip
@@ -48,6 +50,11 @@ def forward_layout(cell, shape, keep, threads):
     }
     if cell.staged:
         scratch["stage_gates"] = (size, row_parts, B, width)
+    if form:
+        line = HEAD + -(-max(I, S, H) // HEAD) * HEAD
+        numbers |= {"room_line": line, "room_each": block * B * line}
+        scratch["room"] = (1, row_parts * unit_parts, block * B, line)
+        return Layout(FORWARD, _reverse(cell, D), row_parts, numbers, scratch, READY), row_parts
     if _lies_forward(cell, shape):
         numbers |= machine.lying(dtype)
     else:
@@ -60,7 +67,7 @@ def forward_layout(cell, shape, keep, threads):
 @lru_cache(maxsize=256)
 def backward_layout(cell, shape, keep, need_x, every, threads):
     """(layout, row parts, groups). every: whether every state has a gradient."""
-    dtype, T, B, D, I, H, S, projected = shape
+    dtype, T, B, D, I, H, S, projected, _ = shape
     M, tile = cell.gates * H, machine.tiles(cell.gates, dtype)
     size, item = machine.wide(dtype).itemsize, dtype.itemsize
     columns = tile.padded(S)
@@ -99,7 +106,7 @@ def backward_layout(cell, shape, keep, need_x, every, threads):
         numbers["recompute"] = 1
         scratch |= {
             "recalled": (item, capacity, cell.kept, H),
-            "xgates": (size, capacity, _width(cell, tile, H)),
+            "xgates": (size, capacity, tile_width(cell, tile, H)),
             **_gate_tiles(cell, shape, tile, size, item),
         }
     for more, field in zip(_for_weights(cell, shape, tile, parts), (numbers, scratch), strict=True):
@@ -117,7 +124,7 @@ def sums_width(cell, shape):
 
 def _for_weights(cell, shape, tile, parts):
     """The fields, and the scratch, that the gradients of the weights are made with."""
-    dtype, T, B, _, I, H, S, projected = shape
+    dtype, T, B, _, I, H, S, projected, _ = shape
     size, item, M, N = machine.wide(dtype).itemsize, dtype.itemsize, cell.gates * H, T * B
     few = N <= CHUNK and size == item
     if few:  # all at once: N is at least the number of rows
@@ -139,7 +146,7 @@ def _for_weights(cell, shape, tile, parts):
 
 def _tiled(cell, tile, H):
     """The fields that say how the gates of H units lie in tiles."""
-    padded, last = _width(cell, tile, H), tile.vectors
+    padded, last = tile_width(cell, tile, H), tile.vectors
     if cell.staged:  # one tile has all units
         return {"padded": padded, "gates_last": last, "units": tile.padded(H), "width": padded}
     if cell.gates == 1:
@@ -147,7 +154,7 @@ def _tiled(cell, tile, H):
     return {"padded": padded, "gates_last": last}
 
 
-def _width(cell, tile, H):
+def tile_width(cell, tile, H):
     """Columns of the gates of H units, with what fills their tiles."""
     return cell.gates * tile.padded(H) if cell.staged else tile.tiles(H) * tile.width
 
@@ -169,7 +176,7 @@ def _lies_forward(cell, shape):
 
 def _gate_tiles(cell, shape, tile, size, item):
     """The scratch for weights in tiles of all gates."""
-    width = _width(cell, tile, shape.H)
+    width = tile_width(cell, tile, shape.H)
     recurrent = width if cell.recurrent else 0
     return {
         "w_ih_tiles": (item, machine.depth(shape.I, shape.dtype), width),

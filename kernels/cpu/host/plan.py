@@ -14,15 +14,15 @@ class Layout:
 
     reverse: for each direction whether it begins with the last step; numbers: fields that are known
     from the shape; scratch: {field: (bytes of an element, *shape)} of arrays that live as long as
-    the call, one for each direction; the fields from ``T`` on are given to ``fill``, and what is in
-    none of these is 0.
+    the call, one for each direction; the fields from ``given`` on are given to ``fill``, and what
+    is in none of these is 0.
     """
 
-    def __init__(self, record, reverse, row_parts, numbers, scratch):
+    def __init__(self, record, reverse, row_parts, numbers, scratch, given="T"):
         names, size, directions = record.names, len(record.names), len(reverse)
         fields, end = array("q", [int(numbers.get(name, 0)) for name in names]), 0
         self.template, self.scratch = fields * directions, []
-        self.first, self.last = names.index("T"), size
+        self.first, self.last = names.index(given), size
         self.given = itemgetter(*names[self.first :])
         self.rows = range(0, directions * size, size)
         for d, row in enumerate(self.rows):
@@ -39,7 +39,7 @@ class Layout:
 
     def fill(self, memory, given):
         """A new plan; memory: the address of the scratch; given: {field: value} for each direction,
-        with all fields from ``T`` on, or KeyError.
+        with all fields from the first given on, or KeyError.
         """
         seen, template = self.placed  # mostly the scratch is where it was
         if seen != memory:

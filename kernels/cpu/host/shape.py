@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from ...form import Form
 from ...keep import Keep
 from ..compiled import machine
 from ..loops.pieces import CHUNK
@@ -23,6 +24,7 @@ class Shape(NamedTuple):
     H: int
     S: int  # of the hidden state: H, or P if projected
     projected: bool
+    form: Form | None = None  # of weights of fewer bits
 
     @classmethod
     def of(cls, cell, x, steps, directions, states):

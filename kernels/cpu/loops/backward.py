@@ -144,7 +144,7 @@ def multiply_back(p, at, first, last, slot, begin, end):
         wide, c = up(min(panel, end - column), p.lanes), out + (first * p.lddh + column) * p.size
         b, ldb = panel_at(p, panels, weights, p.S, depth, column)
         init, ldi = (p.zeros, 0) if integer(at, FRESH) else (c, p.lddh)
-        multiply(p, rows, wide, depth, dgates, ld, b, ldb, init, ldi, c, p.lddh)
+        multiply(p, rows, wide, depth, dgates, ld * p.item, b, ldb, init, ldi, c, p.lddh)
 
 
 def products(p, rank, fresh, first, rows, slot):

@@ -12,6 +12,7 @@ y and hidden states, what is kept, gradients of these, and panels. The two diffe
 from ..compiler.front import inline
 from ..compiler.integers import call, integer, quotient, smaller, viewed
 from ..registers.microkernel import WIDTHS
+from ..registers.narrow import HEAD
 from .fields import FORWARD
 from .sync import barrier, ticket
 
@@ -70,13 +71,13 @@ def filled(p, columns, i, panel):
 @inline
 def panel_bytes(p, depth):
     """How far a panel of that depth is from the next: it is in whole steps of the microkernel."""
-    return quotient(depth + p.k_step - 1, p.k_step) * p.k_step * p.panel * p.item
+    return quotient(depth + p.k_step - 1, p.k_step) * line_bytes(p) + p.behind
 
 
 @inline
 def line_bytes(p):
     """How far a step of K is from the next in a panel."""
-    return p.k_step * p.panel * p.item
+    return p.k_step * p.panel * p.w_item
 
 
 @inline
@@ -91,6 +92,21 @@ def panel_at(p, panels, weights, columns, depth, column):
 
 
 @inline
+def room_of(p, rank):
+    """Where a thread puts rows of A as the microkernel reads them, if that is not as they lie."""
+    return p.room + rank * p.room_each
+
+
+@inline
+def read(p, a, lda, rows, depth, room):
+    """(address, bytes from row to row) of rows of A as the microkernel reads them; lda: bytes."""
+    if p.narrow:
+        call(p.narrow, depth, rows, a, lda, room, p.room_line)
+        return room + HEAD, p.room_line
+    return a, lda
+
+
+@inline
 def gemm(p, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc):
     """c = init + a @ b, of a tile: see microkernel.py."""
     kernel = integer(p.kernels, rows * WIDTHS + width)
@@ -99,7 +115,7 @@ def gemm(p, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc):
 
 @inline
 def multiply(p, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc):
-    """c[:rows] = init + a @ b; see ``product``."""
+    """c[:rows] = init + a @ b; see ``product``. lda is in bytes."""
     call(p.product, p.self, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc)
 
 
@@ -111,7 +127,7 @@ def product(plan, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc):
     """
     p = view_shared(plan)
     size, item, k_step = p.size, p.item, p.k_step
-    blocks, pieces = up(rows, p.tall), up(depth, DEEP)
+    blocks, pieces = up(rows, p.tall), up(depth, p.deep)
     for piece in range(pieces):
         turn, stop = share(quotient(depth + k_step - 1, k_step), piece, pieces)
         k, stop = turn * k_step, min(stop * k_step, depth)
@@ -120,10 +136,34 @@ def product(plan, rows, width, depth, a, lda, b, ldb, init, ldi, c, ldc):
         for i in range(blocks):
             r, end = share(rows, i, blocks)
             gemm(
-                p, end - r, width, stop - k, a + (r * lda + k) * item, lda * item,
-                b + turn * ldb, ldb, init + r * ldi * size, ldi * size,
-                c + r * ldc * size, ldc * size,
+                p, end - r, width, stop - k, a + r * lda + k * item, lda, b + turn * ldb, ldb,
+                init + r * ldi * size, ldi * size, c + r * ldc * size, ldc * size,
             )  # fmt: skip
+
+
+def as_they_lie(p, rows, depth, pieces, a, lda, weights, bias, out, ldo, zero, low, high):
+    """out = a @ weights.T + bias for the tiles low .. high-1, in pieces of K; lda: bytes; ``zero``:
+    the tile where a row of ``out`` begins.
+    """
+    size, units = p.size, p.units
+    blocks = up(rows, p.lying_rows)
+    for unit in range(low * units, min(high * units, p.H), p.lanes):
+        place = quotient(unit, units) * (p.width - units) + unit - zero * p.width
+        for gate in range(p.gates):
+            row, at = gate * p.H + unit, out + (place + gate * units) * size
+            for piece in range(pieces):
+                k, stop = share(depth, piece, pieces)
+                w = weights + (row * depth + k) * size
+                for i in range(blocks):
+                    r, end = share(rows, i, blocks)
+                    c = at + r * ldo * size
+                    init, ldi = c, ldo * size
+                    if not k:
+                        init, ldi = bias + row * size if bias else p.zeros, 0
+                    call(
+                        integer(p.lying, end - r), stop - k, a + r * lda + k * size, lda,
+                        w, depth * size, p.H - unit, init, ldi, c, ldo * size,
+                    )  # fmt: skip
 
 
 def every_direction(plans):

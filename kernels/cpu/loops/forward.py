@@ -11,17 +11,20 @@ at a barrier in every step; those with different rows never meet.
 """
 
 from ..compiler.front import inline
-from ..compiler.integers import call, integer, quotient
+from ..compiler.integers import call, integer
 from .blocks import (
     DEEP,
     GROUPS,
     LINE,
+    as_they_lie,
     filled,
     gemm,
     line_bytes,
     meet_all,
     multiply,
     panel_bytes,
+    read,
+    room_of,
     share,
     up,
 )
@@ -53,8 +56,10 @@ def gates_filled(p, panel):
 
 
 def pack_gates(p, rank):
-    """This thread's share of all the panels; none where the weights are multiplied as they lie."""
-    if p.lying:
+    """This thread's share of all the panels; none where the weights are multiplied as they lie, or
+    came as panels.
+    """
+    if p.lying or p.ready:
         return
     first, last = share(p.padded // p.panel, rank, p.parts)
     H, units, width = p.H, p.units, p.width
@@ -67,74 +72,50 @@ def pack_gates(p, rank):
         call(p.spread, b_hh, columns, units, width, p.panel, p.b_hh_tiles, first, last)
 
 
-def as_they_lie(p, rows, depth, pieces, a, lda, weights, bias, out, ldo, zero, low, high):
-    """out = a @ weights.T + bias for the tiles low .. high-1, in pieces of K; ``zero``: the tile
-    where a row of ``out`` begins.
-    """
-    size, units = p.size, p.units
-    blocks = up(rows, p.lying_rows)
-    for unit in range(low * units, min(high * units, p.H), p.lanes):
-        place = quotient(unit, units) * (p.width - units) + unit - zero * p.width
-        for gate in range(p.gates):
-            row, at = gate * p.H + unit, out + (place + gate * units) * size
-            for piece in range(pieces):
-                k, stop = share(depth, piece, pieces)
-                w = weights + (row * depth + k) * size
-                for i in range(blocks):
-                    r, end = share(rows, i, blocks)
-                    c = at + r * ldo * size
-                    init, ldi = c, ldo * size
-                    if not k:
-                        init, ldi = bias + row * size if bias else p.zeros, 0
-                    call(
-                        integer(p.lying, end - r), stop - k, a + (r * lda + k) * size, lda * size,
-                        w, depth * size, p.H - unit, init, ldi, c, ldo * size,
-                    )  # fmt: skip
-
-
-def project_inputs(p, xgates, first, last, base, low, high):
+def project_inputs(p, xgates, first, last, base, low, high, room):
     """xgates[row - base] = W_ih x[row] + b_ih for rows first .. last-1 and tiles low .. high-1."""
+    line, rows = p.I * p.item, last - first
+    x, out = p.x + first * line, xgates + (first - base) * p.padded * p.size
     if p.lying:
-        out, x = xgates + (first - base) * p.padded * p.size, p.x + first * p.I * p.item
-        as_they_lie(
-            p, last - first, p.I, up(p.I, DEEP), x, p.I, p.w_ih, p.b_ih, out, p.padded, 0, low, high
-        )
+        pieces = up(p.I, DEEP)
+        as_they_lie(p, rows, p.I, pieces, x, line, p.w_ih, p.b_ih, out, p.padded, 0, low, high)
         return
+    x, line = read(p, x, line, rows, p.I, room)
     each, apart = p.width // p.panel, panel_bytes(p, p.I)
     for panel in range(low * each, high * each):
         multiply(
-            p, last - first, gates_filled(p, panel), p.I, p.x + first * p.I * p.item, p.I,
-            p.w_ih_tiles + panel * apart, line_bytes(p), p.b_ih_tiles + panel * p.panel * p.size, 0,
-            xgates + ((first - base) * p.padded + panel * p.panel) * p.size, p.padded,
+            p, rows, gates_filled(p, panel), p.I, x, line, p.w_ih_tiles + panel * apart,
+            line_bytes(p), p.b_ih_tiles + panel * p.panel * p.size, 0,
+            out + panel * p.panel * p.size, p.padded,
         )  # fmt: skip
 
 
-def project_block(p, xgates, s, steps, row_low, row_high, low, high):
+def project_block(p, xgates, s, steps, row_low, row_high, low, high, room):
     """The inputs of this thread's rows and tiles for ``steps`` steps from s; returns row 0."""
     early = p.T - s - steps if p.reverse else s
     base, end = integer(p.offsets, early), integer(p.offsets, early + steps - 1)
     end += integer(p.sizes, early + steps - 1)
     if row_high - row_low == p.B:
-        project_inputs(p, xgates, base, end, base, low, high)
+        project_inputs(p, xgates, base, end, base, low, high, room)
     else:
         for i in range(early, early + steps):
             offset, rows = integer(p.offsets, i), min(row_high, integer(p.sizes, i))
             if rows > row_low:
                 first, last = offset + row_low, offset + rows
-                project_inputs(p, xgates, first, last, base, low, high)
+                project_inputs(p, xgates, first, last, base, low, high, room)
     return base
 
 
-def project_hidden(p, scratch, first, rows, offset, lasting, part):
+def project_hidden(p, scratch, first, rows, offset, lasting, part, room):
     """h = W_hr m for the rows first .. first+rows-1 of one step and this thread's share of S."""
     low, high = share(up(p.S, p.panel), part, p.unit_parts)
-    blocks, apart = up(rows, p.tall), panel_bytes(p, p.H)
+    blocks, apart, line = up(rows, p.tall), panel_bytes(p, p.H), p.H * p.item
+    m, line = read(p, p.m + (first + (offset if p.keep else 0)) * line, line, rows, p.H, room)
     for panel in range(low, high):
         for i in range(blocks):
             r, end = share(rows, i, blocks)
-            m = p.m + (first + r + (offset if p.keep else 0)) * p.H * p.item
             gemm(
-                p, end - r, filled(p, p.S, panel, p.panel), p.H, m, p.H * p.item,
+                p, end - r, filled(p, p.S, panel, p.panel), p.H, m + r * line, line,
                 p.w_hr_panels + panel * apart, line_bytes(p), p.zeros, 0, scratch,
                 p.panel * p.size,
             )  # fmt: skip
@@ -144,7 +125,7 @@ def project_hidden(p, scratch, first, rows, offset, lasting, part):
 
 
 def recurrent_gates(p, h, ldh, hgates, low, high, rows):
-    """hgates = W_hh h + b_hh for up to ``tall`` rows and the tiles low .. high-1."""
+    """hgates = W_hh h + b_hh for up to ``tall`` rows and the tiles low .. high-1; ldh: bytes."""
     if p.lying:
         ld = (high - low) * p.width
         as_they_lie(p, rows, p.S, 1, h, ldh, p.w_hh, p.b_hh, hgates, ld, low, low, high)
@@ -153,14 +134,27 @@ def recurrent_gates(p, h, ldh, hgates, low, high, rows):
     line, apart = (high - low) * p.width * p.size, panel_bytes(p, p.S)
     for panel in range(low * each, high * each):
         gemm(
-            p, rows, gates_filled(p, panel), p.S, h, ldh * p.item, p.w_hh_tiles + panel * apart,
+            p, rows, gates_filled(p, panel), p.S, h, ldh, p.w_hh_tiles + panel * apart,
             line_bytes(p), p.b_hh_tiles + panel * wide, 0,
             hgates + (panel - low * each) * wide, line,
         )  # fmt: skip
 
 
 def step(
-    p, h, ldh, extra, xgates, hgates, tiles_low, tiles_high, first, last, offset, lasting, keeping
+    p,
+    h,
+    ldh,
+    extra,
+    xgates,
+    hgates,
+    tiles_low,
+    tiles_high,
+    first,
+    last,
+    offset,
+    lasting,
+    keeping,
+    room,
 ):
     """One step on these tiles, for a range of rows (h, extra, xgates: row 0's).
 
@@ -169,6 +163,7 @@ def step(
     """
     blocks = up(last - first, p.tall)
     groups = tiles_high - tiles_low if blocks > 1 else 1
+    a, lda = read(p, h + first * ldh * p.item, ldh * p.item, last - first, p.S, room)
     for group in range(groups):
         low, high = tiles_low, tiles_high
         if blocks > 1:
@@ -178,9 +173,9 @@ def step(
         line = (high - low) * wide
         for i in range(blocks):
             r, end = share(last - first, i, blocks)
-            r, end = r + first, end + first
             if p.w_hh:
-                recurrent_gates(p, h + r * ldh * p.item, ldh, hgates, low, high, end - r)
+                recurrent_gates(p, a + r * lda, lda, hgates, low, high, end - r)
+            r, end = r + first, end + first
             call(
                 p.cell, p.self, h, ldh, extra, xgates, hgates - r * line - low * wide, line,
                 low, high, r, end, offset, lasting, keeping,
@@ -190,7 +185,7 @@ def step(
 def direction(p, rank):
     """All steps of one direction, this thread's part."""
     pack_gates(p, rank)
-    if p.w_hr:
+    if p.w_hr and not p.ready:
         first, last = share(up(p.S, p.panel), rank, p.parts)
         panel, panels = p.panel, p.w_hr_panels
         call(p.pack, p.w_hr, p.H, 1, p.H, p.S, panel, panel, panel, panels, first, last)
@@ -198,7 +193,7 @@ def direction(p, rank):
     part, unit_part = rank // p.unit_parts, rank % p.unit_parts
     row_low, row_high = integer(p.bounds, part), integer(p.bounds, part + 1)
     low, high = share(p.padded // p.width, unit_part, p.unit_parts)
-    scratch = p.tile + rank * p.tall * p.padded * p.size
+    scratch, room = p.tile + rank * p.tall * p.padded * p.size, room_of(p, rank)
     wide, wide_extra = p.padded * p.size, p.extras * p.H * p.size
     gates = p.stage_gates + (part * p.B - row_low) * wide
     xgates = p.xgates + part * p.block * p.B * wide  # parts do not wait for each other
@@ -206,7 +201,7 @@ def direction(p, rank):
     for s in range(p.T):
         if s % p.block == 0:
             steps = min(p.block, p.T - s)
-            base = project_block(p, xgates, s, steps, row_low, row_high, low, high)
+            base = project_block(p, xgates, s, steps, row_low, row_high, low, high, room)
         _, before, rows_before = step_at(p, s - 1)
         _, offset, rows = step_at(p, s)
         _, _, lasting = step_at(p, s + 1)  # rows that go on after this step
@@ -219,22 +214,24 @@ def direction(p, rank):
                 extra = p.extra + before * wide_extra
             if p.stage_gates:
                 ld = p.ld_trail
-                staged(p, h, ld, extra, here, gates, row_low, joined, offset, lasting, keeping)
+                staged(
+                    p, h, ld, extra, here, gates, row_low, joined, offset, lasting, keeping, room
+                )
             else:
                 step(
                     p, h, p.ld_trail, extra, here, scratch, low, high, row_low, joined, offset,
-                    lasting, keeping,
+                    lasting, keeping, room,
                 )  # fmt: skip
         if end > joined:
             h, extra = p.h_first, p.extra_first
             if p.stage_gates:
-                staged(p, h, p.S, extra, here, gates, joined, end, offset, lasting, keeping)
+                staged(p, h, p.S, extra, here, gates, joined, end, offset, lasting, keeping, room)
             else:
                 step(
                     p, h, p.S, extra, here, scratch, low, high, joined, end, offset, lasting,
-                    keeping,
+                    keeping, room,
                 )  # fmt: skip
         turn = rendezvous(p, rank, turn)
         if p.w_hr:
-            project_hidden(p, scratch, row_low, end - row_low, offset, lasting, unit_part)
+            project_hidden(p, scratch, row_low, end - row_low, offset, lasting, unit_part, room)
             turn = rendezvous(p, rank, turn)

@@ -23,8 +23,8 @@ def matmul(p, rows, depth, d, ldd, panels, matrix, columns, c, add, strip):
             for first in range(begin, end, GROUP):
                 count, here = min(GROUP, end - first), d + first * ldd * p.item
                 multiply(
-                    p, count, filled(p, columns, i, panel), depth, here, ldd, b, ldb, p.zeros, 0,
-                    strip, panel,
+                    p, count, filled(p, columns, i, panel), depth, here, ldd * p.item, b, ldb,
+                    p.zeros, 0, strip, panel,
                 )  # fmt: skip
                 out = at + first * columns * p.item
                 call(p.put_rows, strip, panel, count, wide, columns, add, out)
@@ -48,7 +48,8 @@ def accumulate(p, rank, fresh, rows, d, ldd, M, a, columns, left, packed, strips
             init, ldi = (p.zeros, 0) if fresh and first == 0 else (c, panel)
             wide = filled(p, M, i, panel)
             line = line_bytes(p)
-            multiply(p, columns, wide, depth, left, CHUNK, packed, line, init, ldi, c, panel)
+            lda = CHUNK * item
+            multiply(p, columns, wide, depth, left, lda, packed, line, init, ldi, c, panel)
 
 
 def at_once(p, rank, rows, d, ldd, M, a, columns, left, packed, strip, sums, dw):

@@ -20,12 +20,12 @@ def compute_again(plan, rank, first, rows, slot, scratch):
     """
     p = view_backward(plan)
     low, high = share(p.padded // p.width, rank, p.parts)
-    project_inputs(p, p.xgates, first, first + rows, first, low, high)
+    project_inputs(p, p.xgates, first, first + rows, first, low, high, 0)
     blocks, wide = up(rows, p.tall), p.width * p.size
     for tile in range(low, high):
         for i in range(blocks):
             r, end = share(rows, i, blocks)
             h, hgates = p.hidden + (slot + r) * p.S * p.item, scratch - r * wide - tile * wide
             if p.w_hh:
-                recurrent_gates(p, h, p.S, scratch, tile, tile + 1, end - r)
+                recurrent_gates(p, h, p.S * p.item, scratch, tile, tile + 1, end - r)
             call(p.recall, p.self, hgates, wide, slot, first, tile, tile + 1, r, end)

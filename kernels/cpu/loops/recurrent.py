@@ -8,7 +8,7 @@ from array import array
 
 from ..compiler.front import inline
 from ..compiler.integers import call, integer, quotient
-from .blocks import gemm, line_bytes, panel_bytes, share, up
+from .blocks import gemm, line_bytes, panel_bytes, read, share, up
 
 FACTOR = 0  # of those that the cell computes; -1: the hidden state
 GATE = 1  # its first gate
@@ -26,7 +26,7 @@ def product_at(p, i):
     return p.products + (1 + i * ROW) * 8
 
 
-def staged(p, h, ldh, extra, xgates, hgates, first, last, offset, lasting, keeping):
+def staged(p, h, ldh, extra, xgates, hgates, first, last, offset, lasting, keeping, room):
     """One step of a cell with several stages, on rows of all units; arguments as those of ``step``.
 
     hgates: where row 0's would be. A stage has the products that it needs made before.
@@ -41,6 +41,7 @@ def staged(p, h, ldh, extra, xgates, hgates, first, last, offset, lasting, keepi
                     row = first + (offset if p.keep else 0)
                     a, lda = p.factors + factor * p.factor_stride + row * p.H * p.item, p.H
                 low = integer(at, GATE) * p.units
+                a, lda = read(p, a, lda * p.item, rows, p.S, room)
                 gates_of(p, a, lda, hgates + first * line, low, integer(at, COUNT) * p.units, rows)
         call(
             integer(p.cell, stage), p.self, h, ldh, extra, xgates, hgates, line, 0, 1, first, last,
@@ -49,14 +50,14 @@ def staged(p, h, ldh, extra, xgates, hgates, first, last, offset, lasting, keepi
 
 
 def gates_of(p, a, lda, hgates, first, columns, rows):
-    """The columns of W_hh a + b_hh, in whole panels, for all of these rows."""
+    """The columns of W_hh a + b_hh, in whole panels, for all of these rows; lda: bytes."""
     apart, blocks, low = panel_bytes(p, p.S), up(rows, p.tall), quotient(first, p.panel)
     for panel in range(low, low + quotient(columns, p.panel)):
         for i in range(blocks):
             r, end = share(rows, i, blocks)
             at = panel * p.panel * p.size
             gemm(
-                p, end - r, p.vectors, p.S, a + r * lda * p.item, lda * p.item,
+                p, end - r, p.vectors, p.S, a + r * lda, lda,
                 p.w_hh_tiles + panel * apart, line_bytes(p), p.b_hh_tiles + at, 0,
                 hgates + r * p.padded * p.size + at, p.padded * p.size,
             )  # fmt: skip

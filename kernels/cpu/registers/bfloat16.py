@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 
 from ..compiler.integers import I32
 from .elements import emit_load
+from .panels import Singles
 from .simd import VecType, call_intrinsic, splat
 
 I16 = ir.IntType(16)
@@ -59,14 +60,14 @@ class Bfloat16:
         return builder.fptrunc(value, self.llvm)
 
 
-class Pairs:
+class Pairs(Singles):
     """The microkernel's factors (see microkernel.py), two of bfloat16 in a step of K."""
 
-    depth, itemsize, name = 2, 2, "bf16"
+    depth, itemsize, name, weight, behind = 2, 2, "bf16", 2, 0
     element, lone = I32, I16
 
     def __init__(self, vec):
-        self.vec = vec
+        self.vec, self.across, self.zero = vec, 4 * vec.lanes, vec.constant(0.0)
         self.column = ir.VectorType(BFloat(), 2 * vec.lanes)
         self.pairs = ir.VectorType(I32, vec.lanes)
 

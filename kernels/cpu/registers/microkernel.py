@@ -5,7 +5,8 @@ the K loop loads ``vectors`` registers and broadcasts one element per row of A. 
 is summed over K in the same order whatever the number of rows, so a sample's result does not
 depend on the batch it is in.
 
-What a step is, ``factors`` say: one element of K (panels.py) or, in bfloat16.py, two.
+What a step is, ``factors`` say: one element of K (panels.py), two (bfloat16.py), or four bytes, of
+which narrow.py tells.
 """
 
 from array import array
@@ -59,14 +60,16 @@ def _kernel(module, factors, rows, vectors):
         return pointer(builder, builder.add(row, I64(v * width)), vec.llvm)
 
     def column(v, k):
-        place = builder.add(builder.add(b, builder.mul(k, ldb)), I64(v * width))
-        return builder.load(pointer(builder, place, factors.column), align=factors.itemsize)
+        line = builder.add(b, builder.mul(k, ldb))
+        return factors.load_column(builder, builder.add(line, I64(v * factors.across)))
 
     for r, v in tile:  # it may come from afar, and is wanted only after the sums
         prefetch(builder, at(init, ldi, r, v))
-    sums = [vec.constant(0.0)] * len(tile)
+    sums = [factors.zero] * len(tile)
     a_rows = [builder.add(a, builder.mul(lda, I64(r))) for r in range(rows)]
-    steps = builder.sdiv(depth, I64(factors.depth))
+    # of the last step there may be a part: either there is zero behind it, or it is taken alone
+    more = 0 if factors.lone else factors.depth - 1
+    steps = builder.sdiv(builder.add(depth, I64(more)), I64(factors.depth))
     unroll = UNROLL if vectors in (3, 4) else 1  # half the time to compile
     whole = builder.sub(steps, builder.srem(steps, I64(unroll)))
     loops = [(factors.element, I64(0), whole, unroll)]
@@ -79,7 +82,9 @@ def _kernel(module, factors, rows, vectors):
         left = rows, broadcasts(builder, factors, a_rows, element)
         step = k_step(builder, factors, left, (vectors, column))
         sums = k_loop(builder, step, sums, k_range)
-    for (r, v), value in zip(tile, sums, strict=True):
+    behind = builder.add(b, builder.mul(steps, ldb))
+    for (r, v), total in zip(tile, sums, strict=True):
+        value = factors.result(builder, total, a_rows[r], behind, v)
         first = builder.load(at(init, ldi, r, v), align=vec.itemsize)
         builder.store(builder.fadd(first, value), at(c, ldc, r, v), align=vec.itemsize)
     builder.ret_void()

@@ -20,6 +20,16 @@ class Singles:
     def __init__(self, vec):
         self.vec, self.itemsize, self.name = vec, vec.itemsize, f"f{8 * vec.itemsize}"
         self.element, self.column = vec.llvm.element, vec.llvm
+        self.across, self.zero = vec.lanes * vec.itemsize, vec.constant(0.0)
+        self.weight, self.behind = vec.itemsize, 0
+
+    def load_column(self, builder, address):
+        """What ``multiply_add`` takes of a panel: ``across`` bytes of a line."""
+        return builder.load(pointer(builder, address, self.column), align=self.itemsize)
+
+    def result(self, builder, total, row, behind, v):
+        """What a sum comes to; narrow.py's has more to do."""
+        return total
 
     def broadcast(self, builder, element):
         """What ``multiply_add`` takes of A."""

@@ -1,0 +1,184 @@
+"""Layers with weights of eight or sixteen bits: on the CPU engine, in traces, in plain PyTorch.
+
+``run_layer`` is as autograd.run_layer. Such a layer is for inference: its backward is an error.
+"""
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from . import backends, profiling
+from .batching import each_alone
+from .kernels import reference, schedule
+from .kernels.cells import cell_of, key_of
+from .kernels.form import Form, Matrix
+from .kernels.keep import Keep
+from .kernels.weights import Weights
+
+NO_GRADIENT = (
+    "a quantized layer is for inference and has no gradient: call it under torch.no_grad(), or "
+    "train the model before fastrnn.quantize, or after fastrnn.dequantize"
+)
+FIELDS = 9  # tensors of a direction, as an operator takes them
+
+
+def are_narrow(directions):
+    """Whether these are the weights of such a layer."""
+    return isinstance(directions[0].ih, Matrix)
+
+
+def run_layer(engine, cell, x, steps, directions, states, keep=None, inputs=None, every=False):
+    """One layer, all computed in float32: (output, final states), and, if ``every``, those after
+    each step. x: (T, B, I) or (N, I); keep: there is no backward.
+    """
+    if engine == "triton":
+        raise RuntimeError("quantized layers run on a CPU: move the model, or dequantize it")
+    states = list(states)
+    if isinstance(steps, schedule.Traced):
+        given = engine, key_of(cell), *directions[0].ih.form, x, steps.batch_sizes, states
+        found = layer(*given, _flat(directions), inputs, every)
+    else:
+        run = _on_cpu if engine == "numba" else _by_reference
+        given = cell, x.float(), steps, directions, [s.float() for s in states], inputs, every
+        with torch.no_grad():
+            found = profiling.layer(run, " quantized", *given)
+    found = [found[0].to(x.dtype), *found[1:]]
+    anchors = [t for t in (x, *states, inputs) if t is not None and t.requires_grad]
+    if anchors and torch.is_grad_enabled() and not isinstance(steps, schedule.Traced):
+        found = Inference.apply(len(found), *found, *anchors)
+    y, *rest = found
+    finals, afters = tuple(rest[: cell.states]), rest[cell.states :]
+    if not every:
+        return y, finals
+    return y, finals, (*(() if cell.apart else (y,)), *afters)
+
+
+def _on_cpu(cell, x, steps, directions, states, inputs, every):
+    """[output, *final states, *others after each step, if ``every``]."""
+    engine, form, S = backends.load("numba"), directions[0].ih.form, states[0].shape[2]
+    ready = [panels(cell, weights, S) for weights in directions]
+    keep = Keep.ALL if every else Keep.NOTHING
+    given = form, cell, x, steps, ready, states, keep, inputs
+    y, finals, kept = engine.ready_layer(*given)
+    afters = engine.every_state_of(*given, kept) if every else ()
+    return [y, *finals, *_beside(cell, *afters)]
+
+
+def _beside(cell, after=None, extra=None):
+    """All states after each step but the output, as rows (N, D * width)."""
+    found = [after] if cell.apart and after is not None else []
+    found += [] if extra is None else extra.unbind(2)
+    return [torch.cat(state.unbind(), 1) for state in found]
+
+
+def _by_reference(cell, x, steps, directions, states, inputs, every):
+    """As ``_on_cpu``."""
+    y, finals, *afters = reference.layer(
+        cell, x.flatten(0, -2), steps, directions, states, inputs, every
+    )
+    afters = afters[0][not cell.apart :] if every else ()
+    return [y.view(*x.shape[:-1], -1), *finals, *afters]
+
+
+def panels(cell, weights, S):
+    """The weights of a direction as the CPU engine reads them: packed once, and again when one of
+    them has changed.
+    """
+    tensors = [t for t in _flat([weights]) if t is not None]
+    stamp = cell, [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+    known = _panels.get(weights.ih.values)
+    if known is None or known[0] != stamp:
+        with torch.inference_mode(False):
+            known = stamp, backends.load("numba").pack(cell, weights, S)
+        _panels[weights.ih.values] = known
+    return known[1]._replace(own=weights.own)
+
+
+_panels = WeakTensorKeyDictionary()
+
+
+class Inference(torch.autograd.Function):
+    """apply(count, *results, *what they were made of) -> results, whose backward is an error."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(count, *tensors):
+        return tuple([t.view_as(t) for t in tensors[:count]])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise RuntimeError(NO_GRADIENT)
+
+
+def _flat(directions):
+    """FIELDS tensors, or None, of each direction."""
+    found = []
+    for ih, hh, b_ih, b_hh, hr, own in directions:
+        for matrix in (ih, hh, hr):
+            found += [None, None] if matrix is None else [matrix.values, matrix.scales]
+        found += [b_ih, b_hh, own]
+    return found
+
+
+def _apart(form, flat):
+    """``_flat`` undone."""
+
+    def matrix(values, scales):
+        return None if values is None else Matrix(form, values, scales)
+
+    found = []
+    for i in range(0, len(flat), FIELDS):
+        *pairs, b_ih, b_hh, own = flat[i : i + FIELDS]
+        ih, hh, hr = (matrix(*pairs[2 * j : 2 * j + 2]) for j in range(3))
+        found.append(Weights(ih, hh, b_ih, b_hh, hr, own))
+    return found
+
+
+def _layer(
+    engine: str,
+    cell: str,
+    weights: str,  # what they are of, and what they are multiplied with
+    activations: str,
+    x: Tensor,  # (N, I)
+    batch_sizes: Tensor | None,  # (T,) if packed
+    states: list[Tensor],  # (D, B, H or P) each
+    tensors: list[Tensor | None],  # FIELDS of each direction
+    inputs: Tensor | None = None,
+    every: bool = False,
+) -> list[Tensor]:
+    """[output (N, D * H or P), *final states, and all states after each step but the output, if
+    ``every``].
+    """
+    B, run = states[0].shape[1], _on_cpu if engine == "numba" else _by_reference
+    packed = batch_sizes is not None
+    steps = schedule.packed(batch_sizes) if packed else schedule.dense(x.shape[0] // B, B)
+    if not (steps.falling and x.shape[0] == steps.N and steps.B == B):
+        raise RuntimeError(f"batch_sizes do not fall from {B}, or do not add up to {len(x)} rows")
+    directions = _apart(Form(weights, activations), tensors)
+    states = [s.float() for s in states]
+    y, *rest = run(cell_of(cell), x.float(), steps, directions, states, inputs, every)
+    return [y.to(x.dtype), *[t.clone() for t in rest]]
+
+
+def _shapes(
+    engine, cell, weights, activations, x, batch_sizes, states, tensors, inputs=None, every=False
+):  # fmt: skip
+    N, (D, _, S), rule = x.shape[0], states[0].shape, cell_of(cell)
+    beside = states[not rule.apart :] if every else ()
+    found = [x.new_empty(N, D * S), *[s.new_empty(s.shape) for s in states]]
+    return found + [s.new_empty(N, D * s.shape[2]) for s in beside]
+
+
+def _refuse(ctx, grads):
+    raise RuntimeError(NO_GRADIENT)
+
+
+layer = torch.library.custom_op("fastrnn::quantized_layer", _layer, mutates_args=())
+layer.register_fake(_shapes)
+layer.register_autograd(_refuse, setup_context=lambda ctx, inputs, output: None)
+each_alone(layer)
