@@ -15,6 +15,7 @@ from . import backends, heads, profiling
 from .autograd import Call, Layer
 from .kernels import gate, schedule
 from .kernels.cells import CELLS
+from .kernels.form import Matrix
 from .kernels.keep import Keep
 
 
@@ -57,11 +58,11 @@ def usual():
 
 
 def at_once(
-    name, keep, x, hx, weights, bias, layers, p, training, bidirectional, batch_first
+    name, keep, x, hx, weights, bias, layers, p, training, bidirectional, batch_first, form=None
 ):  # fmt: skip
     """(output, *final states), as torch._VF.<name> returns them; None for the long way.
 
-    For where all is ``usual``.
+    For where all is ``usual``. form: of weights of fewer bits, which are panels then, with biases.
     """
     states = hx if type(hx) is tuple else (hx,)
     if not (
@@ -79,11 +80,11 @@ def at_once(
     sizes = x.shape
     if batch_first and 1 not in sizes[:2]:  # rows that do not lie as the steps take them
         turned = x.transpose(0, 1) if len(sizes) == 3 else x
-        options = bias, layers, p, training, bidirectional, False
+        options = bias, layers, p, training, bidirectional, False, form
         found = at_once(name, keep, turned, hx, weights, *options)
         return found and (found[0].transpose(0, 1), *found[1:])
     given = sizes, tuple([s.shape for s in states]), len(weights)
-    call = _known(name, x.dtype, *given, bias, layers, bidirectional, batch_first)
+    call = _known(name, x.dtype, *given, bias, layers, bidirectional, batch_first, form)
     if call is None:
         return None
     return _run(call, keep, (x, *states, *weights))
@@ -95,7 +96,7 @@ def of_own_cell(cell, keep, call):
     """
     x, states, directions, planes = call.x, call.states, call.directions, call.planes
     H, count = call.module.hidden_size, cell.heads
-    if not x.numel():
+    if not x.numel() or isinstance(directions[0].ih, Matrix):
         return None
     if count > 1:
         if not heads.are_apart("numba", cell, H):
@@ -120,6 +121,8 @@ def _run(call, keep, tensors):
     if torch.is_grad_enabled():
         trained = [t.requires_grad for t in tensors]
         if True in trained:
+            if call.stack.shapes[0].form:  # which has no backward
+                return None
             # where the first layers are frozen, nothing is kept of them: layer after layer
             if call.layers > 1 and True not in trained[: call.second]:
                 return None
@@ -129,7 +132,7 @@ def _run(call, keep, tensors):
 
 
 @lru_cache(maxsize=256)
-def _known(name, dtype, sizes, states, count, bias, layers, bidirectional, batch_first):
+def _known(name, dtype, sizes, states, count, bias, layers, bidirectional, batch_first, form):
     """The Known of a call with ``count`` weights of these shapes; None if there is none."""
     cell, D = CELLS[name], 2 if bidirectional else 1
     if layers < 1 or len(states) != cell.states or any(len(s) != 3 for s in (sizes, *states)):
@@ -142,11 +145,11 @@ def _known(name, dtype, sizes, states, count, bias, layers, bidirectional, batch
         return None
     if 0 in (B, T, I, S, H):  # nothing to compute
         return None
-    return _made(cell, dtype, (T, B, I), S, H, D, layers, each, sizes[:2])
+    return _made(cell, dtype, (T, B, I), S, H, D, layers, each, sizes[:2], form)
 
 
 @lru_cache(maxsize=256)
-def _made(cell, dtype, sizes, S, H, D, layers, each, rows):
+def _made(cell, dtype, sizes, S, H, D, layers, each, rows, form=None):
     """The Known of these sizes, (T, B, I) and so on; None if the CPU engine does not serve it.
 
     each: weights of a direction; rows: the form of x without its columns.
@@ -156,9 +159,10 @@ def _made(cell, dtype, sizes, S, H, D, layers, each, rows):
         choice is None
         or choice.name != "numba"
         or backends.dtypes("numba", dtype) != (dtype, dtype)
+        or (form and dtype != torch.float32)
     ):
         return None
     engine, (T, B, I) = backends.load("numba"), sizes
     steps = schedule.dense(T, B)
-    shape = engine.Shape(dtype, steps.rounded, B, D, I, H, S, S != H)
+    shape = engine.Shape(dtype, steps.rounded, B, D, I, H, S, S != H, form)
     return Known(cell, steps, D, layers, engine.stack(cell, shape, rows, layers, each))

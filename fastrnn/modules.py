@@ -64,10 +64,18 @@ def _in_short(module, keep, x, hx):
     """
     own = module.__dict__
     known = own["mode"] in MODES.get(type(module), ())
-    if not known or type(x) not in PLAIN or x.is_nested or not x.is_cpu:
+    if not known or module._weights_have_changed():
+        return None
+    return in_short(module, keep, x, hx, module._flat_weights, own["bias"])
+
+
+def in_short(module, keep, x, hx, weights, bias, form=None):
+    """The same, of a layer with these weights; form: as known.at_once takes it."""
+    own = module.__dict__
+    if type(x) not in PLAIN or x.is_nested or not x.is_cpu:
         return None
     sizes = x.shape
-    if len(sizes) != 3 or sizes[2] != own["input_size"] or module._weights_have_changed():
+    if len(sizes) != 3 or sizes[2] != own["input_size"]:
         return None
     H, layers, batch_first = own["hidden_size"], own["num_layers"], own["batch_first"]
     D, B = 2 if own["bidirectional"] else 1, sizes[0 if batch_first else 1]
@@ -81,8 +89,7 @@ def _in_short(module, keep, x, hx):
             if type(state) not in PLAIN or state.is_nested or state.shape != (layers * D, B, width):
                 return None
     options = own["dropout"], own["training"], own["bidirectional"], batch_first
-    given = module._flat_weights, own["bias"], layers, *options
-    found = at_once(own["mode"].lower(), keep, x, hx, *given)
+    found = at_once(own["mode"].lower(), keep, x, hx, weights, bias, layers, *options, form)
     return found if found is None or len(widths) == 1 else (found[0], found[1:])
 
 

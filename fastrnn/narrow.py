@@ -80,12 +80,16 @@ def _by_reference(cell, x, steps, directions, states, inputs, every):
     return [y.view(*x.shape[:-1], -1), *finals, *afters]
 
 
+def stamp_of(tensors):
+    """What changes when the numbers of one of these do."""
+    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors if t is not None]
+
+
 def panels(cell, weights, S):
     """The weights of a direction as the CPU engine reads them: packed once, and again when one of
     them has changed.
     """
-    tensors = [t for t in _flat([weights]) if t is not None]
-    stamp = cell, [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+    stamp = cell, stamp_of(_flat([weights]))
     known = _panels.get(weights.ih.values)
     if known is None or known[0] != stamp:
         with torch.inference_mode(False):

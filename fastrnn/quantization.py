@@ -16,8 +16,9 @@ from .conversion import (
     represented,
     stands_in,
 )
+from .exchange import convert
 from .kernels.form import FORMS, WIDEST, Form, Matrix
-from .quantized import Quantized, convert
+from .quantized import Quantized
 from .recurrent import Recurrent
 from .step import Plain, cell_of_module
 

@@ -4,26 +4,28 @@ The module stays the object that it is. Its class becomes one derived from its o
 matrix among its parameters it has a buffer of that name, and one of scales, ``weight_ih_l0_scale``.
 """
 
-from functools import cache
-
 import torch
 from torch import nn
 from torch.nn.modules.rnn import RNNCellBase
 
 from . import backends, states
 from .accepting import accepting
-from .conversion import TWINS, accelerated, represented, stands_in
+from .exchange import BASES, SCALE, back, made_again
 from .functional import stack
 from .kernels import schedule
 from .kernels.cells import CELLS
 from .kernels.form import Form, Matrix
 from .kernels.keep import Keep
-from .kernels.weights import Weights
+from .kernels.weights import Weights, split
+from .known import at_once, usual
+from .modules import in_short
+from .narrow import panels, stamp_of
 from .parameters import weights_of
 from .recurrent import Recurrent
 from .tracing import tracing
 
-SCALE = "_scale"
+# What a copy makes for itself
+NOT_KEPT = "_origin", "_panels", "_flat_weights", "_flat_weight_refs"
 
 
 class Quantized:
@@ -39,21 +41,17 @@ class Quantized:
 
         In place; returns the module.
         """
-        found = {name: self.matrix(name).float() for name in self._matrices}
-        (cls, ours), trained = self._origin, self._trained
-        for name in ("form", "_matrices", "_trained", "_origin"):
-            del self.__dict__[name]
-        for name in found:
-            self._buffers.pop(name + SCALE, None)
-            del self._buffers[name]
-        object.__setattr__(self, "__class__", accelerated(cls) if ours else cls)
-        for name, weight in found.items():
-            self.register_parameter(name, nn.Parameter(weight, name in trained))
-        for name, parameter in self._parameters.items():
-            if parameter is not None:
-                parameter.requires_grad_(name in trained)
-        _in_order(self)
+        back(self, {name: self.matrix(name).float() for name in self._matrices})
         return self
+
+    def ready(self, cell, S, directions):
+        """The panels of all directions, as known.at_once takes them."""
+        stamp = stamp_of([*self._buffers.values(), *self._parameters.values()])
+        known = self.__dict__.get("_panels")
+        if known is None or known[0] != stamp:
+            found = [t for w in directions() for t in panels(cell, w, S)[:5] if t is not None]
+            known = self.__dict__["_panels"] = stamp, found
+        return known[1]
 
     def extra_repr(self):
         weights, activations = self.form
@@ -63,8 +61,8 @@ class Quantized:
         return f"Quantized{type(self).__name__}"
 
     def __reduce_ex__(self, protocol):
-        state = {n: v for n, v in self.__getstate__().items() if n != "_origin"}
-        return _made_again, self._origin, state
+        state = {n: v for n, v in self.__getstate__().items() if n not in NOT_KEPT}
+        return made_again, self._origin, state
 
     def _load_from_state_dict(self, found, prefix, *rest):
         """As torch's; but numbers of another kind are not those of a buffer here."""
@@ -86,9 +84,18 @@ class QuantizedLayer(Quantized):
 
     @accepting
     def forward(self, input, hx=None):
+        if usual():
+            cell, S = CELLS[self.mode.lower()], self.proj_size or self.hidden_size
+            weights = self.ready(cell, S, self._directions)
+            found = in_short(self, Keep.NOTHING, input, hx, weights, True, Form(*self.form))
+            if found is not None:
+                return found
         call, cell, p, _ = states.of(self, input, hx, {})
         engine = _engine(call.served(cell))
         return states.run(engine, cell, call, call.directions, [], p, Keep.NOTHING, False)
+
+    def _directions(self):
+        return split(self._flat_weights, self.num_layers * (1 + self.bidirectional))
 
     @property
     def _flat_weights(self):
@@ -101,8 +108,7 @@ class QuantizedLayer(Quantized):
         """Nothing: the list is made of the buffers."""
 
     def __getstate__(self):
-        left = "_flat_weights", "_flat_weight_refs"
-        return {name: value for name, value in self.__dict__.items() if name not in left}
+        return {name: value for name, value in self.__dict__.items() if name not in NOT_KEPT}
 
     def _init_flat_weights(self):
         pass
@@ -157,15 +163,25 @@ class QuantizedCell(Quantized):
         hx = [s.view(1, -1, H) for s in ((hx,) if isinstance(hx, torch.Tensor) else hx)]
         if len(hx) != cell.states or any(s.shape[1] != x.shape[1] for s in hx):
             raise RuntimeError(f"{self._get_name()}: hx should have {cell.states} states of (B, H)")
-        weights = self.matrix("weight_ih"), self.matrix("weight_hh"), self.bias_ih, self.bias_hh
-        tensors, traced = (x, *hx, *weights[2:]), tracing(x)
-        engine = _engine(backends.choose(tensors, False, (cell, 1, 1), traced))
-        B = x.shape[1]
-        steps = schedule.Traced(1, B, B) if traced else schedule.dense(1, B)
-        given = steps, [Weights(*weights, None)], hx, 1, 0.0, None, Keep.NOTHING
-        _, new = stack(engine, cell, x.flatten(0, 1), *given)
-        new = [s.view(H) if single else s.view(-1, H) for s in new]
+        found, options = None, (1, 0.0, False, False, False, Form(*self.form))
+        if usual():
+            weights = self.ready(cell, H, self._directions)
+            found = at_once(cell.name, Keep.NOTHING, x, tuple(hx), weights, True, *options)
+        new = [s.view(H) if single else s.view(-1, H) for s in (found or self._stepped(x, hx))[1:]]
         return tuple(new) if cell.states == 2 else new[0]
+
+    def _directions(self):
+        matrices = self.matrix("weight_ih"), self.matrix("weight_hh")
+        return [Weights(*matrices, self.bias_ih, self.bias_hh, None)]
+
+    def _stepped(self, x, hx):
+        """(output, *new states) of one step, the long way."""
+        (weights,), cell, traced, B = self._directions(), self._cell, tracing(x), x.shape[1]
+        choice = backends.choose((x, *hx, *weights[2:4]), False, (cell, 1, 1), traced)
+        steps = schedule.Traced(1, B, B) if traced else schedule.dense(1, B)
+        given = x.flatten(0, 1), steps, [weights], hx, 1, 0.0, None, Keep.NOTHING
+        y, new = stack(_engine(choice), cell, *given)
+        return y, *new
 
 
 def _engine(choice):
@@ -179,72 +195,8 @@ def _told(module, choice):
     return backends.Choice(_engine(choice), f"{reason}: {choice.reason}")
 
 
-BASES = {  # what a module is, and what it is then
+BASES.update({
     nn.RNNBase: QuantizedLayer,
     RNNCellBase: QuantizedCell,
     Recurrent: QuantizedRecurrent,
-}
-
-
-@cache
-def quantized_class(cls):
-    """The class that modules of ``cls``, a recurrent one, become. It keeps its name, by which its
-    cell is known.
-    """
-    base = next(made for kind, made in BASES.items() if issubclass(cls, kind))
-    theirs = next((theirs for theirs in TWINS if issubclass(cls, theirs)), None)
-    if theirs is not None:
-        base = _plain(TWINS[theirs], base)
-    if cls in (theirs, TWINS.get(theirs)):
-        return base
-    names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-    if theirs is None:  # a user's class may have these of its own, and must not have them here
-        names |= {"directions": base.directions, "explain": base.explain}
-    return type(cls.__name__, (cls, base), names)
-
-
-@cache
-def _plain(ours, base):
-    return type(ours.__name__, (base, ours), {"__doc__": ours.__doc__})
-
-
-def _made_again(cls, ours):
-    """A module of the class that modules of ``cls`` become, for pickle to fill."""
-    made = quantized_class(cls)
-    module = made.__new__(made)
-    module.__dict__["_origin"] = cls, ours
-    return module
-
-
-def convert(module, form, matrices):
-    """Give a module its quantized class, and these {name: Matrix} for its parameters."""
-    cls, ours = type(module), stands_in(type(module))
-    cls = represented(cls) if ours else cls
-    trained = {n for n, p in module._parameters.items() if p is not None and p.requires_grad}
-    for name in matrices:
-        del module._parameters[name]
-    for name in ("_flat_weights", "_flat_weight_refs"):
-        module.__dict__.pop(name, None)
-    object.__setattr__(module, "__class__", quantized_class(cls))
-    module.__dict__ |= {"form": tuple(form), "_matrices": tuple(matrices)}
-    module.__dict__ |= {"_trained": trained, "_origin": (cls, ours)}
-    for name, matrix in matrices.items():
-        module.register_buffer(name, matrix.values)
-        if matrix.scales is not None:
-            module.register_buffer(name + SCALE, matrix.scales)
-    for parameter in module.parameters(recurse=False):
-        parameter.requires_grad_(False)
-
-
-def _in_order(module):
-    """Parameters in the order in which the class has made them, as optimisers number them."""
-    if isinstance(module, nn.RNNBase):
-        names = module._flat_weights_names
-        module._init_flat_weights()
-    elif isinstance(module, RNNCellBase):
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    else:
-        places = [filter(None, (*fields, *own)) for fields, own in module._places]
-        names = [name for each in places for name, _ in each]
-    for name in [n for n in names if n in module._parameters]:
-        module._parameters[name] = module._parameters.pop(name)
+})  # fmt: skip

@@ -37,6 +37,7 @@ STOREYS = [
     ["fastrnn.flow"],
     ["fastrnn.quantization"],
     ["fastrnn.quantized"],
+    ["fastrnn.exchange"],
     ["fastrnn.conversion", "fastrnn.keras"],
     ["fastrnn.episodes"],
     ["fastrnn.modules", "fastrnn.recurrent"],

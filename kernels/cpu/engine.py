@@ -58,7 +58,8 @@ class Stack:
         wide = machine.wide(first.dtype)
         states, weights = expected(cell, first.D, first.I, first.B, known)
         weights = [Weights(*[(size, wide) for size in each]) for each in weights]
-        weights = [ready.sizes(cell, first)] * count if first.form else weights
+        if first.form:
+            weights = [ready.sizes(cell, shape) for shape in self.shapes for _ in range(first.D)]
         shapes, dtypes = [(*rows, first.I), *states], [first.dtype] + [wide] * len(states)
         for place, sizes in zip(self.places, weights, strict=True):
             there = [size for i, size in zip(place, sizes, strict=True) if i >= 0]
