@@ -108,7 +108,7 @@ def run(options, console):
     every = 200 if options.quick else 20
     held_out, rest = words[::every], [word for n, word in enumerate(words) if n % every]
     pairs = [(word, phones) for word in rest for phones in dictionary[word]]
-    letters = sorted({letter for word in words for letter in word})
+    letters = sorted(set("".join(words)))
     phones = sorted({phone for _, told in pairs for phone in told} | {END})
     runs = {}
     for name, library in (("torch.nn", nn), ("fastrnn", fastrnn)):
@@ -116,14 +116,15 @@ def run(options, console):
         runs[name] = Run(model, loss, lr=2e-3, steps=steps)
     in_turn(runs, of_one_length(pairs, BATCH, random), steps, console, beside=20)
     speed, model = show_speed(console, runs), runs["fastrnn"].model.eval()
-    wrong, missed = errors(model, held_out, dictionary)
-    figures = [(f"phones wrong, {len(held_out):,} words held out", f"{wrong:.1%}")]
-    figures += [("words wrong", f"{missed:.1%}"), RAO]
-    pictures = []
+    ways, figures, pictures = {f"{len(held_out):,} held out": model}, [], []
+    ways["weights of eight bits"] = fastrnn.quantize(model, inplace=False).model
+    for name, each in ways.items():
+        wrong, missed = errors(each, held_out, dictionary)
+        figures.append((f"phones, words wrong: {name}", f"{wrong:.1%}, {missed:.1%}"))
     for word in [word for word in held_out if len(word) > 7][:3]:
         (told,), (attention,) = model.pronounce([word])
         pictures.append((word, [*told, "end"][:MOST], attention[: len(told) + 1]))
         show_attention(console, *pictures[-1])
     if options.plot:
         save_attention(options.plot, pictures)
-    return Result(*speed, "pronunciation, CMU dictionary", figures)
+    return Result(*speed, "pronunciation, CMU dictionary", [*figures, RAO])

@@ -93,7 +93,8 @@ def run(options, console):
         runs[name] = Run(model, Loss(), lr=2e-3, steps=steps)
     in_turn(runs, corpus.train(), steps, console, beside=20)
     speed, model = show_speed(console, runs), runs["fastrnn"].model.eval()
-    bits = evaluate(model, corpus.held_out())
+    eight = fastrnn.quantize(model, inplace=False).model
+    bits, of_eight = (evaluate(each, corpus.held_out()) for each in (model, eight))
     generator = torch.Generator().manual_seed(options.seed)
     prompt = next(corpus.held_out())[0][:, 0]
     written = corpus.decode(write(model, prompt, 300, generator))
@@ -102,5 +103,6 @@ def run(options, console):
         curves = {name: each.losses for name, each in runs.items()}
         save_lines(options.plot, "optimiser step", "bits for a letter", curves)
     figures = [(f"GRU, {options.hidden} units, text held out", f"{bits:.3f}")]
+    figures += [("the same, weights of eight bits", f"{of_eight:.3f}")]
     figures += compressed(corpus.text_held_out)
     return Result(*speed, "bits for a letter", figures)
