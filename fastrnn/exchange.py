@@ -56,19 +56,21 @@ def convert(module, form, matrices):
         module.__dict__.pop(name, None)
     object.__setattr__(module, "__class__", quantized_class(cls))
     module.__dict__ |= {"form": tuple(form), "_matrices": tuple(matrices)}
-    module.__dict__ |= {"_trained": trained, "_origin": (cls, ours)}
+    dtype = next(iter(matrices.values())).dtype
+    module.__dict__ |= {"_trained": trained, "_origin": (cls, ours), "_dtype": dtype}
     for name, matrix in matrices.items():
         module.register_buffer(name, matrix.values)
         if matrix.scales is not None:
             module.register_buffer(name + SCALE, matrix.scales)
     for parameter in module.parameters(recurse=False):
         parameter.requires_grad_(False)
+        parameter.data = parameter.float()
 
 
 def back(module, weights):
     """``convert`` undone; weights: {name: tensor} in place of the matrices."""
-    (cls, ours), trained = module._origin, module._trained
-    for name in ("form", "_matrices", "_trained", "_origin"):
+    (cls, ours), trained, dtype = module._origin, module._trained, module._dtype
+    for name in ("form", "_matrices", "_trained", "_origin", "_dtype"):
         del module.__dict__[name]
     module.__dict__.pop("_panels", None)
     for name in weights:
@@ -79,6 +81,7 @@ def back(module, weights):
         module.register_parameter(name, nn.Parameter(weight))
     for name, parameter in module._parameters.items():
         if parameter is not None:
+            parameter.data = parameter.to(dtype)
             parameter.requires_grad_(name in trained)
     _in_order(module)
 

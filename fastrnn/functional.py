@@ -212,11 +212,11 @@ def _layers(engine, cell, x, steps, directions, states, D, p, dtype, keep, input
     layer what its steps are given beside x, (heads * N, number, H).
     """
     traced = isinstance(steps, schedule.Traced)
-    run = narrow if narrow.are_narrow(directions) else operators if traced else autograd
-    run = run.run_layer
+    narrowed = narrow.are_narrow(directions)  # which are computed in float32, whatever x is
+    run = (narrow if narrowed else operators if traced else autograd).run_layer
     if engine == "triton" and directions[0].hr is not None:
         run = partial(projection.layer, run)
-    if engine != "reference":
+    if engine != "reference" and not narrowed:
         of_x, of_others = backends.dtypes(engine, dtype or x.dtype)
         if dtype or not of_x == of_others == x.dtype:
             x, states = _cast(x, of_x, traced), [_cast(s, of_others, traced) for s in states]

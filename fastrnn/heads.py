@@ -86,7 +86,8 @@ def _undivided(key):
 def _dense(weight, gates, heads):
     """(gates * H, H) with the blocks of ``weight``, (gates * H, H // heads), on its diagonals."""
     if isinstance(weight, Matrix):
-        return Matrix(weight.form, _dense(weight.values, gates, heads), weight.scales)
+        values = _dense(weight.values, gates, heads)
+        return Matrix(weight.form, values, weight.scales, weight.dtype)
     width = weight.shape[1]
     blocks = weight.reshape(gates, heads, width, width).permute(0, 2, 3, 1)
     return torch.diag_embed(blocks, dim1=1, dim2=3).reshape(gates * heads * width, heads * width)

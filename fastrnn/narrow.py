@@ -39,10 +39,13 @@ def run_layer(engine, cell, x, steps, directions, states, keep=None, inputs=None
         found = layer(*given, _flat(directions), inputs, every)
     else:
         run = _on_cpu if engine == "numba" else _by_reference
-        given = cell, x.float(), steps, directions, [s.float() for s in states], inputs, every
+        given = cell, x.float(), steps, directions, [s.float() for s in states]
+        given = *given, inputs if inputs is None else inputs.float(), every
         with torch.no_grad():
             found = profiling.layer(run, " quantized", *given)
-    found = [found[0].to(x.dtype), *found[1:]]
+    beside = states[0 if cell.apart else 1 :] if every else []
+    dtypes = [x.dtype, *[s.dtype for s in (*states, *beside)]]
+    found = [t.to(dtype) for t, dtype in zip(found, dtypes, strict=True)]
     anchors = [t for t in (x, *states, inputs) if t is not None and t.requires_grad]
     if anchors and torch.is_grad_enabled() and not isinstance(steps, schedule.Traced):
         found = Inference.apply(len(found), *found, *anchors)
@@ -156,7 +159,7 @@ def _layer(
     every: bool = False,
 ) -> list[Tensor]:
     """[output (N, D * H or P), *final states, and all states after each step but the output, if
-    ``every``].
+    ``every``], in float32.
     """
     B, run = states[0].shape[1], _on_cpu if engine == "numba" else _by_reference
     packed = batch_sizes is not None
@@ -164,9 +167,9 @@ def _layer(
     if not (steps.falling and x.shape[0] == steps.N and steps.B == B):
         raise RuntimeError(f"batch_sizes do not fall from {B}, or do not add up to {len(x)} rows")
     directions = _apart(Form(weights, activations), tensors)
-    states = [s.float() for s in states]
-    y, *rest = run(cell_of(cell), x.float(), steps, directions, states, inputs, every)
-    return [y.to(x.dtype), *[t.clone() for t in rest]]
+    states, inputs = [s.float() for s in states], inputs if inputs is None else inputs.float()
+    found = run(cell_of(cell), x.float(), steps, directions, states, inputs, every)
+    return [t.clone() for t in found]
 
 
 def _shapes(
@@ -174,8 +177,8 @@ def _shapes(
 ):  # fmt: skip
     N, (D, _, S), rule = x.shape[0], states[0].shape, cell_of(cell)
     beside = states[not rule.apart :] if every else ()
-    found = [x.new_empty(N, D * S), *[s.new_empty(s.shape) for s in states]]
-    return found + [s.new_empty(N, D * s.shape[2]) for s in beside]
+    sizes = [(N, D * S), *[s.shape for s in states], *[(N, D * s.shape[2]) for s in beside]]
+    return [x.new_empty(size, dtype=torch.float32) for size in sizes]
 
 
 def _refuse(ctx, grads):

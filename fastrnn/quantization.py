@@ -52,12 +52,13 @@ def quantize(model, weights="int8", activations=None, *, percentile=100.0, inpla
     each that is found in every call; products are summed in 32 bits, exactly. Gates, cells and
     states stay float32. Results do not depend on the batch or the number of threads.
 
-    A layer computes in float32 whatever it is given; its backward is an error. ``state_dict`` has
+    A layer takes and returns the dtype that it had, and computes in float32; its backward is an
+    error. ``state_dict`` has
     the integers, ``weight_ih_l0``, and the scales, ``weight_ih_l0_scale``. It can be pickled,
     copied, compiled and exported.
 
     Args:
-        model: a torch.nn.Module, which may itself be such a layer, with weights of float32.
+        model: a torch.nn.Module, which may itself be such a layer.
         weights: "int8", or "bfloat16": half the memory, and nearly no loss.
         activations: what weights are multiplied by: "int8" (the default for int8), or "float32",
             where accuracy matters most: a quarter of the memory, and less speed at large batches.
@@ -131,8 +132,8 @@ def _obstacle(module):
     if made_by_torch(cls) or hasattr(module, "parametrizations"):
         return "its weights are computed: torch.nn.utils.parametrize.remove_parametrizations first"
     for name, weight in module.named_parameters(recurse=False):
-        if weight.dtype != torch.float32 or weight.device.type != "cpu":
-            return f"{name} is {weight.dtype} on {weight.device}: it should be float32 on a CPU"
+        if not weight.is_floating_point() or weight.device.type != "cpu":
+            return f"{name} is {weight.dtype} on {weight.device}: it should be a float on a CPU"
         if weight.dim() == 2 and weight.shape[1] > WIDEST:
             return f"{name} has more than {WIDEST:,} columns"
     if isinstance(module, Recurrent):

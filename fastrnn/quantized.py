@@ -34,7 +34,20 @@ class Quantized:
     def matrix(self, name):
         """The Matrix of that name."""
         values = getattr(self, name)
-        return Matrix(Form(*self.form), values, self._buffers.get(name + SCALE))
+        scales = self._buffers.get(name + SCALE)
+        return Matrix(Form(*self.form), values, scales, self._dtype)
+
+    def _apply(self, fn, recurse=True):
+        """As torch's. To another dtype go what the layer is given and what it returns: its own
+        numbers stay as they are.
+        """
+        self._dtype = fn(torch.empty(0, dtype=self._dtype)).dtype
+
+        def moved(tensor):
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(moved, recurse)
 
     def dequantize(self):
         """Back to the class that it was of, with weights of float32: those that it computes with.
@@ -177,7 +190,7 @@ class QuantizedCell(Quantized):
     def _stepped(self, x, hx):
         """(output, *new states) of one step, the long way."""
         (weights,), cell, traced, B = self._directions(), self._cell, tracing(x), x.shape[1]
-        choice = backends.choose((x, *hx, *weights[2:4]), False, (cell, 1, 1), traced)
+        choice = backends.choose((x, *hx), False, (cell, 1, 1), traced)
         steps = schedule.Traced(1, B, B) if traced else schedule.dense(1, B)
         given = x.flatten(0, 1), steps, [weights], hx, 1, 0.0, None, Keep.NOTHING
         y, new = stack(_engine(choice), cell, *given)

@@ -54,8 +54,9 @@ class Call:
 
     def served(self, cell):
         """The Choice of an engine for it."""
-        weights = [None if isinstance(t, Matrix) else t for each in self.directions for t in each]
-        tensors = self.x, *self.states, *weights, *self.planes
+        tensors = self.x, *self.states
+        if not isinstance(self.directions[0].ih, Matrix):  # which go with any dtype
+            tensors = *tensors, *[t for w in self.directions for t in w], *self.planes
         layer = cell, self.steps.T, 1 + self.module.bidirectional
         return backends.choose(tensors, False, layer, tracing(self.x))
 

@@ -34,13 +34,12 @@ FORMS = Form("int8", "int8"), Form("int8", "float32"), Form("bfloat16", "float32
 class Matrix:
     """A weight in one of FORMS, where others are tensors: what the engines know of it.
 
-    values: (M, K) int8 or bfloat16; scales: (M,) float32, None for bfloat16.
+    values: (M, K) int8 or bfloat16; scales: (M,) float32, None for bfloat16; dtype: of the weight
+    that it stands for, and so of what its layer is given. All is computed in float32.
     """
 
-    dtype = torch.float32  # what it stands for
-
-    def __init__(self, form, values, scales):
-        self.form, self.values, self.scales = form, values, scales
+    def __init__(self, form, values, scales, dtype=torch.float32):
+        self.form, self.values, self.scales, self.dtype = form, values, scales, dtype
         self.shape, self.device = values.shape, values.device
 
     @classmethod
@@ -50,21 +49,21 @@ class Matrix:
         percentile: of a row's magnitudes, what becomes 127; larger ones are cut off there. Raises
         ValueError where a number is not finite, or is too large for float32.
         """
-        weight = weight.detach().float()
+        dtype, weight = weight.dtype, weight.detach().float()
         if not weight.isfinite().all():
             raise ValueError("some of its weights are infinite or NaN")
         if form.weights == "bfloat16":
-            return cls(form, weight.bfloat16(), None)
+            return cls(form, weight.bfloat16(), None, dtype)
         sizes = weight.abs()
         largest = sizes.amax(1) if percentile == 100 else sizes.quantile(percentile / 100, 1)
         largest = torch.where(largest < LEAST, sizes.amax(1), largest)
         scales = torch.where(largest < LEAST, 0.0, largest / MOST)
         values = torch.where(scales[:, None] > 0, weight / scales[:, None], 0.0)
-        return cls(form, values.round_().clamp_(-MOST, MOST).to(torch.int8), scales)
+        return cls(form, values.round_().clamp_(-MOST, MOST).to(torch.int8), scales, dtype)
 
     def __getitem__(self, rows):
         scales = None if self.scales is None else self.scales[rows]
-        return Matrix(self.form, self.values[rows], scales)
+        return Matrix(self.form, self.values[rows], scales, self.dtype)
 
     def float(self):
         """The tensor (M, K) of float32 that it stands for."""

@@ -171,7 +171,7 @@ def test_a_class_that_cannot_be_made_leaves_nothing_half_done(monkeypatch):
             raise ValueError("not this one")
         return conversion.TWINS[cls]
 
-    monkeypatch.setattr(conversion, "_accelerated", refusing)
+    monkeypatch.setattr(conversion, "accelerated", refusing)
     model = nn.Sequential(nn.LSTM(3, 4), Doubling(4, 4), nn.GRU(4, 4))
     done = fastrnn.accelerate(model)
     assert done.changed == {"0": "LSTM", "2": "GRU"}
