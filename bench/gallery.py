@@ -1,7 +1,7 @@
 """python -m bench.gallery: what the models of the gallery learn, and how long that takes.
 
 Each entry runs as ``python -m fastrnn NAME`` does. Its row takes the place of an older one of the
-same machine in bench/gallery.jsonl.
+same machine in bench/gallery.jsonl, and its picture, if the pages show one, that of an older one.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from rich.console import Console
 from . import kinds, machine, results, tables, tree
 
 FILE = machine.ROOT / "bench" / "gallery.jsonl"
+PICTURES = {"gradients", "pronounce"}  # of these entries the first page shows a picture
 
 
 def what(row):
@@ -23,11 +24,17 @@ def what(row):
     return row["entry"], row["options"]
 
 
-def row_of(name, options, console):
-    """A row: what an entry has found with these options, in words."""
+def picture(name):
+    """Where that of an entry is."""
+    return machine.ROOT / "bench" / "plots" / f"gallery_{name}.png"
+
+
+def row_of(name, options, console, plot=None):
+    """A row: what an entry has found with these options, in words. plot: where to draw."""
     from fastrnn.gallery import command  # only now: a user says first which fastrnn that is
 
-    entry, given = command.options_of(name, shlex.split(options))
+    drawing = ["--plot", str(plot)] if plot else []
+    entry, given = command.options_of(name, [*shlex.split(options), *drawing])
     torch.set_num_threads(given.threads)
     begun = perf_counter()
     result = entry.run(given, console)
@@ -41,6 +48,25 @@ def block(rows):
     """What the pages say of them."""
     words = "Times faster: a step with fastrnn than with torch.nn, or than by hand."
     return kinds.by_machine(rows, "Not run yet: `python -m bench.gallery`.", words, _table)
+
+
+def summary(rows):
+    """The same in short, with pictures, for the first page."""
+    words = "The figure of each model, and what stands beside it."
+    found = [kinds.by_machine(rows, "Not run yet: `python -m bench.gallery`.", words, _in_short)]
+    for name in sorted(PICTURES & {row["entry"] for row in rows}):
+        found.append(f"![python -m fastrnn {name}]({picture(name).relative_to(machine.ROOT)})")
+    return "\n\n".join(found)
+
+
+def _in_short(rows):
+    lines = []
+    for row in sorted(rows, key=what):
+        (whose, own), *others = row["figures"]
+        beside = "; ".join(": ".join(figure) for figure in others[-2:])
+        entry = f"`{row['entry']}`, {row['what']}"
+        lines.append([entry, f"{whose}: **{own}**", beside, f"{row['seconds'] / 60:.1f} min"])
+    return tables.table(["`python -m fastrnn ...`", "the model", "beside it", "time"], lines)
 
 
 def _table(rows):
@@ -63,8 +89,9 @@ def main(argv=None):
     p.add_argument("--out", default=FILE, metavar="FILE", help="default: bench/gallery.jsonl")
     args = p.parse_args(argv)
     fields = machine.describe("cpu") | {"command": "python -m bench.gallery ..."}
+    plot = picture(args.entry) if args.entry in PICTURES and args.out == FILE else None
     try:
-        row = row_of(args.entry, args.options, Console(highlight=False))
+        row = row_of(args.entry, args.options, Console(highlight=False), plot)
     except KeyboardInterrupt:
         return 130
     date = datetime.now(UTC).isoformat(timespec="seconds")

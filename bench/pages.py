@@ -34,9 +34,13 @@ def blocks():
     rows, first_calls = results.committed("results.jsonl"), cold.load()
     short_calls = results.committed(calls.FILE.name, calls.what)
     entries = results.committed(gallery.FILE.name, gallery.what)
-    drawn = [f"plots/{path.name}" for path in sorted(PLOTS.glob("*.png")) if path.name != FIRST]
+    drawn = [path.name for path in sorted(PLOTS.glob("*.png")) if path.name != FIRST]
+    drawn = [f"plots/{name}" for name in drawn if not name.startswith("gallery_")]
     return {
-        "README.md": {"speed": short.block(rows, short_calls, first_calls)},
+        "README.md": {
+            "speed": short.block(rows, short_calls, first_calls),
+            "gallery": gallery.summary(entries),
+        },
         "bench/RESULTS.md": {
             "bench": tables.block(rows, drawn),
             "calls": calls.block(short_calls),

@@ -18,6 +18,7 @@ from .description import THEIRS
 TWINS = {theirs: getattr(modules, theirs.__name__) for theirs in THEIRS}
 ORIGINALS = {ours: theirs for theirs, ours in TWINS.items()}
 PLAIN_NEW = (type.__new__, ABCMeta.__new__)  # of metaclasses that keep no account of classes
+QUANTIZED = "it is quantized: fastrnn.dequantize(model) comes first"
 RECURRENT = (nn.RNNBase, nn.modules.rnn.RNNCellBase)
 
 
@@ -122,6 +123,8 @@ def _convert(model, to, hinders, switched, policy):
 def obstacle(module):
     """Why ``module`` cannot be accelerated; None if it can."""
     cls = type(module)
+    if getattr(cls, "quantized", False):
+        return QUANTIZED
     if isinstance(module, tuple(ORIGINALS)):
         return "it is fastrnn's already"
     if "forward" in vars(module):
@@ -144,6 +147,8 @@ def _obstacle_back(module):
     """Why ``module`` cannot be restored; None if it can."""
     if not isinstance(module, tuple(ORIGINALS)):
         return "it is torch.nn's already"
+    if getattr(type(module), "quantized", False):
+        return QUANTIZED
     derived = (cls for cls in type(module).__mro__ if issubclass(cls, tuple(ORIGINALS)))
     for cls in derived:
         if not (cls in ORIGINALS or made_by_torch(cls) or stands_in(cls)):

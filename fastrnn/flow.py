@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from . import backends, states
+from . import backends, narrow, states
 from .conversion import accelerate
 from .kernels.cells import key_of
 from .kernels.cells import nudged_cell as nudged
@@ -92,8 +92,8 @@ def gradient_flow(module, *args, loss=None, **kwargs):
 
     Raises:
         ValueError: there is no recurrent layer, or none was called, or the loss is no scalar.
-        TypeError: an LSTM has proj_size, or a layer is called with lengths or resets, whose steps
-            are not those of the padded batch: pack the sequences.
+        TypeError: an LSTM has proj_size, a layer is quantized, or one is called with lengths or
+            resets, whose steps are not those of the padded batch: pack the sequences.
     """
     module = getattr(module, "_orig_mod", module)  # what torch.compile has wrapped
     if any(isinstance(m, nn.RNNBase) and type(m) not in MODES for m in module.modules()):
@@ -192,6 +192,8 @@ def _recorded(names, found, module, input, hx, inputs, every):
     name, D = names.get(module, type(module).__name__), 1 + module.bidirectional
     if getattr(module, "proj_size", 0):
         raise TypeError(f"gradient_flow: {name} has proj_size, which projects what a step computes")
+    if narrow.are_narrow(call.directions):
+        raise TypeError(f"gradient_flow: {name} is quantized and has no gradient: dequantize it")
     again = sum(each.name.partition(" call ")[0] == name for each in found)
     kind = Watched if isinstance(cell, Plain) else Nudged
     mine = kind(f"{name} call {again + 1}" if again else name, call, D)

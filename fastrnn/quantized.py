@@ -31,6 +31,8 @@ NOT_KEPT = "_origin", "_panels", "_flat_weights", "_flat_weight_refs"
 class Quantized:
     """What these modules share. ``form``: a Form, what weights are of and what multiplies them."""
 
+    quantized = True
+
     def matrix(self, name):
         """The Matrix of that name."""
         values = getattr(self, name)

@@ -151,6 +151,7 @@ class Nothing(nn.Module):
         (fastrnn.GRU(3, 4), {"loss": lambda r: r[0]}, ValueError, "one number"),
         (fastrnn.GRU(3, 4), {"lengths": [2, 1]}, TypeError, "without lengths and resets"),
         (fastrnn.LSTM(3, 4, proj_size=2), {}, TypeError, "proj_size"),
+        (fastrnn.LSTM(3, 4).quantize(), {}, TypeError, "LSTM is quantized and has no gradient"),
     ],
 )
 def test_what_it_refuses(module, options, error, words):

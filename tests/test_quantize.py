@@ -150,6 +150,13 @@ def test_what_is_left():
     assert "left: it is quantized already" in str(found)
 
 
+def test_it_is_taken_back_before_a_model_is_restored():
+    for change in (fastrnn.accelerate, fastrnn.restore):
+        model = nn.Sequential(fastrnn.LSTM(3, 4).quantize())
+        assert "fastrnn.dequantize(model) comes first" in change(model).left["0"]
+        assert model[0].weight_ih_l0.dtype == torch.int8
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

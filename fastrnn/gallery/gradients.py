@@ -114,7 +114,7 @@ def run(options, console):
         save(options.plot, flows, runs)
     figures = [
         (name, f"{each.recent:.4f}: {'learned' if each.recent < LEARNED else 'not learned'}")
-        for name, each in runs.items()
+        for name, each in sorted(runs.items(), key=lambda named: named[1].recent)
     ]
     figures.append(("who answers the mean", "0.1667"))
     return Result(True, None, f"squared error of adding over {T} steps", figures)
