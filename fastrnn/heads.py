@@ -5,12 +5,12 @@ directions, each as narrow as a head is: it multiplies what there is, and no zer
 """
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 
 from .kernels.cells import cell_of, key_of
-from .kernels.form import Matrix
+from .kernels.form import Matrix, remembered, tensors_of
 from .kernels.symbolic.cell import Cell
 from .kernels.weights import Weights
 from .tracing import constant
@@ -52,13 +52,20 @@ def apart(cell, directions, states, planes):
 
 def _of_heads(weights, gates, heads):
     """A Weights for each head of one direction."""
-    each = [[None] * heads if t is None else _blocks(t, gates, heads) for t in weights[:4]]
+    shared = weights[:4]
+    make = partial(_each_blocks, shared, gates, heads)
+    narrow = isinstance(weights.ih, Matrix)  # whose blocks stay the same ones: they are packed once
+    each = remembered(("heads", heads), weights.ih, tensors_of(shared), make) if narrow else make()
     own = [None] * heads if weights.own is None else weights.own.chunk(heads, 1)
     return [Weights(*fields, None, mine) for *fields, mine in zip(*each, own, strict=True)]
 
 
+def _each_blocks(tensors, gates, heads):
+    """For each weight its rows of each head."""
+    return [[None] * heads if t is None else _blocks(t, gates, heads) for t in tensors]
+
+
 def _blocks(tensor, gates, heads):
-    """The rows of each head of a weight."""
     if not isinstance(tensor, Matrix):
         return tensor.unflatten(0, (gates, heads, -1)).transpose(0, 1).flatten(1, 2).unbind()
     rows = torch.arange(tensor.shape[0]).unflatten(0, (gates, heads, -1))
@@ -86,7 +93,8 @@ def _undivided(key):
 def _dense(weight, gates, heads):
     """(gates * H, H) with the blocks of ``weight``, (gates * H, H // heads), on its diagonals."""
     if isinstance(weight, Matrix):
-        values = _dense(weight.values, gates, heads)
+        make = partial(_dense, weight.values, gates, heads)
+        values = remembered("dense", weight, [weight.values], make)
         return Matrix(weight.form, values, weight.scales, weight.dtype)
     width = weight.shape[1]
     blocks = weight.reshape(gates, heads, width, width).permute(0, 2, 3, 1)

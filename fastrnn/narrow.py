@@ -3,15 +3,16 @@
 ``run_layer`` is as autograd.run_layer. Such a layer is for inference: its backward is an error.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from . import backends, profiling
 from .batching import each_alone
 from .kernels import reference, schedule
 from .kernels.cells import cell_of, key_of
-from .kernels.form import Form, Matrix
+from .kernels.form import Form, Matrix, remembered, tensors_of
 from .kernels.keep import Keep
 from .kernels.weights import Weights
 
@@ -83,25 +84,14 @@ def _by_reference(cell, x, steps, directions, states, inputs, every):
     return [y.view(*x.shape[:-1], -1), *finals, *afters]
 
 
-def stamp_of(tensors):
-    """What changes when the numbers of one of these do."""
-    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors if t is not None]
-
-
 def panels(cell, weights, S):
     """The weights of a direction as the CPU engine reads them: packed once, and again when one of
     them has changed.
     """
-    stamp = cell, stamp_of(_flat([weights]))
-    known = _panels.get(weights.ih.values)
-    if known is None or known[0] != stamp:
-        with torch.inference_mode(False):
-            known = stamp, backends.load("numba").pack(cell, weights, S)
-        _panels[weights.ih.values] = known
-    return known[1]._replace(own=weights.own)
-
-
-_panels = WeakTensorKeyDictionary()
+    shared = weights._replace(own=None)
+    make = partial(backends.load("numba").pack, cell, shared, S)
+    found = remembered(("panels", cell), weights.ih, tensors_of(shared), make)
+    return found._replace(own=weights.own)
 
 
 class Inference(torch.autograd.Function):

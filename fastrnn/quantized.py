@@ -14,12 +14,12 @@ from .exchange import BASES, SCALE, back, made_again
 from .functional import stack
 from .kernels import schedule
 from .kernels.cells import CELLS
-from .kernels.form import Form, Matrix
+from .kernels.form import Form, Matrix, stamp_of
 from .kernels.keep import Keep
 from .kernels.weights import Weights, split
 from .known import at_once, usual
 from .modules import in_short
-from .narrow import panels, stamp_of
+from .narrow import panels
 from .parameters import weights_of
 from .recurrent import Recurrent
 from .tracing import tracing

@@ -7,6 +7,7 @@ that it multiplies are of int8 too, with a scale each, found on the way; or they
 from typing import NamedTuple
 
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 OFFSET, MOST, LEAST = 128, 127.0, 2.0**-100  # as kernels/cpu/registers/narrow.py has them
 WIDEST = 2**16  # columns whose sums surely stay within 32 bits
@@ -80,6 +81,33 @@ class Matrix:
             sums = values.double() @ self.values.double().T  # exact: below 2**53
             found = sums.float() * self.scales * scales[:, None]
         return found if bias is None else found + bias
+
+
+def stamp_of(tensors):
+    """What changes when the numbers of one of these tensors, or None, do."""
+    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors if t is not None]
+
+
+def tensors_of(weights):
+    """The tensors, or None, that some weights consist of."""
+    found = []
+    for each in weights:
+        found += [each.values, each.scales] if isinstance(each, Matrix) else [each]
+    return found
+
+
+def remembered(what, matrix, tensors, make):
+    """``make()``, which follows from these tensors and ``what`` alone: made once, and again when
+    one of them has changed. It is kept as long as the numbers of ``matrix``, which is among them.
+    """
+    stamp, known = stamp_of(tensors), _made.setdefault(matrix.values, {})
+    if known.get(what, (None,))[0] != stamp:
+        with torch.inference_mode(False):
+            known[what] = stamp, make()
+    return known[what][1]
+
+
+_made = WeakTensorKeyDictionary()  # {the numbers of a Matrix: {what: (stamp, what was made)}}
 
 
 def linear(a, weight, bias=None):
