@@ -191,8 +191,8 @@ _known_to_fit = lru_cache(maxsize=256)(_fit)
 def stack(
     engine, cell, x, steps, directions, states, D, p, dtype, keep, inputs=None, every=False
 ):  # fmt: skip
-    """As ``_layers``, of a cell that may have heads."""
-    count, more = cell.heads, (p, dtype, keep)
+    """As ``_layers``, of a cell that may have heads: narrow.py sees to them itself."""
+    count, more = 1 if narrow.are_narrow(directions) else cell.heads, (p, dtype, keep)
     if count == 1 or not heads.are_apart(engine, cell, states[0].shape[2]):
         if count > 1:
             cell, directions = heads.undivided(cell, directions)

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import backends, profiling
+from . import backends, heads, profiling
 from .batching import each_alone
 from .kernels import reference, schedule
 from .kernels.cells import cell_of, key_of
@@ -59,6 +59,24 @@ def run_layer(engine, cell, x, steps, directions, states, keep=None, inputs=None
 
 def _on_cpu(cell, x, steps, directions, states, inputs, every):
     """[output, *final states, *others after each step, if ``every``]."""
+    count = cell.heads
+    if count == 1:
+        return _on_engine(cell, x, steps, directions, states, inputs, every)
+    if not heads.are_apart("numba", cell, states[0].shape[2]):
+        return _on_engine(*_undivided(cell, x, steps, directions), states, inputs, every)
+    beside = [] if inputs is None else [inputs]
+    directions, states, beside = heads.apart(cell, directions, states, beside)
+    found = _on_engine(cell, x, steps, directions, states, beside[0] if beside else None, every)
+    y, finals, afters = found[0], found[1:][: cell.states], found[1 + cell.states :]
+    return [y, *heads.together(finals, count), *afters]
+
+
+def _undivided(cell, x, steps, directions):
+    cell, directions = heads.undivided(cell, directions)
+    return cell, x, steps, directions
+
+
+def _on_engine(cell, x, steps, directions, states, inputs, every):
     engine, form, S = backends.load("numba"), directions[0].ih.form, states[0].shape[2]
     ready = [panels(cell, weights, S) for weights in directions]
     keep = Keep.ALL if every else Keep.NOTHING
@@ -77,6 +95,8 @@ def _beside(cell, after=None, extra=None):
 
 def _by_reference(cell, x, steps, directions, states, inputs, every):
     """As ``_on_cpu``."""
+    if cell.heads > 1:
+        cell, x, steps, directions = _undivided(cell, x, steps, directions)
     y, finals, *afters = reference.layer(
         cell, x.flatten(0, -2), steps, directions, states, inputs, every
     )

@@ -105,3 +105,12 @@ def test_explain_says_what_is_computed():
     choice = fastrnn.backends.explain(layer, torch.randn(5, 2, 3))
     assert choice.name == "numba"
     assert choice.reason.startswith("int8 weights times float32 on CPU, for inference")
+
+
+@pytest.mark.parametrize("H", [16, 64])
+@torch.no_grad()
+def test_heads_in_a_trace(H):
+    layer, x = fastrnn.zoo.SLSTM(5, H, heads=2).eval().quantize(), torch.randn(6, 2, 5)
+    y, _ = layer(x)
+    assert torch.equal(torch.compile(layer, fullgraph=True, backend="eager")(x)[0], y)
+    assert torch.equal(torch.export.export(layer, (x,)).module()(x)[0], y)
