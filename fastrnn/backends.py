@@ -165,9 +165,11 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     (cell, T, D, *packed), c = layer, tensors[layer[0].states]
     if c.dim() != 3 or cell.staged:
         return Choice("torch", "a step in stages" if c.dim() == 3 else "states of other dimensions")
-    sizes = *((None, None) if traced else (T, c.shape[1])), *heads.sizes(cell, int(c.shape[2]), D)
-    layer = key_of(cell), *sizes, packed[0] if packed else first.dim() == 2, when.prover(traced)
-    return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
+    H, S = int(c.shape[2]), int(tensors[1].shape[-1])
+    stack = int(c.shape[0]) // D, S if S != H else 0
+    sizes = *((None, None) if traced else (T, c.shape[1])), *heads.sizes(cell, H, D)
+    layer = key_of(cell), *sizes, packed[0] if packed else first.dim() == 2, stack
+    return _gpu_choice(dtype, cast, first.device, training, forced, *layer, when.prover(traced))
 
 
 @constant

@@ -12,10 +12,8 @@ FACTS = {
     "shared_total": 233472, "driver": "12080", "torch": "2.11.0", "cuda": "12.8", "cudnn": 91002,
     "triton": "3.7.1", "kernels": "0123456789abcdef",
 }  # fmt: skip
-KEY = verdicts.Key(
-    "lstm", "bfloat16", 512, False, 1, False, True, (16, 16, 512, 4, 0), (128, 16, 8), 64
-)
-ITEM = {"cell": "lstm", "H": 512, "device": 0}
+KEY = verdicts.Key("lstm", "bfloat16", 512, 1, False, True, (16, 16, 512, 4, 0), (128, 16, 8), 64)
+ITEM = {"cell": "lstm", "device": 0}
 
 
 def speed(few=2.0, many=2.0, won=1.0):

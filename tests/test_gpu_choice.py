@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from gpu_trials import FACTS, KEY, found, right
+from gpu_trials import FACTS, KEY, Tries, found, right
 from torch import nn
 
 import fastrnn
-from fastrnn import backends
+from fastrnn import backends, description
 from fastrnn.gpu import when
 from fastrnn.kernels.cells import CELLS, key_of
 from fastrnn.kernels.gpu import choice, launch, verdicts
@@ -186,19 +186,22 @@ def test_facts(monkeypatch):
     assert choice.facts(torch.device("cpu")) == facts
 
 
-def keyed(cell="lstm", B=64, H=512, D=1, training=True, dtype=BFLOAT16, packed=False):
-    return choice.key_of(dtype, torch.device("cpu"), training, cell, B, H, D, packed)
+def keyed(
+    cell="lstm", B=64, H=512, D=1, training=True, dtype=BFLOAT16, packed=False, stack=(1, 0)
+):  # fmt: skip
+    return choice.key_of(dtype, torch.device("cpu"), training, cell, B, H, D, packed, stack)
 
 
 def test_keys():
     assert keyed() == KEY
     assert keyed(B=40) == KEY
     assert keyed(B=30).B == 32
-    assert (keyed(H=509).H, keyed(H=509).padded) == (512, True)
+    assert keyed(H=509).H == 509  # for which a kernel is compiled, with its mask
     assert keyed(training=False).backward is None
     assert "beyond" in keyed(H=5000)
     kinds = [keyed(cell) for cell in CELLS] + [keyed(dtype=d) for d in backends.TRITON_DTYPES]
-    kinds += [keyed(D=2), keyed(packed=True), keyed(H=200), keyed(H=192)]
+    kinds += [keyed(D=2), keyed(packed=True), keyed(H=200), keyed(H=199), keyed(H=197)]
+    kinds += [keyed(stack=(2, 0)), keyed(stack=(3, 0)), keyed(stack=(1, 64))]
     assert len(set(kinds)) == len(kinds) - 1  # of which one is KEY itself, twice
 
 
@@ -223,3 +226,28 @@ def test_keys_of_own_cells():
     assert key(One) != key(Two)
     assert key(One).cell.startswith("One ")
     assert key(One).label.startswith("One bfloat16")
+    assert keyed(key_of(cell_of_module(One(2, 64), True, 0)), H=64, stack=(2, 0)) == key(One)
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ({"num_layers": 2}, {"layers": 2}),
+        ({"num_layers": 2, "bidirectional": True}, {"layers": 2, "D": 2}),
+        ({"proj_size": 64}, {"projection": 64}),
+        ({"num_layers": 3, "proj_size": 64}, {"layers": 3, "projection": 64}),
+    ],
+    ids=str,
+)
+def test_stacks_and_projections_have_verdicts_of_their_own(gpu, options, changes):
+    """Torch takes several layers at once, and multiplies less where a state is projected."""
+    gpu.known[KEY] = right()
+    layer, tries = nn.LSTM(8, 512, dtype=BFLOAT16, **options), Tries()
+    x = torch.empty(100, 64, 8, dtype=BFLOAT16)
+    tensors, step, called = description.describe(layer, x)
+    with trying(tries):
+        assert backends._on_gpu(tensors, step, called, False).name == "triton"
+    (key,) = tries.asked
+    assert {
+        n: v for n, v in key._asdict().items() if v != getattr(KEY, n)
+    }.items() >= changes.items()

@@ -61,7 +61,7 @@ def test_sizes(table, capsys):
     options = ["--sizes", "30x200", "8x4096", "--cells", "gru", "--dtypes", "float16"]
     assert run(*options, "--packed", "--bidirectional", "--inference", worker=worker) == 0
     (key,) = worker.asked
-    assert key[:7] == ("gru", "float16", 200, False, 2, True, False)
+    assert key[:6] == ("gru", "float16", 200, 2, True, False)
     assert key.B == 32
     assert "gru float16 8x4096: torch serves: H = 4096 is beyond 1536" in capsys.readouterr().out
 

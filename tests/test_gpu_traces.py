@@ -135,9 +135,9 @@ def test_one_operator(pretended):
     assert len(layers_in(graph)) == 1
 
 
-def asked(B=3, H=21, dtype=torch.float32, trains=False):
+def asked(B=3, H=21, dtype=torch.float32, trains=False, layers=1):
     """Who serves an LSTM in a trace."""
-    shapes = [(4, B, 5), (1, B, H), (1, B, H), (4 * H, 5), (4 * H, H)]
+    shapes = [(4, B, 5), (layers, B, H), (layers, B, H), (4 * H, 5), (4 * H, H)]
     options = {"dtype": dtype, "device": "cuda", "requires_grad": trains}
     tensors = [torch.empty(shape, **options) for shape in shapes]
     return backends.choose(tensors, False, (CELLS["lstm"], 4, 1), traced=True)
@@ -147,9 +147,9 @@ def test_who_serves(pretended):
     """As without a trace, but that T and B may vary: what is known of some is taken for all."""
     from fastrnn.kernels.gpu import choice
 
-    def proven(B, verdict, H=21):
+    def proven(B, verdict, H=21, layers=1):
         given = torch.float32, torch.device("cuda", 0), False, "lstm"
-        pretended.known[choice.key_of(*given, B, H, 1, False)] = verdict
+        pretended.known[choice.key_of(*given, B, H, 1, False, (layers, 0))] = verdict
 
     assert choice.UNPROVEN in asked().reason
     proven(64, None)
@@ -164,6 +164,11 @@ def test_who_serves(pretended):
     assert choice.UNPROVEN in asked(H=40).reason
     assert "beyond" in asked(H=5000).reason
     assert "float64" in asked(dtype=torch.float64).reason
+    assert choice.UNPROVEN in asked(H=50, layers=2).reason
+    proven(64, right(), H=50, layers=2)  # as a whole; in a graph it is layer after layer
+    assert choice.UNPROVEN in asked(H=50, layers=2).reason
+    proven(64, right(), H=50)
+    assert asked(H=50, layers=2).name == "triton"
 
 
 def test_who_serves_without_a_gpu():

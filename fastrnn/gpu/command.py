@@ -154,5 +154,5 @@ def _wanted(options, device, known):
         if isinstance(key, str):
             refused.append(f"{cell} {dtype} {B}x{H}: torch serves: {key}")
         else:
-            wanted[key] = known, {"cell": cell, "H": H, "device": device.index or 0}
+            wanted[key] = known, {"cell": cell, "device": device.index or 0}
     return wanted, list(dict.fromkeys(refused))

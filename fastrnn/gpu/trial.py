@@ -21,7 +21,7 @@ FIRST = proof.Check(1, 1, False, 1)  # a step: nobody waits, so that this ends o
 
 def rows(item):
     """The rows of a Worker: {"phase"} as it goes on, in the end {"key", "verdict"}, or {"none"},
-    why there is no verdict. item: the ``cell``'s key, ``H``, the ``key`` and the table's ``facts``.
+    why there is no verdict. item: the ``cell``'s key, the ``key`` and the table's ``facts``.
     """
     device = torch.device("cuda", 0)
     if choice.facts(device) != item["facts"]:
@@ -38,7 +38,8 @@ def tried(item, device, checks=None, clock=None):
     phase = "compiling"
     yield {"phase": phase}
     try:
-        layer = Layer(cell, key.arithmetic, item["H"], key.D, key.training, device)
+        sizes_of = key.H, key.D, key.training, device, key.layers, key.projection
+        layer = Layer(cell, key.arithmetic, *sizes_of)
         checks = checks or list(proof.checks(layer, tile, key.packed, launch.describe(device)))
         wrong = proof.prove(layer, tile, FIRST._replace(packed=key.packed))
         phase = PROVING

@@ -24,7 +24,6 @@ from .. import private
 from ..cells import CELLS, cell_of
 from ..cpu.compiler import sources
 from . import kept, launch, measured, products, tiles, verdicts
-from .buffers import UNITS
 
 MODES = "auto", "known", "off", "force"
 RECORDED = "a graph that trains may meet sizes that nobody has proven"
@@ -55,11 +54,12 @@ def obstacle(device_type):
     return None
 
 
-def fit(dtype, device, training, forced, cell, T, B, H, D, packed, prove=None):
-    """(whether ours shall serve, why) for a layer of D directions, on a GPU or in its place.
+def fit(dtype, device, training, forced, cell, T, B, H, D, packed, stack=(1, 0), prove=None):
+    """(whether ours shall serve, why) for layers of D directions, on a GPU or in its place.
 
-    cell: its key; T, B: None where they are not known; forced: wherever it fits. prove(table, key,
-    item) gives the Verdict, for which it may try kernels; None: those that are there count.
+    cell: its key; T, B: None where they are not known; stack: how many layers, and their proj_size
+    or 0; forced: wherever it fits. prove(table, key, item) gives the Verdict, for which it may try
+    kernels; None: those that are there count.
     """
     if B == 0:
         return False, "nothing to compute"
@@ -71,10 +71,10 @@ def fit(dtype, device, training, forced, cell, T, B, H, D, packed, prove=None):
     fits = tiles.choose(gates, *sizes, training, forced, torchs)
     if forced or fits.forward is None:
         return fits.forward is not None, fits.reason
-    known, key = table(device), key_of(dtype, device, training, cell, B or 1, H, D, packed)
+    known, key = table(device), key_of(dtype, device, training, cell, B or 1, H, D, packed, stack)
     if B is None:
         return (False, RECORDED) if training else _in_a_trace(known, key)
-    item = {"cell": cell, "H": H, "device": device.index or 0}
+    item = {"cell": cell, "device": device.index or 0}
     verdict = prove(known, key, item) if prove else known.known.get(key)
     return verdict.serves(T) if verdict else (False, UNPROVEN)
 
@@ -85,16 +85,24 @@ def not_of_itself(device):
 
 
 def _in_a_trace(known, key):
-    """As ``fit``, for any T and B: what all verdicts on such calls come to."""
+    """As ``fit``, for any T and B: what all verdicts on such calls come to, as on single layers,
+    which a graph has.
+    """
     open = {"B": 0, "forward": (), "backward": ()}
-    wanted = key._replace(**open)
-    mine = [v for k, v in known.known.items() if v and k._replace(**open) == wanted]
-    found = [verdict.serves(None) for verdict in mine]
-    return min(found, default=(False, UNPROVEN), key=lambda each: each[0])
+    every = [(k._replace(**open), v) for k, v in known.known.items() if v]
+    found = []
+    for wanted in (key._replace(**open), key._replace(**open, layers=1, projection=0)):
+        mine = [verdict.serves(None) for each, verdict in every if each == wanted]
+        found += mine or [(False, UNPROVEN)]
+    return min(found, key=lambda each: each[0])
 
 
-def key_of(dtype, device, training, cell, B, H, D, packed):
-    """The verdicts.Key of a call, or why no tile fits. cell: its key."""
+def key_of(dtype, device, training, cell, B, H, D, packed, stack=(1, 0)):
+    """The verdicts.Key of a call, or why no tile fits. cell: its key; stack: as of ``fit``.
+
+    Of a cell that torch has not, what serves otherwise takes layer after layer, as ours does: one
+    stands for all.
+    """
     found, tf32 = cell_of(cell), products.tf32()
     sizes = tiles.sequences(found, B), H, D, launch.describe(device)
     given = found.hgates, _name(dtype), tf32, *sizes
@@ -103,10 +111,10 @@ def key_of(dtype, device, training, cell, B, H, D, packed):
     for tile in chosen:
         if isinstance(tile, str):
             return tile
-    P = -(-H // UNITS) * UNITS
     forward, backward = [*map(tuple, chosen), None][:2]
-    rest = P > H, D, packed, training, forward, backward, verdicts.batch_class(B)
-    return verdicts.Key(_named(cell), measured.arithmetic(_name(dtype), tf32), P, *rest)
+    rest = D, packed, training, forward, backward, verdicts.batch_class(B)
+    rest += stack if cell in CELLS else (1, 0)
+    return verdicts.Key(_named(cell), measured.arithmetic(_name(dtype), tf32), H, *rest)
 
 
 @cache

@@ -25,14 +25,15 @@ class Key(NamedTuple):
 
     cell: str  # its name, and of one that torch has not a digest of its program, too
     arithmetic: str  # float16, bfloat16, tf32, float32
-    H: int  # with its padding
-    padded: bool
+    H: int  # of which a kernel is compiled anew, as it masks what is beyond
     D: int
     packed: bool
     training: bool
     forward: tuple  # tiles
     backward: tuple | None  # in training
     B: int  # a batch_class
+    layers: int = 1  # of a stack: they run one after another, and torch's run side by side
+    projection: int = 0  # proj_size, if there is one: torch multiplies less then, and we do not
 
     @property
     def name(self):
@@ -44,7 +45,10 @@ class Key(NamedTuple):
         """In words."""
         words = ["packed" * self.packed, "bidirectional" * (self.D > 1)]
         words += [self.cell.partition(" ")[0], self.arithmetic]
-        words += [f"B={self.B} H={self.H}", "training" if self.training else "inference"]
+        words += [f"B={self.B} H={self.H}"]
+        words += [f"proj_size={self.projection}" * bool(self.projection)]
+        words += [f"layers={self.layers}" * (self.layers > 1)]
+        words += ["training" if self.training else "inference"]
         return " ".join(word for word in words if word)
 
 
