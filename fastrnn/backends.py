@@ -169,12 +169,12 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     stack = int(c.shape[0]) // D, S if S != H else 0
     sizes = *((None, None) if traced else (T, c.shape[1])), *heads.sizes(cell, H, D)
     layer = key_of(cell), *sizes, packed[0] if packed else first.dim() == 2, stack
-    return _gpu_choice(dtype, cast, first.device, training, forced, *layer, when.prover(traced))
+    return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 
 @constant
 def _gpu_choice(dtype, cast, device, training, forced, *layer):
-    """The best engine for (cell, ..., prover) as choice.fit takes it, or for layers that fit."""
+    """The best engine for (cell, ..., stack) as choice.fit takes it, or for layers that fit."""
     name = f"{'autocast to ' * cast}{_name(dtype)} on GPU"
     if not forced and os.environ.get("FASTRNN_GPU") == "off":  # then Triton is not even loaded
         return Choice("torch", f"{name}: FASTRNN_GPU is off")
@@ -186,7 +186,7 @@ def _gpu_choice(dtype, cast, device, training, forced, *layer):
         return Choice("torch", obstacle)
     if not layer:
         return Choice("triton", f"{name}, where sizes fit and it was proven right and faster")
-    fits, reason = choice.fit(dtype, device, training, forced, *layer)
+    fits, reason = choice.fit(dtype, device, training, forced, *layer, prove=when.prover())
     return Choice("triton" if fits else "torch", f"{name}: {reason}")
 
 

@@ -47,8 +47,8 @@ class Worker:
         self.index = index
         return self
 
-    def rows(self, name, item, limit, latest=None):
-        self.asked.append((name, item, limit))
+    def rows(self, name, item, limit, latest=None, phases=None):
+        self.asked.append((name, item, limit, latest, phases))
         self.clock.now += self.seconds
         for row in self.told:
             if isinstance(row, BaseException):
@@ -93,7 +93,7 @@ class Tries(Worker):
         super().__init__()
         self.judge = judge
 
-    def rows(self, name, item, limit, latest=None):
+    def rows(self, name, item, limit, latest=None, phases=None):
         key = verdicts.key_of(item["key"])
         self.asked.append(key)
         found = self.judge(key)

@@ -1,51 +1,21 @@
 """Who serves on a GPU, by what was proven there: with a GPU that is pretended."""
 
+import json
+
 import pytest
 import torch
-from gpu_trials import FACTS, KEY, Tries, found, right
+from gpu_asked import BFLOAT16, asked, gpu, told, trying
+from gpu_trials import FACTS, KEY, found, right
 from torch import nn
 
 import fastrnn
-from fastrnn import backends, description
+from fastrnn import backends
 from fastrnn.gpu import when
 from fastrnn.kernels.cells import CELLS, key_of
 from fastrnn.kernels.gpu import choice, launch, verdicts
-from fastrnn.kernels.gpu.kept import Table
 from fastrnn.step import cell_of_module
 
-BFLOAT16 = torch.bfloat16
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """A Table; tensors on CPU pass for those of an H200 as ``asked`` asks."""
-    table = Table(FACTS, tries=True)
-    monkeypatch.setattr(choice, "obstacle", lambda device_type: None)
-    monkeypatch.setattr(choice, "table", lambda device: table)
-    monkeypatch.delenv("FASTRNN_GPU", raising=False)
-    choice.mode.cache_clear()
-    yield table
-    choice.mode.cache_clear()
-
-
-def told(monkeypatch, mode):
-    monkeypatch.setenv("FASTRNN_GPU", mode)
-    choice.mode.cache_clear()
-
-
-def asked(layer=None, T=100, B=64, packed=False, training=True, forced=False):
-    """The Choice for a call of a layer of 512 units."""
-    layer = layer or nn.LSTM(8, 512, dtype=BFLOAT16)
-    hx = [torch.empty(1, B, 512, dtype=BFLOAT16)] * (2 if isinstance(layer, nn.LSTM) else 1)
-    x = torch.empty(*((T * B,) if packed else (T, B)), 8, dtype=BFLOAT16)
-    cell = CELLS["lstm" if isinstance(layer, nn.LSTM) else "gru"]
-    with torch.set_grad_enabled(training):
-        return backends._on_gpu([x, *hx, *layer.parameters()], False, (cell, T, 1), forced)
-
-
-def trying(worker):
-    """Within this context calls have kernels tried by a worker that is pretended."""
-    return when.asking(when.Prover(worker, worker.clock, hindrance=lambda: None))
+__all__ = ["gpu"]
 
 
 def test_what_is_not_proven_is_torchs(gpu):
@@ -106,11 +76,11 @@ def test_training_wants_both_directions(gpu):
 
 def test_explaining_tries_nothing(gpu, monkeypatch):
     seen = []
-    monkeypatch.setattr(backends, "choose", lambda *_: seen.append(when.prover(False)))
+    monkeypatch.setattr(backends, "choose", lambda *_: seen.append(when.prover()))
     backends.explain(torch.zeros(2))
     backends.explain(fastrnn.LSTM(2, 3), torch.zeros(4, 2, 2))
     assert seen == [None, None]
-    assert when.prover(False) is not None
+    assert when.prover() is not None
 
 
 def test_off(gpu, monkeypatch):
@@ -161,14 +131,17 @@ def test_what_is_read(monkeypatch, tmp_path):
         told(monkeypatch, mode)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
+        choice._of_gpus.cache_clear()
         return choice.table.__wrapped__(torch.device("cuda", 0))
 
     assert read("auto").tries
+    assert choice.table.__wrapped__(torch.device("cuda", 1)) is choice._of_gpus(json.dumps(FACTS))
     assert not read("known").tries
     assert read("auto").folder == tmp_path / "gpu" / verdicts.digest(FACTS)
     fixed = read("auto", FASTRNN_GPU_VERDICTS=str(pinned))
     assert fixed.known == {KEY: right()}
     assert not fixed.tries
+    choice._of_gpus.cache_clear()
     choice.mode.cache_clear()
 
 
@@ -227,27 +200,3 @@ def test_keys_of_own_cells():
     assert key(One).cell.startswith("One ")
     assert key(One).label.startswith("One bfloat16")
     assert keyed(key_of(cell_of_module(One(2, 64), True, 0)), H=64, stack=(2, 0)) == key(One)
-
-
-@pytest.mark.parametrize(
-    ("options", "changes"),
-    [
-        ({"num_layers": 2}, {"layers": 2}),
-        ({"num_layers": 2, "bidirectional": True}, {"layers": 2, "D": 2}),
-        ({"proj_size": 64}, {"projection": 64}),
-        ({"num_layers": 3, "proj_size": 64}, {"layers": 3, "projection": 64}),
-    ],
-    ids=str,
-)
-def test_stacks_and_projections_have_verdicts_of_their_own(gpu, options, changes):
-    """Torch takes several layers at once, and multiplies less where a state is projected."""
-    gpu.known[KEY] = right()
-    layer, tries = nn.LSTM(8, 512, dtype=BFLOAT16, **options), Tries()
-    x = torch.empty(100, 64, 8, dtype=BFLOAT16)
-    tensors, step, called = description.describe(layer, x)
-    with trying(tries):
-        assert backends._on_gpu(tensors, step, called, False).name == "triton"
-    (key,) = tries.asked
-    assert {
-        n: v for n, v in key._asdict().items() if v != getattr(KEY, n)
-    }.items() >= changes.items()

@@ -98,7 +98,7 @@ def test_what_died_is_tried_again_by_who_asks(table, tmp_path, capsys):
     path = table.folder / f"{KEY.name}.running"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"time": 0}))
     table.known |= Table.of(FACTS, True, root=tmp_path, shipped=tmp_path / "none").known
-    assert table.known[KEY].died
+    assert table.known[KEY].unseen
     assert run("--show") == 0
     assert "the process that tried it died" in " ".join(capsys.readouterr().out.split())
     worker = Tries()

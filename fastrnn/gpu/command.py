@@ -33,8 +33,8 @@ examples:
   python -m fastrnn gpu --show                what is known, trying nothing
   python -m fastrnn gpu --save verdicts.json  for FASTRNN_GPU_VERDICTS on other machines
 
-exit status: 0; 1 if a kernel was wrong, or ended its process; 2 for a bad
-option, or where there is no GPU.
+exit status: 0; 1 if a kernel was wrong, ended its process, or took too long; 2
+for a bad option, or where there is no GPU.
 """
 
 

@@ -10,6 +10,7 @@ FASTRNN_GPU says who decides, read once:
 """
 
 import ctypes
+import json
 import os
 from contextlib import suppress
 from functools import cache
@@ -28,6 +29,7 @@ from . import kept, launch, measured, products, tiles, verdicts
 MODES = "auto", "known", "off", "force"
 RECORDED = "a graph that trains may meet sizes that nobody has proven"
 UNPROVEN = "not proven on this GPU yet: python -m fastrnn gpu"
+REMEMBERED = 4096  # answers to calls
 HOUSE = __name__.removesuffix(".gpu.choice")
 
 
@@ -59,21 +61,51 @@ def fit(dtype, device, training, forced, cell, T, B, H, D, packed, stack=(1, 0),
 
     cell: its key; T, B: None where they are not known; stack: how many layers, and their proj_size
     or 0; forced: wherever it fits. prove(table, key, item) gives the Verdict, for which it may try
-    kernels; None: those that are there count.
+    kernels; None: those that are there count. If it is ``final``, so is the answer: it is
+    remembered, with all that it depends on.
     """
     if B == 0:
         return False, "nothing to compute"
-    forced, found = forced or mode() == "force", cell_of(cell)
+    forced = forced or mode() == "force"
     if why := launch.barred(device, True) if forced else not_of_itself(device):
         return False, why
-    gates, torchs = found.hgates, CELLS.get(found.name) is found
+    given = dtype, training, cell, T, B, H, D, packed, stack
+    if forced:
+        return _fits(device, True, *given)[:2]
+    known, final = table(device), getattr(prove, "final", False)
+    tf32 = dtype == torch.float32 and products.tf32()
+    place = *given, tf32, launch.margin(), tiles.told()
+    if final and place in known.decided:
+        return known.decided[place]
+    found = _proven(known, device, prove, *given)
+    if final:
+        if len(known.decided) >= REMEMBERED:  # of lengths that vary without end
+            known.decided.clear()
+        known.decided[place] = found
+    return found
+
+
+def _fits(device, forced, dtype, training, cell, T, B, H, D, packed, stack):
+    """(whether a layer fits, and is not thought to be slower; why)."""
+    found = cell_of(cell)
     sizes = _name(dtype), products.tf32(), T, B, H, D, launch.describe(device)
-    fits = tiles.choose(gates, *sizes, training, forced, torchs)
-    if forced or fits.forward is None:
-        return fits.forward is not None, fits.reason
-    known, key = table(device), key_of(dtype, device, training, cell, B or 1, H, D, packed, stack)
+    fits = tiles.choose(found.hgates, *sizes, training, forced, CELLS.get(found.name) is found)
+    return fits.forward is not None, fits.reason
+
+
+def _proven(known, device, prove, dtype, training, cell, T, B, H, D, packed, stack):
+    """As ``fit``, by the verdicts of a Table."""
+    fits, why = _fits(device, False, dtype, training, cell, T, B, H, D, packed, stack)
+    if not fits:
+        return False, why
+    key = key_of(dtype, device, training, cell, B or 1, H, D, packed, stack)
     if B is None:
-        return (False, RECORDED) if training else _in_a_trace(known, key)
+        if training:
+            return False, RECORDED
+        found = known.traced.get(key) or _in_a_trace(known, key)
+        if getattr(prove, "final", False):
+            known.traced.setdefault(key, found)
+        return found
     item = {"cell": cell, "device": device.index or 0}
     verdict = prove(known, key, item) if prove else known.known.get(key)
     return verdict.serves(T) if verdict else (False, UNPROVEN)
@@ -130,8 +162,14 @@ def _name(dtype):
 @cache
 def table(device):
     """The kept.Table of a GPU: its files are read now, and not again."""
+    return _of_gpus(json.dumps(facts(device)))
+
+
+@cache
+def _of_gpus(facts):
+    """GPUs that are alike share one, so that a model on several of them is served by one engine."""
     pinned, root = os.environ.get("FASTRNN_GPU_VERDICTS"), private.default_root()
-    return kept.Table.of(facts(device), mode() == "auto", pinned, root)
+    return kept.Table.of(json.loads(facts), mode() == "auto", pinned, root)
 
 
 def facts(device):

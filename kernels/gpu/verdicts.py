@@ -15,6 +15,7 @@ ENDLESS = 2**14  # steps: of a trace, whose length nobody knows
 MOST = 4096  # sequences; with more, a step of either takes longer in proportion
 FORMAT = 1  # of the files
 DIED = "the process that tried it died"
+SLOW = "it took too long: "
 # The facts that decide how our compiled code behaves. The others (driver, torch, CUDA, cuDNN) may
 # differ between machines that share a table.
 OF_CODE = ("gpu", "capability", "processors", "shared", "triton", "kernels")
@@ -68,8 +69,9 @@ class Verdict(NamedTuple):
     date: str  # year-month-day
 
     @property
-    def died(self):
-        return self.why == DIED
+    def unseen(self):
+        """Whether nobody has seen what is wrong: who asks by name has it tried anew."""
+        return self.why == DIED or self.why.startswith(SLOW)
 
     def serves(self, T):
         """(whether ours shall serve T steps, why). T: None for any number, in a trace."""
