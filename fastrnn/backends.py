@@ -4,8 +4,8 @@
     Choice(name='numba', reason='float32 on CPU')
     >>> with fastrnn.backends.use("torch"): ...   # torch's own kernels, to compare
 
-Engines: "numba" (CPU, fused), "triton" (GPU, fused), "reference" (plain PyTorch, differentiable any
-number of times) and "torch" (torch's own kernels, for all that has no better engine here).
+Engines: "numba" (CPU) and "triton" (GPU), fused; "reference" (plain PyTorch, differentiable any
+number of times); "torch" (torch's own kernels, for all that has no better engine here).
 """
 
 import os
@@ -20,7 +20,6 @@ from torch.autograd import forward_ad
 
 from . import description, heads
 from .gpu import when
-from .kernels.cells import key_of
 from .kernels.refused import Refused
 from .tracing import PLAIN, RECORDED, constant, tracing
 
@@ -64,7 +63,9 @@ def explain(*called, step=False, **inputs):
 
 
 def choose(tensors, step, layer, traced):
-    """As ``explain``; traced: ``tracing`` of the tensors; layer: (cell, T, D[, whether packed])."""
+    """As ``explain``; traced: ``tracing`` of the tensors; layer: (cell, T, D) of a module's, or of
+    one that an engine is given (cell, T, D, whether packed, whether trained).
+    """
     told = _told() if traced else _asked.get()
     find = _recorded if traced else _able
     able = find(tensors, step, layer, told == "triton")
@@ -162,13 +163,10 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if layer is None:
         return _gpu_choice(dtype, cast, first.device, training, forced)
-    (cell, T, D, *packed), c = layer, tensors[layer[0].states]
+    cell, c = layer[0], tensors[layer[0].states]
     if c.dim() != 3 or cell.staged:
         return Choice("torch", "a step in stages" if c.dim() == 3 else "states of other dimensions")
-    H, S = int(c.shape[2]), int(tensors[1].shape[-1])
-    stack = int(c.shape[0]) // D, S if S != H else 0
-    sizes = *((None, None) if traced else (T, c.shape[1])), *heads.sizes(cell, H, D)
-    layer = key_of(cell), *sizes, packed[0] if packed else first.dim() == 2, stack
+    training, *layer = heads.asked(tensors, training, traced, *layer)
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 

@@ -8,9 +8,11 @@ from gpu_asked import BFLOAT16, asked, gpu, told, trying
 from gpu_trials import KEY, Tries, found, right
 from torch import nn
 
-from fastrnn import backends, description
+import fastrnn
+from fastrnn import backends, description, heads
 from fastrnn.gpu import tune, when
 from fastrnn.kernels.gpu import choice, guard, launch, products, tiles, verdicts
+from fastrnn.step import cell_of_module
 
 __all__ = ["gpu"]
 
@@ -128,3 +130,28 @@ def test_who_only_looks_decides_nothing(gpu, counted):
     with when.asking(None):
         assert "d x is off" in asked().reason
     assert not any(answer[1] == choice.UNPROVEN for answer in gpu.decided.values())
+
+
+def test_heads_are_directions_once(gpu):
+    """An engine is given a layer whose heads are apart: the operator of a graph asks about that."""
+
+    class Heads(fastrnn.Recurrent):
+        gates, states = 1, "h"
+
+        def step(self, wx, uh, h):
+            return torch.tanh(wx[0] + uh[0])
+
+    layer, tries = Heads(8, 512, heads=4), Tries()
+    cell, x = cell_of_module(layer, True, layer._edition), torch.empty(100, 64, 8)
+    weights, states = layer.directions(), [torch.empty(1, 64, 512)]
+    directions, apart, _ = heads.apart(cell, weights, states, None)
+    with trying(tries):
+        for D, many, hx, called in (
+            (1, weights, states, (cell, 100, 1)),
+            (4, directions, apart, (cell, 100, 4, False, True)),
+        ):
+            flat = [w for each in many for w in each if w is not None]
+            backends._on_gpu([x, *hx, *flat], False, called, False)
+            assert hx[0].shape == (D, 64, 512 // D)
+    (key,) = tries.asked
+    assert (key.H, key.D, key.training) == (128, 4, True)

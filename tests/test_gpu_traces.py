@@ -86,11 +86,10 @@ def decides_when_it_runs():
         assert not launched
         run(4, 0)
         assert launched == ["forward"] * 4
-        assert asked == [((3, 1, False), False), ((4, 1, False), False)]
-        run(3, 2)  # what is kept is ours
+        assert asked == [((3, 1, False, False), False), ((4, 1, False, False), False)]
         with backends.use("triton"):
             run(3, 0)
-        assert launched == ["forward"] * 10
+        assert launched == ["forward"] * 7
         assert len(asked) == 2
 
 
@@ -147,8 +146,8 @@ def test_who_serves(pretended):
     """As without a trace, but that T and B may vary: what is known of some is taken for all."""
     from fastrnn.kernels.gpu import choice
 
-    def proven(B, verdict, H=21, layers=1):
-        given = torch.float32, torch.device("cuda", 0), False, "lstm"
+    def proven(B, verdict, H=21, layers=1, trains=False):
+        given = torch.float32, torch.device("cuda", 0), trains, "lstm"
         pretended.known[choice.key_of(*given, B, H, 1, False, (layers, 0))] = verdict
 
     assert choice.UNPROVEN in asked().reason
@@ -157,7 +156,9 @@ def test_who_serves(pretended):
     proven(64, right())
     assert asked().name == "triton"
     assert asked(B=100_000).name == "triton"
-    assert choice.RECORDED in asked(trains=True).reason  # whatever B it will meet
+    assert choice.UNPROVEN in asked(trains=True).reason
+    proven(64, right(3.0, 3.0), trains=True)
+    assert "3.00x" in asked(trains=True).reason
     proven(128, right(few=0.9))  # of few steps, which a trace may be called with
     assert asked().name == "torch"
     assert "not surely faster: 0.90x" in asked().reason

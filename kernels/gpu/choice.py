@@ -27,7 +27,6 @@ from ..cpu.compiler import sources
 from . import kept, launch, measured, products, tiles, verdicts
 
 MODES = "auto", "known", "off", "force"
-RECORDED = "a graph that trains may meet sizes that nobody has proven"
 UNPROVEN = "not proven on this GPU yet: python -m fastrnn gpu"
 REMEMBERED = 4096  # answers to calls
 HOUSE = __name__.removesuffix(".gpu.choice")
@@ -100,8 +99,6 @@ def _proven(known, device, prove, dtype, training, cell, T, B, H, D, packed, sta
         return False, why
     key = key_of(dtype, device, training, cell, B or 1, H, D, packed, stack)
     if B is None:
-        if training:
-            return False, RECORDED
         found = known.traced.get(key) or _in_a_trace(known, key)
         if getattr(prove, "final", False):
             known.traced.setdefault(key, found)
