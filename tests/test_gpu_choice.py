@@ -159,6 +159,18 @@ def test_facts(monkeypatch):
     assert choice.facts(torch.device("cpu")) == facts
 
 
+@pytest.mark.parametrize("name", ["gpu.forward", "symbolic.cell", "cells.lstm", "projection"])
+def test_what_tells_versions_of_kernels_apart(monkeypatch, name):
+    before, of_module = choice._kernels(), choice.sources.of_module
+
+    def changed(other):
+        return b"other" if other == f"{choice.HOUSE}.{name}" else of_module(other)
+
+    assert before == choice._kernels()
+    monkeypatch.setattr(choice.sources, "of_module", changed)
+    assert choice._kernels() not in (None, before)
+
+
 def keyed(
     cell="lstm", B=64, H=512, D=1, training=True, dtype=BFLOAT16, packed=False, stack=(1, 0)
 ):  # fmt: skip

@@ -127,6 +127,18 @@ def test_one_process_for_several_keys(table, monkeypatch):
     assert worker.stopped == 2
 
 
+def test_where_no_thread_is_to_be_had(table, monkeypatch):
+    """As while the interpreter ends: then the process ends at once."""
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(when.Timer, "start", start)
+    worker = found()
+    assert prover(worker)(table, KEY, ITEM) == right()
+    assert worker.stopped == 1
+
+
 KILLED = {"failed": "killed after 20 s", "killed": True, "late": True, "cut": False}
 CUT = KILLED | {"cut": True}
 DIED = {"failed": "the process died", "killed": True}
@@ -179,9 +191,8 @@ def test_what_took_too_long_is_no_news(table, tmp_path):
     """The next process does not wait for it again; a new version of anything does, or who asks."""
     prover(Worker(PHASES[0], KILLED))(table, KEY, ITEM)
     worker = found()
-    (again,) = (opened(root=tmp_path, shipped=tmp_path / "none") for _ in range(1))
+    again = opened(root=tmp_path, shipped=tmp_path / "none")
     assert not prover(worker)(again, KEY, ITEM).right
-    assert "python" not in again.known[KEY].why
     assert again.known[KEY].date == verdicts.today()
     assert not worker.asked
     newer = Table.of(FACTS | {"driver": "13"}, True, root=tmp_path, shipped=tmp_path / "none")

@@ -145,7 +145,10 @@ class Prover:
             self.timer.cancel()
         self.timer = Timer(IDLE, self.stop)
         self.timer.daemon = True  # if this process ends before, so does the other: see serve
-        self.timer.start()
+        try:
+            self.timer.start()
+        except RuntimeError:  # there is no thread to be had, as while the interpreter ends
+            self.stop()
 
     def stop(self):
         """End the processes that there are; they are started anew if need be."""

@@ -196,6 +196,9 @@ def _driver():
 
 
 def _kernels():
-    """A digest of all that makes the kernels and their launches; None where that is unknown."""
-    found = sources.of_packages([f"{HOUSE}.{room}" for room in ("gpu", "symbolic", "cells")])
-    return found and sha256(found).hexdigest()[:16]
+    """A digest of all that makes the kernels and their launches, and of what stands round those of
+    a projected layer; None where that is unknown.
+    """
+    found = [sources.of_packages([f"{HOUSE}.{room}" for room in ("gpu", "symbolic", "cells")])]
+    found.append(sources.of_module(f"{HOUSE}.projection"))
+    return None if None in found else sha256(b"".join(found)).hexdigest()[:16]
