@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastrnn
 from fastrnn import backends, operators
+from fastrnn.gpu import when
 from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.gpu.kept import Table
 
@@ -134,12 +135,13 @@ def test_one_operator(pretended):
     assert len(layers_in(graph)) == 1
 
 
-def asked(B=3, H=21, dtype=torch.float32, trains=False, layers=1):
-    """Who serves an LSTM in a trace."""
+def asked(B=3, H=21, dtype=torch.float32, trains=False, layers=1, prover=None):
+    """Who serves an LSTM in a trace, as explain asks, which decides nothing."""
     shapes = [(4, B, 5), (layers, B, H), (layers, B, H), (4 * H, 5), (4 * H, H)]
     options = {"dtype": dtype, "device": "cuda", "requires_grad": trains}
     tensors = [torch.empty(shape, **options) for shape in shapes]
-    return backends.choose(tensors, False, (CELLS["lstm"], 4, 1), traced=True)
+    with when.asking(prover):
+        return backends.choose(tensors, False, (CELLS["lstm"], 4, 1), traced=True)
 
 
 def test_who_serves(pretended):
@@ -170,6 +172,20 @@ def test_who_serves(pretended):
     assert choice.UNPROVEN in asked(H=50, layers=2).reason
     proven(64, right(), H=50)
     assert asked(H=50, layers=2).name == "triton"
+
+
+def test_another_trace_is_served_alike(pretended):
+    """One that is made anew in mid-training, whatever has been proven since; nothing is tried."""
+    from fastrnn.kernels.gpu import choice
+
+    prover = when.Prover(pytest.fail, hindrance=pytest.fail)
+    assert choice.UNPROVEN in asked(trains=True, prover=prover).reason
+    for trains in (False, True):
+        given = torch.float32, torch.device("cuda", 0), trains, "lstm", 64, 21, 1, False
+        pretended.known[choice.key_of(*given)] = right()
+    pretended.decided.clear()  # as when there are many
+    assert choice.UNPROVEN in asked(trains=True, prover=prover).reason
+    assert asked(prover=prover).name == "triton"
 
 
 def test_who_serves_without_a_gpu():
