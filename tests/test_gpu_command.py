@@ -107,6 +107,21 @@ def test_what_died_is_tried_again_by_who_asks(table, tmp_path, capsys):
     assert Table.of(FACTS, True, root=tmp_path, shipped=tmp_path / "none").known[KEY] == right()
 
 
+def test_what_took_too_long_is_tried_again(table, capsys):
+    """By the plain command, whatever its size; but a cell that torch has not needs its model."""
+    slow, own = KEY._replace(H=200, B=2), KEY._replace(cell="Mine 0123")
+    for key in (slow, own):
+        table.add(key, verdicts.wrong(verdicts.SLOW + "compiling: killed after 60 s"))
+    table.add(KEY._replace(H=208), verdicts.wrong("d x is off"))
+    assert "fastrnn.tune, tries it anew" in table.known[slow].serves(100)[1]
+    worker = Tries()
+    assert run(*ONE, worker=worker) == 0
+    assert slow not in worker.asked
+    assert run(worker=worker) == 0
+    assert slow in worker.asked
+    assert {own, KEY._replace(H=208)}.isdisjoint(worker.asked)
+
+
 def test_show_and_forget(table, tmp_path, capsys):
     run(*ONE)
     capsys.readouterr()

@@ -23,7 +23,7 @@ Tries fastrnn's kernels on this GPU, in a process of its own: whether every
 output and gradient is right, beside torch.nn in float64, and how fast each kind
 of call is beside torch. What is right and faster serves from then on, in every
 process of this user; all else is torch's. Without options common sizes of LSTM
-and GRU are tried.
+and GRU are tried, and what took too long when a call wanted it.
 """
 EXAMPLES = """\
 examples:
@@ -155,4 +155,13 @@ def _wanted(options, device, known):
             refused.append(f"{cell} {dtype} {B}x{H}: torch serves: {key}")
         else:
             wanted[key] = known, {"cell": cell, "device": device.index or 0}
+    if not options.sizes:
+        wanted |= _unseen(device, known)
     return wanted, list(dict.fromkeys(refused))
+
+
+def _unseen(device, known):
+    """What the trials of calls had too little time for, or died of; other cells have a --model."""
+    found = [key for key, verdict in known.known.items() if verdict and verdict.unseen]
+    item = {"device": device.index or 0}
+    return {key: (known, item | {"cell": key.cell}) for key in found if key.cell in CELLS}

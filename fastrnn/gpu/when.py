@@ -131,7 +131,7 @@ class Prover:
             self.left -= self.clock() - began
         self._stop_when_idle()
         if verdict is None or not verdict.right:
-            private.say(f"torch serves {key.label}: {verdict.why if verdict else why}")
+            private.say(f"torch serves {key.label}: {verdict.serves(None)[1] if verdict else why}")
         return verdict
 
     def _worker(self, index):

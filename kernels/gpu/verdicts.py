@@ -76,7 +76,8 @@ class Verdict(NamedTuple):
     def serves(self, T):
         """(whether ours shall serve T steps, why). T: None for any number, in a trace."""
         if not self.right:
-            return False, f"no: {self.why} (tried {self.date})"
+            again = "; python -m fastrnn gpu, or fastrnn.tune, tries it anew" * self.unseen
+            return False, f"no: {self.why} (tried {self.date}{again})"
         lengths = [each.T for each in self.speed] + [ENDLESS] if T is None else [T]
         ratio = min(map(self.ratio, lengths))
         told = f"{ratio:.2f}x as fast as otherwise"
