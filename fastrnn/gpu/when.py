@@ -153,8 +153,8 @@ class Prover:
     def stop(self):
         """End the processes that there are; they are started anew if need be."""
         with self.lock:
-            for worker in self.workers.values():
-                worker.stop()
+            while self.workers:
+                self.workers.popitem()[1].stop()
 
 
 def trial(worker, table, key, item, limits, latest=inf, all_of_it=True, note=None):
