@@ -64,13 +64,13 @@ class Call:
         except Refused as refused:
             substitute.tell(refused, self.cell)
             grads = materialized([*grads, *dstates], x, states)
-            return self._in_its_place(tensors, needed, grads)
+            return self.in_its_place(tensors, needed, grads)
         pairs = zip(sum(dweights, ()), sum(directions, ()), strict=True)
         found = [dx, *dstates, *[gradient for gradient, weight in pairs if weight is not None]]
         found += [dinputs] * bool(self.cell.inputs)
         return [g if n else None for g, n in zip(found, needed, strict=True)]
 
-    def _in_its_place(self, tensors, needed, grads):
+    def in_its_place(self, tensors, needed, grads):
         """As ``backward``, not by the engine, and from nothing that it has kept."""
 
         def again(*tensors):

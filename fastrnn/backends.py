@@ -4,8 +4,8 @@
     Choice(name='numba', reason='float32 on CPU')
     >>> with fastrnn.backends.use("torch"): ...   # torch's own kernels, to compare
 
-Engines: "numba" (CPU, fused), "triton" (GPU, fused), "reference" (plain PyTorch, differentiable any
-number of times) and "torch" (torch's own kernels, for all that has no better engine here).
+Engines: "numba" (CPU) and "triton" (GPU), fused; "reference" (plain PyTorch, differentiable any
+number of times); "torch" (torch's own kernels, for all that has no better engine here).
 """
 
 import os
@@ -20,7 +20,6 @@ from torch.autograd import forward_ad
 
 from . import description, heads
 from .gpu import when
-from .kernels.cells import key_of
 from .kernels.refused import Refused
 from .tracing import PLAIN, RECORDED, constant, tracing
 
@@ -64,7 +63,9 @@ def explain(*called, step=False, **inputs):
 
 
 def choose(tensors, step, layer, traced):
-    """As ``explain``; traced: ``tracing`` of the tensors; layer: (cell, T, D[, whether packed])."""
+    """As ``explain``; traced: ``tracing`` of the tensors; layer: (cell, T, D) of a module's, or of
+    one that an engine is given (cell, T, D, whether packed, whether trained).
+    """
     told = _told() if traced else _asked.get()
     find = _recorded if traced else _able
     able = find(tensors, step, layer, told == "triton")
@@ -162,17 +163,16 @@ def _on_gpu(tensors, step, layer, forced, traced=False):
     training = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if layer is None:
         return _gpu_choice(dtype, cast, first.device, training, forced)
-    (cell, T, D, *packed), c = layer, tensors[layer[0].states]
+    cell, c = layer[0], tensors[layer[0].states]
     if c.dim() != 3 or cell.staged:
         return Choice("torch", "a step in stages" if c.dim() == 3 else "states of other dimensions")
-    sizes = *((None, None) if traced else (T, c.shape[1])), *heads.sizes(cell, int(c.shape[2]), D)
-    layer = key_of(cell), *sizes, packed[0] if packed else first.dim() == 2, when.prover(traced)
+    training, *layer = heads.asked(tensors, training, traced, *layer)
     return _gpu_choice(dtype, cast, first.device, training, forced, *layer)
 
 
 @constant
 def _gpu_choice(dtype, cast, device, training, forced, *layer):
-    """The best engine for (cell, ..., prover) as choice.fit takes it, or for layers that fit."""
+    """The best engine for (cell, ..., stack) as choice.fit takes it, or for layers that fit."""
     name = f"{'autocast to ' * cast}{_name(dtype)} on GPU"
     if not forced and os.environ.get("FASTRNN_GPU") == "off":  # then Triton is not even loaded
         return Choice("torch", f"{name}: FASTRNN_GPU is off")
@@ -184,7 +184,7 @@ def _gpu_choice(dtype, cast, device, training, forced, *layer):
         return Choice("torch", obstacle)
     if not layer:
         return Choice("triton", f"{name}, where sizes fit and it was proven right and faster")
-    fits, reason = choice.fit(dtype, device, training, forced, *layer)
+    fits, reason = choice.fit(dtype, device, training, forced, *layer, prove=when.prover())
     return Choice("triton" if fits else "torch", f"{name}: {reason}")
 
 

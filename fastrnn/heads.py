@@ -24,11 +24,20 @@ def are_apart(engine, cell, H):
     return wide and not _has_means(key_of(cell))
 
 
-def sizes(cell, H, D):
-    """(H, D) as an engine of ours sees them."""
-    if cell.heads == 1 or not are_apart("triton", cell, H):
-        return H, D
-    return H // cell.heads, D * cell.heads
+def asked(tensors, training, traced, cell, T, D, *given):
+    """(training, key, T, B, H, D, packed, (layers, proj_size or 0)): what the GPU engine is asked
+    about a layer, as it sees that. T and B: None in a trace, which may leave them open.
+
+    given: whether it is packed, and whether it is trained, of what the engine is given already.
+    """
+    h, c = tensors[1], tensors[cell.states]
+    H, S, layers = int(c.shape[2]), int(h.shape[-1]), int(c.shape[0]) // D
+    stack = layers, S if S != H else 0
+    if not given and cell.heads > 1 and are_apart("triton", cell, H):
+        H, D = H // cell.heads, D * cell.heads
+    packed, training = given or (tensors[0].dim() == 2, training)
+    T, B = (None, None) if traced else (T, c.shape[1])
+    return training, key_of(cell), T, B, H, D, packed, stack
 
 
 @constant

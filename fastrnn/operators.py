@@ -104,7 +104,10 @@ def _gradients(
     if not keep:
         keep = Keep.ALL
         _, _, kept = substitute.forward(call, keep, tensors, " again")
-    found = call.backward(Keep(keep), tensors, kept, grads, needed)
+    if substitute.reads(call, tensors):
+        found = call.backward(Keep(keep), tensors, kept, grads, needed)
+    else:
+        found = call.in_its_place(tensors, needed, grads)
     states_end = 1 + len(states)
     return [
         _own(g) if 0 < i < states_end or g.dim() == 1 else g

@@ -11,6 +11,7 @@ from .kernels.cells import CELLS
 from .kernels.refused import Failed, Refused
 
 _told = set()
+_fixed = {}  # of recorded layers that are trained, for each size: whether their engine serves
 
 
 def tell(refused, cell):
@@ -35,16 +36,15 @@ def _torchs(cell):
 
 
 def forward(call, keep, tensors, words=""):
-    """Call.forward of a recorded layer; on a GPU, whoever can, and if nothing is kept, whoever is
-    faster.
+    """Call.forward of a recorded layer; on a GPU, whoever is faster, and can.
 
-    T and B, that the trace may have left open, are known only here. A layer that is trained is ours
-    for all of them: what it keeps is laid down in the graph.
+    T and B, that the trace may have left open, are known only here. What is kept is laid down in
+    the graph: where others serve, nobody reads it, and backward begins anew (``reads``).
     """
     if call.engine != "triton" or backends.asked():
         return call.forward(keep, tensors, None, words)
     try:
-        if keep or _faster(call, tensors):
+        if _faster(call, keep, tensors):
             return call.forward(keep, tensors, None, words)
     except Refused as refused:
         tell(refused, call.cell)
@@ -52,16 +52,33 @@ def forward(call, keep, tensors, words=""):
     y, *finals = layer(call.cell, x, call.steps, directions, states, inputs, call.every)
     if not keep:
         return y, finals, ()
-    # nobody reads it: backward is refused as forward was
     sizes = backends.load(call.engine).kept_sizes(call.cell, x, call.steps, directions, states)
     return y, finals, [x.new_full(size, torch.nan, dtype=dtype) for size, dtype in sizes]
 
 
-def _faster(call, tensors):
-    """Whether the GPU engine is to be chosen, now that all sizes are known."""
+def _faster(call, keep, tensors):
+    """Whether the GPU engine is to be chosen, now that all sizes are known. Where that is trained,
+    the first answer stays, so that backward has the same one, whatever a flag says by then.
+    """
+    place = _place(call, tensors)
+    if keep and place in _fixed:
+        return _fixed[place]
     with autocast.off(tensors[0]):
-        layer = call.cell, call.steps.T, call.D, not call.steps.dense
-        return backends.choose(tensors, False, layer, False).name == call.engine
+        layer = call.cell, call.steps.T, call.D, not call.steps.dense, bool(keep)
+        found = backends.choose(tensors, False, layer, False).name == call.engine
+    return _fixed.setdefault(place, found) if keep else found
+
+
+def reads(call, tensors):
+    """Whether backward of a recorded layer reads what forward has kept: unless others have served
+    such a layer, which keep nothing.
+    """
+    return call.engine != "triton" or _fixed.get(_place(call, tensors), True)
+
+
+def _place(call, tensors):
+    x, state, steps = tensors[0], tensors[call.cell.states], call.steps
+    return call.cell, x.dtype, x.device, state.shape, steps.T, steps.dense
 
 
 def layer(cell, x, steps, directions, states, inputs=None, every=False):

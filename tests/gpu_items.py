@@ -53,6 +53,13 @@ def dying(item):
     yield
 
 
+def phases(item):
+    yield {"phase": "running"}
+    time.sleep(10)
+    yield {"phase": "idle"}
+    time.sleep(60)
+
+
 def sleeps(item):
     yield {"ready": True}
     time.sleep(60)

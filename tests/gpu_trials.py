@@ -12,10 +12,8 @@ FACTS = {
     "shared_total": 233472, "driver": "12080", "torch": "2.11.0", "cuda": "12.8", "cudnn": 91002,
     "triton": "3.7.1", "kernels": "0123456789abcdef",
 }  # fmt: skip
-KEY = verdicts.Key(
-    "lstm", "bfloat16", 512, False, 1, False, True, (16, 16, 512, 4, 0), (128, 16, 8), 64
-)
-ITEM = {"cell": "lstm", "H": 512, "device": 0}
+KEY = verdicts.Key("lstm", "bfloat16", 512, 1, False, True, (16, 16, 512, 4, 0), (128, 16, 8), 64)
+ITEM = {"cell": "lstm", "device": 0}
 
 
 def speed(few=2.0, many=2.0, won=1.0):
@@ -49,8 +47,8 @@ class Worker:
         self.index = index
         return self
 
-    def rows(self, name, item, limit, latest=None):
-        self.asked.append((name, item, limit))
+    def rows(self, name, item, limit, latest=None, phases=None):
+        self.asked.append((name, item, limit, latest, phases))
         self.clock.now += self.seconds
         for row in self.told:
             if isinstance(row, BaseException):
@@ -95,7 +93,7 @@ class Tries(Worker):
         super().__init__()
         self.judge = judge
 
-    def rows(self, name, item, limit, latest=None):
+    def rows(self, name, item, limit, latest=None, phases=None):
         key = verdicts.key_of(item["key"])
         self.asked.append(key)
         found = self.judge(key)

@@ -7,8 +7,7 @@ from gpu_trials import KEY
 
 from fastrnn.kernels.gpu.sizes import Backward, Forward
 
-H = 21
-KEY = KEY._replace(arithmetic="float32", H=24, padded=True, B=4)
+KEY = KEY._replace(arithmetic="float32", H=21, B=4)
 
 
 class Clock:
@@ -32,7 +31,7 @@ def tried(cell="lstm", tile=GRID, clock=None, check=(3, 3), **changes):
     key = KEY._replace(forward=forward, backward=backward)._replace(**changes)
     if not key.training:
         key = key._replace(backward=None)
-    item = {"cell": cell, "H": H, "key": key._asdict()}
+    item = {"cell": cell, "key": key._asdict()}
     checks = [proof.Check(*check, key.packed)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trial.race, "LENGTHS", (1, 2))

@@ -65,7 +65,7 @@ def test_verdicts_that_ship(monkeypatch):
     asked = []
 
     def tried(item, device):
-        asked.append((verdicts.key_of(item["key"]), item["cell"], item["H"], device.type))
+        asked.append((verdicts.key_of(item["key"]), item["cell"], device.type))
         yield {"phase": "proving"}
         yield ends[0]
 
@@ -84,9 +84,9 @@ def test_verdicts_that_ship(monkeypatch):
     (row,) = worker.prove(plan.item("GRU", "float16", 9, 3, 40, packed=True, directions=2))
     assert row["skipped"] == "the GPU is busy"
     (first, second, third) = asked
-    assert first == (KEY, "lstm", 512, "cuda")
+    assert first == (KEY, "lstm", "cuda")
     assert second[0] == KEY._replace(training=False, backward=None)
-    assert third[0][:7] == ("gru", "float16", 40, False, 2, True, True)
+    assert third[0][:6] == ("gru", "float16", 40, 2, True, True)
     (row,) = worker.prove(plan.item("LSTM", "tf32", 9, 64, 2048))
     assert "beyond" in row["skipped"]
 

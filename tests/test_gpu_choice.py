@@ -1,7 +1,10 @@
 """Who serves on a GPU, by what was proven there: with a GPU that is pretended."""
 
+import json
+
 import pytest
 import torch
+from gpu_asked import BFLOAT16, asked, gpu, told, trying
 from gpu_trials import FACTS, KEY, found, right
 from torch import nn
 
@@ -10,42 +13,9 @@ from fastrnn import backends
 from fastrnn.gpu import when
 from fastrnn.kernels.cells import CELLS, key_of
 from fastrnn.kernels.gpu import choice, launch, verdicts
-from fastrnn.kernels.gpu.kept import Table
 from fastrnn.step import cell_of_module
 
-BFLOAT16 = torch.bfloat16
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """A Table; tensors on CPU pass for those of an H200 as ``asked`` asks."""
-    table = Table(FACTS, tries=True)
-    monkeypatch.setattr(choice, "obstacle", lambda device_type: None)
-    monkeypatch.setattr(choice, "table", lambda device: table)
-    monkeypatch.delenv("FASTRNN_GPU", raising=False)
-    choice.mode.cache_clear()
-    yield table
-    choice.mode.cache_clear()
-
-
-def told(monkeypatch, mode):
-    monkeypatch.setenv("FASTRNN_GPU", mode)
-    choice.mode.cache_clear()
-
-
-def asked(layer=None, T=100, B=64, packed=False, training=True, forced=False):
-    """The Choice for a call of a layer of 512 units."""
-    layer = layer or nn.LSTM(8, 512, dtype=BFLOAT16)
-    hx = [torch.empty(1, B, 512, dtype=BFLOAT16)] * (2 if isinstance(layer, nn.LSTM) else 1)
-    x = torch.empty(*((T * B,) if packed else (T, B)), 8, dtype=BFLOAT16)
-    cell = CELLS["lstm" if isinstance(layer, nn.LSTM) else "gru"]
-    with torch.set_grad_enabled(training):
-        return backends._on_gpu([x, *hx, *layer.parameters()], False, (cell, T, 1), forced)
-
-
-def trying(worker):
-    """Within this context calls have kernels tried by a worker that is pretended."""
-    return when.asking(when.Prover(worker, worker.clock, hindrance=lambda: None))
+__all__ = ["gpu"]
 
 
 def test_what_is_not_proven_is_torchs(gpu):
@@ -106,11 +76,11 @@ def test_training_wants_both_directions(gpu):
 
 def test_explaining_tries_nothing(gpu, monkeypatch):
     seen = []
-    monkeypatch.setattr(backends, "choose", lambda *_: seen.append(when.prover(False)))
+    monkeypatch.setattr(backends, "choose", lambda *_: seen.append(when.prover()))
     backends.explain(torch.zeros(2))
     backends.explain(fastrnn.LSTM(2, 3), torch.zeros(4, 2, 2))
     assert seen == [None, None]
-    assert when.prover(False) is not None
+    assert when.prover() is not None
 
 
 def test_off(gpu, monkeypatch):
@@ -161,14 +131,17 @@ def test_what_is_read(monkeypatch, tmp_path):
         told(monkeypatch, mode)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
+        choice._of_gpus.cache_clear()
         return choice.table.__wrapped__(torch.device("cuda", 0))
 
     assert read("auto").tries
+    assert choice.table.__wrapped__(torch.device("cuda", 1)) is choice._of_gpus(json.dumps(FACTS))
     assert not read("known").tries
     assert read("auto").folder == tmp_path / "gpu" / verdicts.digest(FACTS)
     fixed = read("auto", FASTRNN_GPU_VERDICTS=str(pinned))
     assert fixed.known == {KEY: right()}
     assert not fixed.tries
+    choice._of_gpus.cache_clear()
     choice.mode.cache_clear()
 
 
@@ -186,19 +159,34 @@ def test_facts(monkeypatch):
     assert choice.facts(torch.device("cpu")) == facts
 
 
-def keyed(cell="lstm", B=64, H=512, D=1, training=True, dtype=BFLOAT16, packed=False):
-    return choice.key_of(dtype, torch.device("cpu"), training, cell, B, H, D, packed)
+@pytest.mark.parametrize("name", ["gpu.forward", "symbolic.cell", "cells.lstm", "projection"])
+def test_what_tells_versions_of_kernels_apart(monkeypatch, name):
+    before, of_module = choice._kernels(), choice.sources.of_module
+
+    def changed(other):
+        return b"other" if other == f"{choice.HOUSE}.{name}" else of_module(other)
+
+    assert before == choice._kernels()
+    monkeypatch.setattr(choice.sources, "of_module", changed)
+    assert choice._kernels() not in (None, before)
+
+
+def keyed(
+    cell="lstm", B=64, H=512, D=1, training=True, dtype=BFLOAT16, packed=False, stack=(1, 0)
+):  # fmt: skip
+    return choice.key_of(dtype, torch.device("cpu"), training, cell, B, H, D, packed, stack)
 
 
 def test_keys():
     assert keyed() == KEY
     assert keyed(B=40) == KEY
     assert keyed(B=30).B == 32
-    assert (keyed(H=509).H, keyed(H=509).padded) == (512, True)
+    assert keyed(H=509).H == 509  # for which a kernel is compiled, with its mask
     assert keyed(training=False).backward is None
     assert "beyond" in keyed(H=5000)
     kinds = [keyed(cell) for cell in CELLS] + [keyed(dtype=d) for d in backends.TRITON_DTYPES]
-    kinds += [keyed(D=2), keyed(packed=True), keyed(H=200), keyed(H=192)]
+    kinds += [keyed(D=2), keyed(packed=True), keyed(H=200), keyed(H=199), keyed(H=197)]
+    kinds += [keyed(stack=(2, 0)), keyed(stack=(3, 0)), keyed(stack=(1, 64))]
     assert len(set(kinds)) == len(kinds) - 1  # of which one is KEY itself, twice
 
 
@@ -223,3 +211,4 @@ def test_keys_of_own_cells():
     assert key(One) != key(Two)
     assert key(One).cell.startswith("One ")
     assert key(One).label.startswith("One bfloat16")
+    assert keyed(key_of(cell_of_module(One(2, 64), True, 0)), H=64, stack=(2, 0)) == key(One)

@@ -61,7 +61,7 @@ def test_sizes(table, capsys):
     options = ["--sizes", "30x200", "8x4096", "--cells", "gru", "--dtypes", "float16"]
     assert run(*options, "--packed", "--bidirectional", "--inference", worker=worker) == 0
     (key,) = worker.asked
-    assert key[:7] == ("gru", "float16", 200, False, 2, True, False)
+    assert key[:6] == ("gru", "float16", 200, 2, True, False)
     assert key.B == 32
     assert "gru float16 8x4096: torch serves: H = 4096 is beyond 1536" in capsys.readouterr().out
 
@@ -98,13 +98,28 @@ def test_what_died_is_tried_again_by_who_asks(table, tmp_path, capsys):
     path = table.folder / f"{KEY.name}.running"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"time": 0}))
     table.known |= Table.of(FACTS, True, root=tmp_path, shipped=tmp_path / "none").known
-    assert table.known[KEY].died
+    assert table.known[KEY].unseen
     assert run("--show") == 0
     assert "the process that tried it died" in " ".join(capsys.readouterr().out.split())
     worker = Tries()
     assert run(*ONE, worker=worker) == 0
     assert KEY in worker.asked
     assert Table.of(FACTS, True, root=tmp_path, shipped=tmp_path / "none").known[KEY] == right()
+
+
+def test_what_took_too_long_is_tried_again(table, capsys):
+    """By the plain command, whatever its size; but a cell that torch has not needs its model."""
+    slow, own = KEY._replace(H=200, B=2), KEY._replace(cell="Mine 0123")
+    for key in (slow, own):
+        table.add(key, verdicts.wrong(verdicts.SLOW + "compiling: killed after 60 s"))
+    table.add(KEY._replace(H=208), verdicts.wrong("d x is off"))
+    assert "fastrnn.tune, tries it anew" in table.known[slow].serves(100)[1]
+    worker = Tries()
+    assert run(*ONE, worker=worker) == 0
+    assert slow not in worker.asked
+    assert run(worker=worker) == 0
+    assert slow in worker.asked
+    assert {own, KEY._replace(H=208)}.isdisjoint(worker.asked)
 
 
 def test_show_and_forget(table, tmp_path, capsys):

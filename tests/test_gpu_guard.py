@@ -2,6 +2,8 @@
 interpreter, where programs one after another wait for those to come.
 """
 
+import threading
+import time
 from contextlib import contextmanager
 
 import gpu_cells
@@ -54,6 +56,52 @@ def test_one_error():
     assert "did not all arrive" in guard.off(CPU)
     guard.check(torch.device("cuda", 1))
     assert guard.off(torch.device("cuda", 1)) is None
+
+
+@pytest.mark.usefixtures("new")
+def test_graphs_are_watched(monkeypatch, capsys):
+    """Replays are no calls of ours: it is said while they go on, once; and the error stays due."""
+    threads, at_exit = threading.active_count(), []
+    monkeypatch.setattr(guard, "LOOK", 0.01)
+    monkeypatch.setattr(guard, "_watched", set())
+    monkeypatch.setattr(guard.atexit, "register", lambda *call: at_exit.append(call))
+    guard.private.say.cache_clear()
+    for _ in range(2):
+        guard.watch(CPU)
+    assert threading.active_count() == threads + 1
+    ((tell, device),) = at_exit
+    assert not tell(device)
+    assert capsys.readouterr().err == ""
+    guard.word(CPU).fill_(1)
+    end = time.monotonic() + 60
+    while threading.active_count() > threads and time.monotonic() < end:
+        time.sleep(0.01)
+    tell(device)
+    assert capsys.readouterr().err.count("have waited in vain") == 1
+    with pytest.raises(RuntimeError, match="waited in vain for others"):
+        guard.check(CPU)
+    guard.private.say.cache_clear()
+    assert tell(device)  # who was told by an error is not told again
+    assert capsys.readouterr().err == ""
+
+
+def captured():
+    """A launch that goes into a graph has them watched; another one has not."""
+    from fastrnn.kernels.gpu import launch
+
+    layer, x = fastrnn.GRU(5, 21), torch.randn(4, 3, 5)
+    with pytest.MonkeyPatch.context() as patch, served(GRID), torch.no_grad():
+        watched = []
+        patch.setattr(guard, "watch", watched.append)
+        layer(x)
+        assert not watched
+        patch.setattr(launch, "capturing", lambda device: True)
+        layer(x)
+        assert set(watched) == {CPU}
+
+
+def test_captured(interpreted):
+    interpreted(captured)
 
 
 def what_is_left():

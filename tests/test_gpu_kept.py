@@ -165,7 +165,7 @@ def test_a_trial_that_died_says_no(table, tmp_path, changes):
     path = mark(table, **changes())
     assert not table.others_try(KEY)
     found = opened(tmp_path).known[KEY]
-    assert found.died
+    assert found.unseen
     assert "no: the process that tried it died" in found.serves(100)[1]
     path.unlink()
     assert opened(tmp_path).known == {}

@@ -217,20 +217,3 @@ def test_no_tf32_on_amd(monkeypatch):
     assert products.tf32()
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert not products.tf32()
-
-
-@pytest.mark.parametrize("allowed", [False, True])
-def test_products_are_as_exact_as_cudnns(monkeypatch, allowed):
-    """float32 products follow the flag of cuDNN's recurrent layers, and the setting comes back."""
-    matmul = torch.backends.cuda.matmul
-
-    def settings():
-        return matmul.fp32_precision, matmul.allow_tf32, torch.get_float32_matmul_precision()
-
-    before = settings()
-    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32" if allowed else "ieee")
-    with products.as_cudnn_would(torch.float32, products.tf32()):
-        assert settings() == (("tf32", True, "high") if allowed else ("ieee", False, "highest"))
-    assert settings() == before
-    with products.as_cudnn_would(torch.float16, products.tf32()):
-        assert settings() == before

@@ -113,6 +113,19 @@ def test_layers_agree_with_float64(cell, packed):
     assert not oracle.worst(truth, spoiled, found, "float32", False)["right"]
 
 
+@pytest.mark.parametrize("projection", [0, 4])
+@pytest.mark.parametrize("packed", [False, True], ids=["dense", "packed"])
+def test_stacks_agree_with_float64(packed, projection):
+    layer = Layer(CELLS["lstm"], "float32", 6, 2, True, CPU, layers=3, projection=projection)
+    assert (layer.ours.num_layers, layer.ours.proj_size) == (3, projection)
+    numbers = layer.numbers(4, 3, packed)
+    truth, found = (layer.results(m, numbers) for m in (layer.exact, layer.theirs))
+    assert truth["output"].shape[-1] == 2 * (projection or 6)
+    assert truth["h_n"].shape == (6, 3, projection or 6)
+    assert truth["d c0"].shape == (6, 3, 6)
+    assert oracle.worst(truth, found, found, "float32", False)["right"]
+
+
 def test_inference_keeps_no_graph():
     layer = Layer(CELLS["gru"], "float32", 6, 1, False, CPU)
     assert list(layer.results(layer.theirs, layer.numbers(4, 3))) == ["output", "h_n"]

@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastrnn
 from fastrnn import backends, operators
+from fastrnn.gpu import when
 from fastrnn.kernels.cells import CELLS
 from fastrnn.kernels.gpu.kept import Table
 
@@ -86,11 +87,10 @@ def decides_when_it_runs():
         assert not launched
         run(4, 0)
         assert launched == ["forward"] * 4
-        assert asked == [((3, 1, False), False), ((4, 1, False), False)]
-        run(3, 2)  # what is kept is ours
+        assert asked == [((3, 1, False, False), False), ((4, 1, False, False), False)]
         with backends.use("triton"):
             run(3, 0)
-        assert launched == ["forward"] * 10
+        assert launched == ["forward"] * 7
         assert len(asked) == 2
 
 
@@ -135,21 +135,22 @@ def test_one_operator(pretended):
     assert len(layers_in(graph)) == 1
 
 
-def asked(B=3, H=21, dtype=torch.float32, trains=False):
-    """Who serves an LSTM in a trace."""
-    shapes = [(4, B, 5), (1, B, H), (1, B, H), (4 * H, 5), (4 * H, H)]
+def asked(B=3, H=21, dtype=torch.float32, trains=False, layers=1, prover=None):
+    """Who serves an LSTM in a trace, as explain asks, which decides nothing."""
+    shapes = [(4, B, 5), (layers, B, H), (layers, B, H), (4 * H, 5), (4 * H, H)]
     options = {"dtype": dtype, "device": "cuda", "requires_grad": trains}
     tensors = [torch.empty(shape, **options) for shape in shapes]
-    return backends.choose(tensors, False, (CELLS["lstm"], 4, 1), traced=True)
+    with when.asking(prover):
+        return backends.choose(tensors, False, (CELLS["lstm"], 4, 1), traced=True)
 
 
 def test_who_serves(pretended):
     """As without a trace, but that T and B may vary: what is known of some is taken for all."""
     from fastrnn.kernels.gpu import choice
 
-    def proven(B, verdict, H=21):
-        given = torch.float32, torch.device("cuda", 0), False, "lstm"
-        pretended.known[choice.key_of(*given, B, H, 1, False)] = verdict
+    def proven(B, verdict, H=21, layers=1, trains=False):
+        given = torch.float32, torch.device("cuda", 0), trains, "lstm"
+        pretended.known[choice.key_of(*given, B, H, 1, False, (layers, 0))] = verdict
 
     assert choice.UNPROVEN in asked().reason
     proven(64, None)
@@ -157,13 +158,34 @@ def test_who_serves(pretended):
     proven(64, right())
     assert asked().name == "triton"
     assert asked(B=100_000).name == "triton"
-    assert choice.RECORDED in asked(trains=True).reason  # whatever B it will meet
+    assert choice.UNPROVEN in asked(trains=True).reason
+    proven(64, right(3.0, 3.0), trains=True)
+    assert "3.00x" in asked(trains=True).reason
     proven(128, right(few=0.9))  # of few steps, which a trace may be called with
     assert asked().name == "torch"
     assert "not surely faster: 0.90x" in asked().reason
     assert choice.UNPROVEN in asked(H=40).reason
     assert "beyond" in asked(H=5000).reason
     assert "float64" in asked(dtype=torch.float64).reason
+    assert choice.UNPROVEN in asked(H=50, layers=2).reason
+    proven(64, right(), H=50, layers=2)  # as a whole; in a graph it is layer after layer
+    assert choice.UNPROVEN in asked(H=50, layers=2).reason
+    proven(64, right(), H=50)
+    assert asked(H=50, layers=2).name == "triton"
+
+
+def test_another_trace_is_served_alike(pretended):
+    """One that is made anew in mid-training, whatever has been proven since; nothing is tried."""
+    from fastrnn.kernels.gpu import choice
+
+    prover = when.Prover(pytest.fail, hindrance=pytest.fail)
+    assert choice.UNPROVEN in asked(trains=True, prover=prover).reason
+    for trains in (False, True):
+        given = torch.float32, torch.device("cuda", 0), trains, "lstm", 64, 21, 1, False
+        pretended.known[choice.key_of(*given)] = right()
+    pretended.decided.clear()  # as when there are many
+    assert choice.UNPROVEN in asked(trains=True, prover=prover).reason
+    assert asked(prover=prover).name == "triton"
 
 
 def test_who_serves_without_a_gpu():

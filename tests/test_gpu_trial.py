@@ -31,6 +31,8 @@ def says_yes(**options):
         {},
         {"cell": "gru", "training": False, "D": 2},
         {"cell": "rnn_relu", "packed": True, "arithmetic": "bfloat16", "tile": ALONE},
+        {"layers": 2, "D": 2},
+        {"layers": 2, "projection": 6, "packed": True},
     ],
     ids=str,
 )

@@ -30,7 +30,7 @@ def small(monkeypatch):
 
 
 def verdict_on(key, fault=None, T=5):
-    item = {"cell": key.cell, "H": key.H, "key": key._asdict()}
+    item = {"cell": key.cell, "key": key._asdict()}
     checks = [proof.Check(T, 3, key.packed, 2)]
     with emulated(90, fault):
         *_, row = trial.tried(item, torch.device("cpu"), checks, Clock())

@@ -52,13 +52,13 @@ def prove(item):
 
     case, cell = oracle.case_of(item), key_of(oracle.cell_of(item))
     device, dtype = torch.device("cuda", 0), getattr(torch, case.dtype)
-    sizes = case.B, case.H, case.directions, case.packed
+    sizes = case.B, case.H, case.directions, case.packed, (case.layers, case.projection)
     with oracle.arithmetic(item["arithmetic"]):
         key = choice.key_of(dtype, device, case.training, cell, *sizes)
         if isinstance(key, str):
             yield item | {"skipped": key}
             return
-        call = {"cell": cell, "H": case.H, "key": key._asdict()}
+        call = {"cell": cell, "key": key._asdict()}
         for row in trial.tried(call, device):
             if "none" in row:
                 yield item | {"skipped": row["none"]}

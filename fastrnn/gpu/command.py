@@ -23,7 +23,7 @@ Tries fastrnn's kernels on this GPU, in a process of its own: whether every
 output and gradient is right, beside torch.nn in float64, and how fast each kind
 of call is beside torch. What is right and faster serves from then on, in every
 process of this user; all else is torch's. Without options common sizes of LSTM
-and GRU are tried.
+and GRU are tried, and what took too long when a call wanted it.
 """
 EXAMPLES = """\
 examples:
@@ -33,8 +33,8 @@ examples:
   python -m fastrnn gpu --show                what is known, trying nothing
   python -m fastrnn gpu --save verdicts.json  for FASTRNN_GPU_VERDICTS on other machines
 
-exit status: 0; 1 if a kernel was wrong, or ended its process; 2 for a bad
-option, or where there is no GPU.
+exit status: 0; 1 if a kernel was wrong, ended its process, or took too long; 2
+for a bad option, or where there is no GPU.
 """
 
 
@@ -154,5 +154,14 @@ def _wanted(options, device, known):
         if isinstance(key, str):
             refused.append(f"{cell} {dtype} {B}x{H}: torch serves: {key}")
         else:
-            wanted[key] = known, {"cell": cell, "H": H, "device": device.index or 0}
+            wanted[key] = known, {"cell": cell, "device": device.index or 0}
+    if not options.sizes:
+        wanted |= _unseen(device, known)
     return wanted, list(dict.fromkeys(refused))
+
+
+def _unseen(device, known):
+    """What the trials of calls had too little time for, or died of; other cells have a --model."""
+    found = [key for key, verdict in known.known.items() if verdict and verdict.unseen]
+    item = {"device": device.index or 0}
+    return {key: (known, item | {"cell": key.cell}) for key in found if key.cell in CELLS}

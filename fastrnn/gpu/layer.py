@@ -72,11 +72,15 @@ class Own(nn.Module):
 
 
 class Layer:
-    """One layer with its weights. arithmetic: float16, bfloat16, tf32 or float32."""
+    """Layers with their weights: of torch's cells there may be several, and projected ones.
 
-    def __init__(self, cell, arithmetic, H, D, training, device):
+    arithmetic: float16, bfloat16, tf32 or float32.
+    """
+
+    def __init__(self, cell, arithmetic, H, D, training, device, layers=1, projection=0):
         self.cell, self.arithmetic, self.H, self.D = cell, arithmetic, H, D
         self.training, self.device = training, device
+        self.layers, self.projection = layers, projection
         self.dtype = torch.float32 if arithmetic == "tf32" else getattr(torch, arithmetic)
         self.torchs = CELLS.get(cell.name) is cell
         self.jumps = any(word in str(cell.text) for word in JUMPS)
@@ -93,7 +97,10 @@ class Layer:
         if not self.torchs:
             return Own(engine, self.cell, *sizes, self.D, **options)
         name, more = MODULES[self.cell.name]
-        made = getattr(library, name)(*sizes, bidirectional=self.D == 2, **more, **options)
+        options |= {"num_layers": self.layers, "bidirectional": self.D == 2, **more}
+        if self.projection:
+            options["proj_size"] = self.projection
+        made = getattr(library, name)(*sizes, **options)
         return made.train(self.training)
 
     def numbers(self, T, B, packed=False):
@@ -108,8 +115,10 @@ class Layer:
             lengths = torch.linspace(T, 1, B).long()
             x, sizes, *_ = pack_padded_sequence(x, lengths)
             rows = x.shape[:1]
-        leaves = {"x": x} | {name: drawn(self.D, B, self.H) for name in self._states("0")}
-        grads = [drawn(*rows, self.D * self.H), *map(torch.randn_like, list(leaves.values())[1:])]
+        widths, count = [self.projection or self.H] + [self.H] * 9, self.layers * self.D
+        states = zip(self._states("0"), widths, strict=False)
+        leaves = {"x": x} | {name: drawn(count, B, width) for name, width in states}
+        grads = [drawn(*rows, self.D * widths[0]), *map(torch.randn_like, [*leaves.values()][1:])]
         if self.cell.inputs:
             N = x.shape[:-1].numel()
             leaves["inputs"] = drawn(self.cell.heads * N, self.cell.inputs, self.H)

@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from math import inf
 from signal import SIGKILL, SIGTERM
+from types import MappingProxyType
 
 import torch
 
@@ -20,6 +21,7 @@ BOOT = (
     "resolve_name(sys.argv[1])(int(sys.argv[2]), *sys.argv[3:])"
 )
 SERVE = "fastrnn.gpu.process:serve"
+TRIED = "FASTRNN_GPU_TRIED"  # the variable that tells such a process which GPU is meant
 
 
 class Worker:
@@ -51,36 +53,43 @@ class Worker:
                 start_new_session=True,  # signals to our group are not for it
             )
 
-    def rows(self, name, item, limit, latest=inf):
+    def rows(self, name, item, limit, latest=inf, phases=MappingProxyType({})):
         """The rows of an item as they come. The last says "failed" if there will be no more.
 
         name: of a generator function of the item, module:function, which is called there. limit:
-        seconds; latest: on the clock. Until the process has started only that counts.
+        seconds, from when the process has started; phases: {phase: seconds} for which they are
+        counted anew, from the row that says so. latest: on the clock, whatever the limits are. What
+        has come to an end by time is "late", and by the latter "cut".
         """
         try:
             if self.process is None:
                 self.start()
-                if not self.connection.poll(max(0.0, min(START, latest - time.monotonic()))):
-                    yield item | {"failed": "the process was not ready in time", "killed": True}
+                if not self._comes(time.monotonic() + START, latest):
+                    yield item | _late("the process was not ready in time", latest)
                     self.stop()
                     return
                 self.connection.recv()
-            limit = min(limit, latest - time.monotonic())
-            end = time.monotonic() + limit
+            since = time.monotonic()
             self.connection.send((name, item))
-            while self.connection.poll(max(0.0, end - time.monotonic())):
+            while self._comes(since + limit, latest):
                 row = self.connection.recv()
                 if row is None:
                     return
+                if row.get("phase") in phases:
+                    limit, since = phases[row["phase"]], time.monotonic()
                 yield row
                 if row.get("killed"):
                     self.stop()
                     return
-            yield item | {"failed": f"killed after {limit:.0f} s", "killed": True, "late": True}
+            yield item | _late(f"killed after {time.monotonic() - since:.0f} s", latest)
         except (EOFError, OSError):
             row = item | {"failed": "the process died", "killed": True}
             yield row | {"outside": True} if self._was_ended() else row
         self.stop()
+
+    def _comes(self, *ends):
+        """Whether a row comes before any of these times."""
+        return self.connection.poll(max(0.0, min(ends) - time.monotonic()))
 
     def _was_ended(self):
         """Whether somebody else has ended the process, as a system that runs out of memory does."""
@@ -99,26 +108,37 @@ class Worker:
             self.process = None
 
 
+def _late(why, latest):
+    return {"failed": why, "killed": True, "late": True, "cut": time.monotonic() >= latest}
+
+
 def on_gpu(index):
-    """A Worker that sees one GPU, which this process calls ``index``."""
+    """A Worker for kernels on a GPU. It sees what this process sees, and finds that GPU by its
+    ``uuid``: how a variable would have to name it, or the part of it that is there, only the driver
+    knows.
+    """
     from ..kernels.gpu import launch  # which takes Triton
 
     return Worker(
         {
             "FASTRNN_GPU_MARGIN": str(launch.margin()),  # so that tiles are chosen alike
-            "CUDA_VISIBLE_DEVICES": _name(index),
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # so that its products are the same each time
             "FASTRNN_GPU": "off",  # but for what a trial asks for
+            TRIED: uuid(index),
         }
     )
 
 
-def _name(index):
-    """What CUDA_VISIBLE_DEVICES calls a GPU, whatever that is now."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if index < len(told) and told[index].strip().startswith("MIG-"):
-        return told[index].strip()
-    return "GPU-" + str(torch.cuda.get_device_properties(index).uuid).removeprefix("GPU-")
+def uuid(index):
+    """What tells a GPU, or a part of one, from all others."""
+    return str(torch.cuda.get_device_properties(index).uuid)
+
+
+def place(index, wanted):
+    """Where a process sees that GPU: at the same index mostly. None where it does not see it."""
+    count = torch.cuda.device_count()
+    order = sorted(range(count), key=lambda each: each != index)
+    return next((each for each in order if uuid(each) == wanted), None)
 
 
 def serve(descriptor):

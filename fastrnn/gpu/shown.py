@@ -54,7 +54,8 @@ def show(results, console):
 
 def _cells(verdict):
     if not verdict.right:
-        return Text("torch", style="bold red"), "", "", verdict.date, f"wrong: {verdict.why}"
+        why = verdict.why if verdict.unseen else f"wrong: {verdict.why}"
+        return Text("torch", style="bold red"), "", "", verdict.date, why
     speeds = [f"{verdict.ratio(each.T):.2f}x" for each in verdict.speed]
     serves = [verdict.serves(each.T)[0] for each in verdict.speed]
     who = "ours" if all(serves) else "torch, few steps" if serves[1] else "torch"

@@ -1,5 +1,6 @@
 """The trial of a call's kernels, in the process for it: they are compiled, proven, and timed."""
 
+import os
 import subprocess
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from ..kernels.cells import cell_of
 from ..kernels.gpu import attempt, choice, guard, launch, sizes, tiles, verdicts
 from ..kernels.refused import Refused
-from . import oracle, proof, race
+from . import oracle, process, proof, race
 from .layer import Layer
 from .when import PROVING
 
@@ -21,13 +22,20 @@ FIRST = proof.Check(1, 1, False, 1)  # a step: nobody waits, so that this ends o
 
 def rows(item):
     """The rows of a Worker: {"phase"} as it goes on, in the end {"key", "verdict"}, or {"none"},
-    why there is no verdict. item: the ``cell``'s key, ``H``, the ``key`` and the table's ``facts``.
+    why there is no verdict. item: the ``cell``'s key, the ``key``, the table's ``facts``, and what
+    the other process calls the ``device``.
     """
-    device = torch.device("cuda", 0)
+    index = process.place(item["device"], os.environ[process.TRIED])
+    if index is None:
+        yield {"none": "its process does not see the GPU: CUDA_VISIBLE_DEVICES has changed since"}
+        return
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
     if choice.facts(device) != item["facts"]:
-        yield {"none": "its process saw another GPU, or other software"}
+        yield {"none": "its process saw other software"}
         return
     yield from tried(item, device)
+    torch.cuda.empty_cache()  # it may be long until the next one
 
 
 def tried(item, device, checks=None, clock=None):
@@ -38,7 +46,8 @@ def tried(item, device, checks=None, clock=None):
     phase = "compiling"
     yield {"phase": phase}
     try:
-        layer = Layer(cell, key.arithmetic, item["H"], key.D, key.training, device)
+        sizes_of = key.H, key.D, key.training, device, key.layers, key.projection
+        layer = Layer(cell, key.arithmetic, *sizes_of)
         checks = checks or list(proof.checks(layer, tile, key.packed, launch.describe(device)))
         wrong = proof.prove(layer, tile, FIRST._replace(packed=key.packed))
         phase = PROVING

@@ -8,7 +8,7 @@ from ..kernels import private
 from ..kernels.gpu.verdicts import Verdict
 from . import process, when
 
-LIMIT = 120  # seconds of a key
+LIMITS = when.Limits(300, 120)
 NOTHING = (
     "no layer of this call is one that our kernels might serve on a GPU: "
     "fastrnn.backends.explain says why"
@@ -61,14 +61,15 @@ def tune(module, *example, again=False, console=None, **more):
 def tried(wanted, again=False, note=None, worker=None):
     """A Result for each of ``wanted``, {key: (table, item)}, as they come.
 
-    What has a verdict is not tried, unless ``again``, or it died: who asks by name asks for that.
+    What has a verdict is not tried, unless ``again``, or it died or took too long: who asks by name
+    asks for that.
     note(key, phase) is called meanwhile; worker: makes a Worker for a GPU's index.
     """
     worker, workers = worker or process.on_gpu, {}
     try:
         for key, (table, item) in wanted.items():
             known = table.known.get(key)
-            if known is not None and not again and not known.died:
+            if known is not None and not again and not known.unseen:
                 yield Result(key, known, "")
                 continue
             if table.others_try(key):
@@ -78,7 +79,7 @@ def tried(wanted, again=False, note=None, worker=None):
             if index not in workers:
                 workers[index] = worker(index)
             told = note and (lambda phase, key=key: note(key, phase))
-            verdict, why = when.trial(workers[index], table, key, item, LIMIT, note=told)
+            verdict, why = when.trial(workers[index], table, key, item, LIMITS, note=told)
             if verdict is not None:
                 table.add(key, verdict)
             yield Result(key, verdict, why)

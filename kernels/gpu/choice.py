@@ -10,6 +10,7 @@ FASTRNN_GPU says who decides, read once:
 """
 
 import ctypes
+import json
 import os
 from contextlib import suppress
 from functools import cache
@@ -24,11 +25,10 @@ from .. import private
 from ..cells import CELLS, cell_of
 from ..cpu.compiler import sources
 from . import kept, launch, measured, products, tiles, verdicts
-from .buffers import UNITS
 
 MODES = "auto", "known", "off", "force"
-RECORDED = "a graph that trains may meet sizes that nobody has proven"
 UNPROVEN = "not proven on this GPU yet: python -m fastrnn gpu"
+REMEMBERED = 4096  # answers to calls
 HOUSE = __name__.removesuffix(".gpu.choice")
 
 
@@ -55,26 +55,55 @@ def obstacle(device_type):
     return None
 
 
-def fit(dtype, device, training, forced, cell, T, B, H, D, packed, prove=None):
-    """(whether ours shall serve, why) for a layer of D directions, on a GPU or in its place.
+def fit(dtype, device, training, forced, cell, T, B, H, D, packed, stack=(1, 0), prove=None):
+    """(whether ours shall serve, why) for layers of D directions, on a GPU or in its place.
 
-    cell: its key; T, B: None where they are not known; forced: wherever it fits. prove(table, key,
-    item) gives the Verdict, for which it may try kernels; None: those that are there count.
+    cell: its key; T, B: None where they are not known; stack: how many layers, and their proj_size
+    or 0; forced: wherever it fits. prove(table, key, item) gives the Verdict, for which it may try
+    kernels; None: those that are there count. If it is ``final``, so is the answer: it is
+    remembered, with all that it depends on.
     """
     if B == 0:
         return False, "nothing to compute"
-    forced, found = forced or mode() == "force", cell_of(cell)
+    forced = forced or mode() == "force"
     if why := launch.barred(device, True) if forced else not_of_itself(device):
         return False, why
-    gates, torchs = found.hgates, CELLS.get(found.name) is found
+    given = dtype, training, cell, T, B, H, D, packed, stack
+    if forced:
+        return _fits(device, True, *given)[:2]
+    known, final = table(device), getattr(prove, "final", False)
+    tf32 = dtype == torch.float32 and products.tf32()
+    place = *given, tf32, launch.margin(), tiles.told()
+    if final and place in known.decided:
+        return known.decided[place]
+    found = _proven(known, device, prove, *given)
+    if final:
+        if len(known.decided) >= REMEMBERED:  # of lengths that vary without end
+            known.decided.clear()
+        known.decided[place] = found
+    return found
+
+
+def _fits(device, forced, dtype, training, cell, T, B, H, D, packed, stack):
+    """(whether a layer fits, and is not thought to be slower; why)."""
+    found = cell_of(cell)
     sizes = _name(dtype), products.tf32(), T, B, H, D, launch.describe(device)
-    fits = tiles.choose(gates, *sizes, training, forced, torchs)
-    if forced or fits.forward is None:
-        return fits.forward is not None, fits.reason
-    known, key = table(device), key_of(dtype, device, training, cell, B or 1, H, D, packed)
+    fits = tiles.choose(found.hgates, *sizes, training, forced, CELLS.get(found.name) is found)
+    return fits.forward is not None, fits.reason
+
+
+def _proven(known, device, prove, dtype, training, cell, T, B, H, D, packed, stack):
+    """As ``fit``, by the verdicts of a Table."""
+    fits, why = _fits(device, False, dtype, training, cell, T, B, H, D, packed, stack)
+    if not fits:
+        return False, why
+    key = key_of(dtype, device, training, cell, B or 1, H, D, packed, stack)
     if B is None:
-        return (False, RECORDED) if training else _in_a_trace(known, key)
-    item = {"cell": cell, "H": H, "device": device.index or 0}
+        found = known.traced.get(key) or _in_a_trace(known, key)
+        if getattr(prove, "final", False):
+            known.traced.setdefault(key, found)
+        return found
+    item = {"cell": cell, "device": device.index or 0}
     verdict = prove(known, key, item) if prove else known.known.get(key)
     return verdict.serves(T) if verdict else (False, UNPROVEN)
 
@@ -85,16 +114,24 @@ def not_of_itself(device):
 
 
 def _in_a_trace(known, key):
-    """As ``fit``, for any T and B: what all verdicts on such calls come to."""
+    """As ``fit``, for any T and B: what all verdicts on such calls come to, as on single layers,
+    which a graph has.
+    """
     open = {"B": 0, "forward": (), "backward": ()}
-    wanted = key._replace(**open)
-    mine = [v for k, v in known.known.items() if v and k._replace(**open) == wanted]
-    found = [verdict.serves(None) for verdict in mine]
-    return min(found, default=(False, UNPROVEN), key=lambda each: each[0])
+    every = [(k._replace(**open), v) for k, v in known.known.items() if v]
+    found = []
+    for wanted in (key._replace(**open), key._replace(**open, layers=1, projection=0)):
+        mine = [verdict.serves(None) for each, verdict in every if each == wanted]
+        found += mine or [(False, UNPROVEN)]
+    return min(found, key=lambda each: each[0])
 
 
-def key_of(dtype, device, training, cell, B, H, D, packed):
-    """The verdicts.Key of a call, or why no tile fits. cell: its key."""
+def key_of(dtype, device, training, cell, B, H, D, packed, stack=(1, 0)):
+    """The verdicts.Key of a call, or why no tile fits. cell: its key; stack: as of ``fit``.
+
+    Of a cell that torch has not, what serves otherwise takes layer after layer, as ours does: one
+    stands for all.
+    """
     found, tf32 = cell_of(cell), products.tf32()
     sizes = tiles.sequences(found, B), H, D, launch.describe(device)
     given = found.hgates, _name(dtype), tf32, *sizes
@@ -103,10 +140,10 @@ def key_of(dtype, device, training, cell, B, H, D, packed):
     for tile in chosen:
         if isinstance(tile, str):
             return tile
-    P = -(-H // UNITS) * UNITS
     forward, backward = [*map(tuple, chosen), None][:2]
-    rest = P > H, D, packed, training, forward, backward, verdicts.batch_class(B)
-    return verdicts.Key(_named(cell), measured.arithmetic(_name(dtype), tf32), P, *rest)
+    rest = D, packed, training, forward, backward, verdicts.batch_class(B)
+    rest += stack if cell in CELLS else (1, 0)
+    return verdicts.Key(_named(cell), measured.arithmetic(_name(dtype), tf32), H, *rest)
 
 
 @cache
@@ -122,8 +159,14 @@ def _name(dtype):
 @cache
 def table(device):
     """The kept.Table of a GPU: its files are read now, and not again."""
+    return _of_gpus(json.dumps(facts(device)))
+
+
+@cache
+def _of_gpus(facts):
+    """GPUs that are alike share one, so that a model on several of them is served by one engine."""
     pinned, root = os.environ.get("FASTRNN_GPU_VERDICTS"), private.default_root()
-    return kept.Table.of(facts(device), mode() == "auto", pinned, root)
+    return kept.Table.of(json.loads(facts), mode() == "auto", pinned, root)
 
 
 def facts(device):
@@ -153,6 +196,9 @@ def _driver():
 
 
 def _kernels():
-    """A digest of all that makes the kernels and their launches; None where that is unknown."""
-    found = sources.of_packages([f"{HOUSE}.{room}" for room in ("gpu", "symbolic", "cells")])
-    return found and sha256(found).hexdigest()[:16]
+    """A digest of all that makes the kernels and their launches, and of what stands round those of
+    a projected layer; None where that is unknown.
+    """
+    found = [sources.of_packages([f"{HOUSE}.{room}" for room in ("gpu", "symbolic", "cells")])]
+    found.append(sources.of_module(f"{HOUSE}.projection"))
+    return None if None in found else sha256(b"".join(found)).hexdigest()[:16]

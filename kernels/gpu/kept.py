@@ -13,7 +13,6 @@ import os
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
 
 from .. import private
 from . import verdicts
@@ -27,13 +26,14 @@ BAD = "FASTRNN_GPU_VERDICTS: {} cannot be read: {}"
 class Table:
     """The verdicts on one GPU, as this process has them: read once, and then only added to.
 
-    known: {Key: Verdict}; None for what was tried in vain. folder: where they are kept, None if
-    they are not. tries: whether calls may have kernels tried.
+    known: {Key: Verdict}; None for what is torch's in this process, as there was no verdict when a
+    call wanted one. decided, traced: what choice.py has made of them, for calls and for traces.
+    folder: where they are kept, None if they are not. tries: whether calls may have kernels tried.
     """
 
     def __init__(self, facts, known=(), folder=None, tries=False):
-        self.facts, self.known, self.folder = facts, dict(known), folder
-        self.tries, self.lock = tries, RLock()
+        self.facts, self.known, self.folder, self.tries = facts, dict(known), folder, tries
+        self.decided, self.traced = {}, {}
 
     @classmethod
     def of(cls, facts, tries, pinned=None, root=None, shipped=SHIPPED):
@@ -89,7 +89,8 @@ class Table:
         names = _names(self.folder) if self.folder else []
         for name in names:
             private.remove(self.folder, name)
-        self.known.clear()
+        for found in (self.known, self.decided, self.traced):
+            found.clear()
         return len(names)
 
 

@@ -87,6 +87,8 @@ def run(kernel, launches, start, warps, T, **arguments):
     alone, device = launches.together is None, start.device
     place = kernel, device, warps, launches.groups, arguments["BB"]
     launches, states = room.within(place, launches), (start, torch.empty_like(start))
+    if capturing(device):
+        guard.watch(device)
     options = {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
     given = arguments | options | {"launch_cooperative_grid": not alone, "T": T}
     given |= {"failed": guard.word(device), "patience": _patience[-1]}

@@ -1,12 +1,14 @@
 """The large products before and after the time loop, which are torch's."""
 
 from contextlib import contextmanager
+from threading import RLock
 
 import torch
 
 from ..weights import Weights
 
 ROWS = 8192  # computed anew at a time
+_lock, _within, _before = RLock(), [], []  # a finalizer may call a layer meanwhile
 
 
 def tf32():
@@ -27,22 +29,42 @@ def rounded(factors):
 def as_cudnn_would(dtype, tf32):
     """Within this context torch's products are as exact as the flags say of recurrent layers.
 
-    torch has one setting for all products of the process, and none for a single product.
+    torch has one setting for all products of the process, and none for a single product. So of
+    threads that are here at once the first one changes it, and the last one changes it back.
     """
-    matmul, wanted = torch.backends.cuda.matmul, "tf32" if tf32 else "ieee"
-    before = matmul.fp32_precision
-    if dtype != torch.float32 or before == wanted:
+    if dtype != torch.float32:
         yield
         return
-    both = tf32 and _allowed(matmul) is False
-    if both:  # torch raises where somebody asks for the one and the other says otherwise
-        matmul.allow_tf32 = True
-    matmul.fp32_precision = wanted
+    with _lock:
+        _within.append(tf32)
+        if len(_within) == 1:
+            _before[:] = _change(tf32)
     try:
         yield
     finally:
-        if both:
-            matmul.allow_tf32 = False
+        with _lock:
+            _within.pop()
+            if not _within:
+                _change_back(*_before)
+
+
+def _change(tf32):
+    """(the setting as it was, whether its older name has been changed, too)."""
+    matmul, wanted = torch.backends.cuda.matmul, "tf32" if tf32 else "ieee"
+    before = matmul.fp32_precision
+    both = before != wanted and tf32 and _allowed(matmul) is False
+    if both:  # torch raises where somebody asks for the one and the other says otherwise
+        matmul.allow_tf32 = True
+    if before != wanted:
+        matmul.fp32_precision = wanted
+    return before, both
+
+
+def _change_back(before, both):
+    matmul = torch.backends.cuda.matmul
+    if both:
+        matmul.allow_tf32 = False
+    if matmul.fp32_precision != before:
         matmul.fp32_precision = before
 
 

@@ -151,6 +151,11 @@ def _estimate(T, B, launches):
     return None
 
 
+def told():
+    """The tiles that ``using`` says, None outside of it."""
+    return _told[-1] if _told else None
+
+
 @contextmanager
 def using(forward=None, backward=None):
     """Within this context these tiles are chosen, fit or not, whoever may be faster.

@@ -15,6 +15,7 @@ ENDLESS = 2**14  # steps: of a trace, whose length nobody knows
 MOST = 4096  # sequences; with more, a step of either takes longer in proportion
 FORMAT = 1  # of the files
 DIED = "the process that tried it died"
+SLOW = "it took too long: "
 # The facts that decide how our compiled code behaves. The others (driver, torch, CUDA, cuDNN) may
 # differ between machines that share a table.
 OF_CODE = ("gpu", "capability", "processors", "shared", "triton", "kernels")
@@ -25,14 +26,15 @@ class Key(NamedTuple):
 
     cell: str  # its name, and of one that torch has not a digest of its program, too
     arithmetic: str  # float16, bfloat16, tf32, float32
-    H: int  # with its padding
-    padded: bool
+    H: int  # of which a kernel is compiled anew, as it masks what is beyond
     D: int
     packed: bool
     training: bool
     forward: tuple  # tiles
     backward: tuple | None  # in training
     B: int  # a batch_class
+    layers: int = 1  # of a stack: they run one after another, and torch's run side by side
+    projection: int = 0  # proj_size, if there is one: torch multiplies less then, and we do not
 
     @property
     def name(self):
@@ -44,7 +46,10 @@ class Key(NamedTuple):
         """In words."""
         words = ["packed" * self.packed, "bidirectional" * (self.D > 1)]
         words += [self.cell.partition(" ")[0], self.arithmetic]
-        words += [f"B={self.B} H={self.H}", "training" if self.training else "inference"]
+        words += [f"B={self.B} H={self.H}"]
+        words += [f"proj_size={self.projection}" * bool(self.projection)]
+        words += [f"layers={self.layers}" * (self.layers > 1)]
+        words += ["training" if self.training else "inference"]
         return " ".join(word for word in words if word)
 
 
@@ -64,13 +69,15 @@ class Verdict(NamedTuple):
     date: str  # year-month-day
 
     @property
-    def died(self):
-        return self.why == DIED
+    def unseen(self):
+        """Whether nobody has seen what is wrong: who asks by name has it tried anew."""
+        return self.why == DIED or self.why.startswith(SLOW)
 
     def serves(self, T):
         """(whether ours shall serve T steps, why). T: None for any number, in a trace."""
         if not self.right:
-            return False, f"no: {self.why} (tried {self.date})"
+            again = "; python -m fastrnn gpu, or fastrnn.tune, tries it anew" * self.unseen
+            return False, f"no: {self.why} (tried {self.date}{again})"
         lengths = [each.T for each in self.speed] + [ENDLESS] if T is None else [T]
         ratio = min(map(self.ratio, lengths))
         told = f"{ratio:.2f}x as fast as otherwise"

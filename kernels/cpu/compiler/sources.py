@@ -24,11 +24,11 @@ def of_packages(packages):
         }
         if not {name for name in sys.modules if name.startswith(prefix)} <= names:
             return None
-        parts += map(_of_module, sorted(names))
+        parts += map(of_module, sorted(names))
     return None if None in parts else b"".join(parts)
 
 
-def _of_module(name):
+def of_module(name):
     """The bytes of the file that a module is loaded from, else its code; None without either."""
     spec = find_spec(name)
     try:
