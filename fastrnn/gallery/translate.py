@@ -34,9 +34,9 @@ class Translator(nn.Module):
 
     def __init__(self, library, pieces):
         super().__init__()
-        self.piece, self.dropout = nn.Embedding(pieces, WIDTH), nn.Dropout1d(0.3)
+        self.piece, self.dropout = nn.Embedding(pieces, WIDTH), nn.Dropout1d(0.2)
         nn.init.normal_(self.piece.weight, std=WIDTH**-0.5)
-        self.reader = library.GRU(WIDTH, WIDTH, 2, dropout=0.3, bidirectional=True)
+        self.reader = library.GRU(WIDTH, WIDTH, 2, dropout=0.2, bidirectional=True)
         self.key, self.gist = nn.Linear(2 * WIDTH, WIDTH), nn.Linear(2 * WIDTH, WIDTH)
         self.asker = library.GRU(WIDTH, WIDTH)
         self.speaker = library.GRU(3 * WIDTH, WIDTH)
@@ -95,13 +95,13 @@ def loss(model, batch):
 
 def add_options(parser):
     parser.add_argument("--data", metavar="DIR", type=Path, help="Multi30k's files")
-    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 7000, quick 100)")
+    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 8000, quick 100)")
 
 
 def run(options, console):
     if options.data is None:
         raise Missing("its data comes by --data DIR, a folder with Multi30k's train.en and so on")
-    steps, score = options.steps or (100 if options.quick else 7000), library_of("sacrebleu")
+    steps, score = options.steps or (100 if options.quick else 8000), library_of("sacrebleu")
     learned, (english, right) = (pairs_of(options.data, part) for part in PARTS)
     pieces = learn_pieces(chain(*learned), PIECES)
     read = [pieces.encode(each, add_eos=True) for each in (learned[0], english)]
@@ -109,7 +109,7 @@ def run(options, console):
     runs, random = {}, Random(options.seed)
     for name, library in (("torch.nn", nn), ("fastrnn", fastrnn)):
         model = seeded(options.seed, Translator, library, pieces.get_piece_size())
-        runs[name] = Run(model, loss, lr=2e-3, steps=steps, warm=400)
+        runs[name] = Run(model, loss, lr=3e-3, steps=steps, warm=400)
     in_turn(runs, of_one_length(pairs, BATCH, random), steps, console, beside=20)
     speed, model = show_speed(console, runs), runs["fastrnn"].model.eval()
     read, said = read[1], at_one_length(model.translate, read[1])
