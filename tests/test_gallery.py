@@ -23,19 +23,27 @@ FEW = {  # what makes an entry short; {} is a folder with files in the format of
     "forecast": ["--steps", "12", "--series", "sunspots", "--data", "{}/sunspots.csv"]
     + ["--plot", "{}/plot.png"],
     "pronounce": ["--quick", "--steps", "6", "--plot", "{}/plot.png"],
+    "translate": ["--steps", "12", "--data", "{}", "--plot", "{}/plot.png"],
 }
 
 EVERY_ENTRY = pytest.mark.parametrize("name", ENTRIES)
 
 
 def write_files(folder):
-    """Sentences as the treebank has them, and a cycle of years as statsmodels has it."""
+    """Sentences as the treebank has them, a cycle of years as statsmodels has it, and captions as
+    Multi30k has them.
+    """
     praise = [f"1 a fine and moving film , number {n % 7}" for n in range(200)]
     others = [f"0 a dull , tired film , part {n % 9}" for n in range(200)]
     for part in ("train", "test"):
         (folder / f"stsa.binary.{part}").write_text("\n".join(praise + others))
     years = [f"{1700 + n},{50 + 40 * sin(0.57 * n):.1f}" for n in range(309)]
     (folder / "sunspots.csv").write_text("\n".join(['"YEAR","SUNACTIVITY"', *years]))
+    numbers = {"en": ["one", "two", "three"], "de": ["ein", "zwei", "drei"]}
+    for language, line in (("en", "{} dogs run."), ("de", "{} Hunde rennen.")):
+        lines = "\n".join(line.format(word) for word in numbers[language])
+        for part, times in (("train", 40), ("test_2016_flickr", 2)):
+            (folder / f"{part}.{language}").write_text(f"{lines}\n" * times)
 
 
 def test_the_list_names_all(capsys):
@@ -96,6 +104,9 @@ def test_a_row_of_the_bench(tmp_path, capsys):
         (["sentiment", "--data", "{}/some.tar.gz"], "movieReviewSnippets_GroundTruth.txt"),
         (["sentiment", "--data", "{}/short.csv"], "not a gzip file"),
         (["sentiment", "--data", "{}/none.txt"], "no sentences"),
+        (["translate"], "--data DIR"),
+        (["translate", "--data", "{}"], "No such file"),
+        (["translate", "--data", "{}/uneven"], "train.*: 2 and 1 lines are no pairs"),
         (["forecast", "--series", "ETTh1"], "--data FILE"),
         (["forecast", "--data", "{}/none.csv"], "No such file"),
         (["forecast", "--data", "{}/short.csv"], "1 rows, of the 14,400"),
@@ -105,6 +116,9 @@ def test_a_row_of_the_bench(tmp_path, capsys):
 def test_what_is_missing_is_said(arguments, said, capsys, tmp_path):
     (tmp_path / "short.csv").write_text("date,HUFL,OT\n2016-07-01,1,2\n")
     (tmp_path / "none.txt").touch()
+    (tmp_path / "uneven").mkdir()
+    (tmp_path / "uneven" / "train.en").write_text("A dog.\nA cat.\n")
+    (tmp_path / "uneven" / "train.de").write_text("Ein Hund.\n")
     with tarfile.open(tmp_path / "some.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "short.csv", "short.csv")
     assert main([each.format(tmp_path) for each in arguments]) == 2

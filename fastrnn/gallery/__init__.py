@@ -12,4 +12,5 @@ ENTRIES = {  # what each is, in a line
     "sentiment": "does a critic like the film? A bidirectional LSTM over sentences",
     "forecast": "what comes next? Sunspots, traffic, electricity",
     "pronounce": "words to phones, sequence to sequence with attention",
+    "translate": "English to German, sequence to sequence with attention, a beam search",
 }

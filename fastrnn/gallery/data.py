@@ -4,10 +4,14 @@ import csv
 import gzip
 import io
 import zipfile
+import zlib
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import accumulate
 
 import torch
+
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile)
 
 
 class Missing(Exception):
@@ -25,6 +29,24 @@ def of_package(name, path):
     return found
 
 
+def library_of(name):
+    """A library that only the gallery needs. Raises Missing."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise Missing(f'it needs the package {name}: pip install -e ".[gallery]"') from error
+
+
+def lines_of(path):
+    """The lines of a text file, or of the one that has .gz after its name. Raises Missing."""
+    packed = path.with_name(f"{path.name}.gz")
+    try:
+        text = _unpacked(packed if packed.exists() else path).decode()
+    except UNREADABLE as error:
+        raise Missing(f"{path}: {error}") from error
+    return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
+
+
 def table_of(path, columns, fewest):
     """Columns of a .csv file, or of one in a .gz or .zip file, as numbers (N, C). An empty cell is
     as the one above. Raises Missing, also where there are fewer rows than that.
@@ -35,7 +57,7 @@ def table_of(path, columns, fewest):
         values = torch.tensor([[float(cell) for cell in row] for row in known])
         if len(values) < fewest:
             raise ValueError(f"{len(values):,} rows, of the {fewest:,} that are needed")
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise Missing(f"{path}: {error}") from error
     return values
 

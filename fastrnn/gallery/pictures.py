@@ -5,10 +5,12 @@ SHADES = " .:-=+*#%@"
 
 def show_attention(console, columns, rows, weights):
     """Which of the columns each row looked at: the darker, the more. weights (rows, columns)."""
-    console.print("\n    " + "  ".join(columns), markup=False)
+    wide = 1 + max(3, *map(len, rows))
+    console.print("\n" + " " * wide + "  ".join(columns), markup=False)
     for name, row in zip(rows, weights.tolist(), strict=True):
-        shades = (SHADES[min(9, int(10 * weight))] for weight in row)
-        console.print(f"{name:4}" + "  ".join(shades), markup=False)
+        shades = [SHADES[min(9, int(10 * weight))] for weight in row]
+        cells = (f"{shade:{len(column)}}" for shade, column in zip(shades, columns, strict=True))
+        console.print(f"{name:{wide}}" + "  ".join(cells), markup=False)
 
 
 def save_attention(path, pictures):
@@ -17,7 +19,9 @@ def save_attention(path, pictures):
     all_axes = figure.subplots(1, len(pictures), squeeze=False)[0]
     for axes, (columns, rows, weights) in zip(all_axes, pictures, strict=True):
         axes.imshow(weights.tolist(), cmap="Blues", vmin=0, vmax=1)
-        axes.set_xticks(range(len(columns)), columns)
+        axes.set_xticks(
+            range(len(columns)), columns, rotation=90 * (len(max(columns, key=len)) > 2)
+        )
         axes.set_yticks(range(len(rows)), rows)
     figure.savefig(path, dpi=150)
 

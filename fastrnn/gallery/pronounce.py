@@ -18,7 +18,7 @@ from ..demo.options import number
 from .data import of_package
 from .pictures import save_attention, show_attention
 from .scores import distance
-from .training import Result, Run, in_turn, of_one_length, seeded, show_speed
+from .training import Result, Run, at_one_length, in_turn, of_one_length, seeded, show_speed
 
 BATCH, EMBEDDED, HIDDEN = 128, 64, 192
 END, MOST = "", 24  # what is said before the first phone and after the last; phones of a word
@@ -86,13 +86,11 @@ def loss(model, batch):
 
 def errors(model, words, dictionary):
     """The rates of wrong phones and of wrong words, each held to the nearest pronunciation."""
-    groups, wrong, phones, missed = defaultdict(list), 0, 0, 0
-    for word in words:
-        groups[len(word)].append(word)
-    for group in groups.values():
-        for word, told in zip(group, model.pronounce(group)[0], strict=True):
-            far, length = min((distance(told, right), len(right)) for right in dictionary[word])
-            wrong, phones, missed = wrong + far, phones + length, missed + (far > 0)
+    wrong, phones, missed = 0, 0, 0
+    all_told = at_one_length(lambda alike: model.pronounce(alike)[0], words)
+    for word, told in zip(words, all_told, strict=True):
+        far, length = min((distance(told, right), len(right)) for right in dictionary[word])
+        wrong, phones, missed = wrong + far, phones + length, missed + (far > 0)
     return wrong / phones, missed / len(words)
 
 

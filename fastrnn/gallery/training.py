@@ -27,13 +27,16 @@ class Run:
     """A model in training by Adam. loss(model, batch) is a scalar.
 
     steps: those in which the learning rate falls to 0; without it, the rate stays.
+    warm: those in which it first rises to ``lr``.
     """
 
-    def __init__(self, model, loss, lr=1e-3, clip=1.0, steps=None):
+    def __init__(self, model, loss, lr=1e-3, clip=1.0, steps=None, warm=1):
         self.model, self.loss, self.clip = model, loss, clip
         self.optimizer = torch.optim.Adam(model.parameters(), lr)
-        rate = (lambda done: 1 - done / steps) if steps else (lambda done: 1.0)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda done: min((done + 1) / warm, 1 - done / steps if steps else 1.0),
+        )
         self.losses, self.seconds = [], []
 
     def step(self, batch):
@@ -79,6 +82,17 @@ def of_one_length(pairs, size, random):
             alike.append(pair)
             if len(alike) == size:
                 yield waiting.pop(len(pair[0]))
+
+
+def at_one_length(function, items):
+    """What ``function`` makes of lists of items of one length, for items of any, in order."""
+    alike, found = defaultdict(list), [None] * len(items)
+    for place, item in enumerate(items):
+        alike[len(item)].append(place)
+    for places in alike.values():
+        for place, made in zip(places, function([items[n] for n in places]), strict=True):
+            found[place] = made
+    return found
 
 
 def in_turn(runs, batches, steps, console, beside=None):
