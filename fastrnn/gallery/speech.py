@@ -5,9 +5,9 @@ digits is when, told only what was said in which order.
   python -m fastrnn speech                 which of nine men says a vowel? Of the package aeon
   python -m fastrnn speech --data FOLDER   digits, of the Free Spoken Digit Dataset
 
-The folder, or the .tar.gz of it, has files digit_speaker_index.wav, 8000 Hz. Held out are recordings
-0 to 4 of each digit, as is usual; then all of one speaker, each in turn. Of any speaker, the mean
-spectrum is known.
+The folder, or the .tar.gz of it, has files digit_speaker_index.wav, 8000 Hz. Held out are first
+recordings 0 to 4 of each digit, as is usual; then all of one speaker, each in turn. The mean
+spectrum of each speaker is known, also of the one held out, but not what he says.
 """
 
 from itertools import count, groupby, islice
