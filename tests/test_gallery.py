@@ -8,6 +8,7 @@ from math import sin
 from pathlib import Path
 
 import pytest
+from sounds import write_digits
 
 from bench import gallery as bench
 from bench import results
@@ -22,6 +23,7 @@ FEW = {  # what makes an entry short; {} is a folder with files in the format of
     "sentiment": ["--steps", "12", "--data", "{}", "--plot", "{}/plot.png"],
     "forecast": ["--steps", "12", "--series", "sunspots", "--data", "{}/sunspots.csv"]
     + ["--plot", "{}/plot.png"],
+    "speech": ["--steps", "12", "--data", "{}", "--plot", "{}/plot.png"],
     "pronounce": ["--quick", "--steps", "6", "--plot", "{}/plot.png"],
 }
 
@@ -29,13 +31,14 @@ EVERY_ENTRY = pytest.mark.parametrize("name", ENTRIES)
 
 
 def write_files(folder):
-    """Sentences as the treebank has them, and a cycle of years as statsmodels has it."""
+    """Sentences as the treebank has them, a cycle of years as statsmodels has it, and digits."""
     praise = [f"1 a fine and moving film , number {n % 7}" for n in range(200)]
     others = [f"0 a dull , tired film , part {n % 9}" for n in range(200)]
     for part in ("train", "test"):
         (folder / f"stsa.binary.{part}").write_text("\n".join(praise + others))
     years = [f"{1700 + n},{50 + 40 * sin(0.57 * n):.1f}" for n in range(309)]
     (folder / "sunspots.csv").write_text("\n".join(['"YEAR","SUNACTIVITY"', *years]))
+    write_digits(folder)
 
 
 def test_the_list_names_all(capsys):
@@ -96,6 +99,10 @@ def test_a_row_of_the_bench(tmp_path, capsys):
         (["sentiment", "--data", "{}/some.tar.gz"], "movieReviewSnippets_GroundTruth.txt"),
         (["sentiment", "--data", "{}/short.csv"], "not a gzip file"),
         (["sentiment", "--data", "{}/none.txt"], "no sentences"),
+        (["speech", "--data", "{}"], "no digit_speaker_index.wav"),
+        (["speech", "--data", "{}/none"], "No such file"),
+        (["speech", "--data", "{}/short.csv"], "not a gzip file"),
+        (["speech", "--data", "{}/some.tar.gz"], "no digit_speaker_index.wav"),
         (["forecast", "--series", "ETTh1"], "--data FILE"),
         (["forecast", "--data", "{}/none.csv"], "No such file"),
         (["forecast", "--data", "{}/short.csv"], "1 rows, of the 14,400"),

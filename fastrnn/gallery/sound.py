@@ -28,15 +28,16 @@ class Recording(NamedTuple):
 
 def samples_of(file):
     """What is in a .wav file, at a mean power of 1 (N,). ValueError for other than 16 bits, mono,
-    8000 Hz.
+    8000 Hz, and for less than a spectrum needs.
     """
     with wave.open(file) as sound:
         bits, channels, rate = 8 * sound.getsampwidth(), sound.getnchannels(), sound.getframerate()
         if (bits, channels, rate) != (16, 1, RATE):
-            raise ValueError(f"{bits} bits, {channels} channels, {rate} Hz: not 16, 1, {RATE}")
+            has = f"{bits} bits, {channels} channels, {rate} Hz"
+            raise ValueError(f"it has {has}, and 16, 1, {RATE} are needed")
         content = bytearray(sound.readframes(sound.getnframes()))
-    if not content:
-        raise ValueError("there is no sound in it")
+    if len(content) < 2 * WINDOW:
+        raise ValueError(f"it is shorter than {WINDOW} samples")
     samples = torch.frombuffer(content, dtype=torch.int16).float()
     samples -= samples.mean()
     return samples / samples.square().mean().sqrt().clamp(min=1.0)
@@ -71,13 +72,13 @@ def at_speed(samples, speed):
 
 
 def files(path):
-    """(name, open file) of what is in a folder or in an archive."""
+    """(name, open file) of what is in a folder or in a .tar.gz file."""
     if path.is_dir():
         for each in sorted(path.rglob("*.wav")):
             with each.open("rb") as file:
                 yield each.name, file
         return
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, "r:gz") as archive:
         for member in archive:
             if member.isfile():
                 yield Path(member.name).name, archive.extractfile(member)
@@ -85,15 +86,16 @@ def files(path):
 
 def recordings(path):
     """Those of a folder or an archive whose names say digit_speaker_index.wav. Raises Missing."""
-    found, name = [], ""
+    found, where = [], ""
     try:
         for name, file in files(path):
+            where = f"{name}: "
             if told := NAME.fullmatch(name):
                 samples = samples_of(file)
                 powers = [spectra(at_speed(samples, speed)) for speed in SPEEDS]
                 found.append(Recording(int(told[1]), told[2], int(told[3]), powers))
     except (OSError, EOFError, ValueError, tarfile.TarError, wave.Error) as error:
-        raise Missing(f"--data {path}: {name}: {error}") from error
+        raise Missing(f"--data {path}: {where}{str(error) or 'it ends early'}") from error
     if not found:
         raise Missing(f"--data {path}: there is no digit_speaker_index.wav in it")
     return found
@@ -124,11 +126,13 @@ def said(those, voice, random, learn=False):
     random: draws the gaps between them, of 30 to 300 ms. To learn from, also how fast and how loud
     each is, how much noise there is, and what is hidden, as by SpecAugment (arXiv 1904.08779).
     """
-    gaps = [torch.zeros(random.randrange(3, 30), BANDS) for _ in range(len(those) + 1)]
-    powers = [_as_it_happens(each, random) if learn else each.powers[0] for each in those]
-    power = torch.cat(
-        [part for pair in zip(gaps, [*powers, gaps[-1]], strict=True) for part in pair]
-    )
+    parts = [_gap(random)]
+    for each in those:
+        power = each.powers[0]
+        if learn:
+            power = random.choice(each.powers) * 10 ** random.uniform(-0.5, 0.5)
+        parts += [power, _gap(random)]
+    power = torch.cat(parts)
     noise = NOISE * (10 ** random.uniform(-1.3, 1.5) if learn else 1)
     heard = (power + noise * (0.3 + 0.7 * torch.empty_like(power).exponential_())).log() - voice
     heard = heard[: len(heard) // TOGETHER * TOGETHER] / heard.std()
@@ -159,8 +163,8 @@ def alone(found, voices):
     return [(x / x.std(), each.digit) for x, each in zip(heard, found, strict=True)]
 
 
-def _as_it_happens(recording, random):
-    return random.choice(recording.powers) * 10 ** random.uniform(-0.5, 0.5)
+def _gap(random):
+    return torch.zeros(random.randrange(3, 31), BANDS)
 
 
 def _hide(heard, times, most, random):

@@ -29,6 +29,7 @@ from .training import Result
 from .vowels import BOTH, learn
 
 BATCH, NONE = 32, 10  # NONE: what is voted for where no digit is
+WORDS = "{:.1%} right; in rows of 3 to 7 {:.1%} wrong; the nearest recording: {:.1%} right"
 
 
 def loss(model, batch):
@@ -77,6 +78,7 @@ def digits(options, console):
         libraries = {"fastrnn": fastrnn} if models else BOTH
         model, speed = learn(options, console, libraries, sizes, loss, batches, steps)
         shares[whose] = judged(console, model, learned, held_out, voices, random)
+        console.print(WORDS.format(*shares[whose]))
         models, speeds = [*models, model], [*speeds, speed]
     if len(shares) > 1:
         shares["a speaker, mean"] = torch.tensor(list(shares.values())[1:]).mean(0).tolist()
@@ -84,13 +86,12 @@ def digits(options, console):
         ((sound, said),) = played(islice(rows_of(parts[0][2], random, 5, 5), 1), voices, random)
         chances, names = models[0]([sound])[0][:, 0].softmax(1), [*range(10), "none"]
         save_chances(options.plot, f"said: {said}", names, chances, sound[:, :BANDS])
-    words = "{:.1%} right; in rows of 3 to 7 {:.1%} wrong; the nearest recording: {:.1%} right"
-    figures = [(f"held out: {whose}", words.format(*each)) for whose, each in shares.items()]
+    figures = [(f"held out: {whose}", WORDS.format(*each)) for whose, each in shares.items()]
     return Result(*speeds[0], "spoken digits", figures)
 
 
 def add_options(parser):
-    parser.add_argument("--data", type=Path, help="a folder, or an archive, of spoken digits")
+    parser.add_argument("--data", type=Path, help="a folder, or a .tar.gz file, of spoken digits")
     number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 600; digits 1500)")
 
 
