@@ -102,7 +102,7 @@ def recordings(path):
 
 
 def by_speaker(found):
-    """{speaker: his recordings}."""
+    """{speaker: recordings}."""
     speakers = {each.speaker: [] for each in found}
     for each in found:
         speakers[each.speaker].append(each)
@@ -110,8 +110,8 @@ def by_speaker(found):
 
 
 def voices_of(found):
-    """{speaker: the mean of his spectra (BANDS,), as logarithms}: what his voice and microphone do
-    to all that he says, whatever it is.
+    """{speaker: the mean of all spectra (BANDS,), as logarithms}: what a voice and a microphone do
+    to whatever is said.
     """
     return {
         speaker: torch.cat([(each.powers[0] + NOISE).log() for each in those]).mean(0)

@@ -70,24 +70,25 @@ def digits(options, console):
     if not all(learned and held_out for _, learned, held_out in parts):
         raise Missing(f"--data {options.data}: recordings 4 and 5 of two speakers are needed")
     sizes, steps = (BANDS * TOGETHER, NONE + 1), 400 if options.quick else 1500
-    models, speeds, shares = [], [], {}
+    first, shares = None, {}
     for whose, learned, held_out in parts[: 1 if options.quick else None]:
         console.print(f"\nheld out: {whose}")
         rows = rows_of(learned, random, 1, 4)
         batches = (played(islice(rows, BATCH), voices, random, learn=True) for _ in count())
-        libraries = {"fastrnn": fastrnn} if models else BOTH
-        model, speed = learn(options, console, libraries, sizes, loss, batches, steps)
-        shares[whose] = judged(console, model, learned, held_out, voices, random)
+        libraries = {"fastrnn": fastrnn} if first else BOTH
+        trained = learn(options, console, libraries, sizes, loss, batches, steps)
+        shares[whose] = judged(console, trained[0], learned, held_out, voices, random)
         console.print(WORDS.format(*shares[whose]))
-        models, speeds = [*models, model], [*speeds, speed]
+        first = first or trained
+    model, speed = first
     if len(shares) > 1:
         shares["a speaker, mean"] = torch.tensor(list(shares.values())[1:]).mean(0).tolist()
     if options.plot:
         ((sound, said),) = played(islice(rows_of(parts[0][2], random, 5, 5), 1), voices, random)
-        chances, names = models[0]([sound])[0][:, 0].softmax(1), [*range(10), "none"]
+        chances, names = model([sound])[0][:, 0].softmax(1), [*range(10), "none"]
         save_chances(options.plot, f"said: {said}", names, chances, sound[:, :BANDS])
     figures = [(f"held out: {whose}", WORDS.format(*each)) for whose, each in shares.items()]
-    return Result(*speeds[0], "spoken digits", figures)
+    return Result(*speed, "spoken digits", figures)
 
 
 def add_options(parser):
