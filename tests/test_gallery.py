@@ -8,6 +8,7 @@ from math import sin
 from pathlib import Path
 
 import pytest
+from sounds import write_digits
 
 from bench import gallery as bench
 from bench import results
@@ -22,6 +23,7 @@ FEW = {  # what makes an entry short; {} is a folder with files in the format of
     "sentiment": ["--steps", "12", "--data", "{}", "--plot", "{}/plot.png"],
     "forecast": ["--steps", "12", "--series", "sunspots", "--data", "{}/sunspots.csv"]
     + ["--plot", "{}/plot.png"],
+    "speech": ["--steps", "12", "--data", "{}", "--plot", "{}/plot.png"],
     "pronounce": ["--quick", "--steps", "6", "--plot", "{}/plot.png"],
     "translate": ["--steps", "12", "--data", "{}", "--plot", "{}/plot.png"],
 }
@@ -31,7 +33,7 @@ EVERY_ENTRY = pytest.mark.parametrize("name", ENTRIES)
 
 def write_files(folder):
     """Sentences as the treebank has them, a cycle of years as statsmodels has it, and captions as
-    Multi30k has them.
+    Multi30k has them; and digits.
     """
     praise = [f"1 a fine and moving film , number {n % 7}" for n in range(200)]
     others = [f"0 a dull , tired film , part {n % 9}" for n in range(200)]
@@ -44,6 +46,7 @@ def write_files(folder):
         lines = "\n".join(line.format(word) for word in numbers[language])
         for part, times in (("train", 40), ("test_2016_flickr", 2)):
             (folder / f"{part}.{language}").write_text(f"{lines}\n" * times)
+    write_digits(folder)
 
 
 def test_the_list_names_all(capsys):
@@ -107,6 +110,10 @@ def test_a_row_of_the_bench(tmp_path, capsys):
         (["translate"], "--data DIR"),
         (["translate", "--data", "{}"], "No such file"),
         (["translate", "--data", "{}/uneven"], "train.*: 2 and 1 lines are no pairs"),
+        (["speech", "--data", "{}"], "no digit_speaker_index.wav"),
+        (["speech", "--data", "{}/none"], "No such file"),
+        (["speech", "--data", "{}/short.csv"], "not a gzip file"),
+        (["speech", "--data", "{}/some.tar.gz"], "no digit_speaker_index.wav"),
         (["forecast", "--series", "ETTh1"], "--data FILE"),
         (["forecast", "--data", "{}/none.csv"], "No such file"),
         (["forecast", "--data", "{}/short.csv"], "1 rows, of the 14,400"),

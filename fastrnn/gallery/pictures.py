@@ -47,6 +47,18 @@ def save_lines(path, x, y, lines):
     figure.savefig(path, dpi=150)
 
 
+def save_chances(path, title, names, chances, sound):
+    """How likely each of the names is at each moment (T, names), above the sound (T, bands)."""
+    figure = _figure(10, 5)
+    above, below = figure.subplots(2, sharex=True)
+    above.plot(chances.tolist(), label=names)
+    above.set(title=title, ylabel="chance")
+    above.legend(ncols=2, loc="upper left", bbox_to_anchor=(1, 1))
+    below.imshow(sound.T.tolist(), aspect="auto", origin="lower", cmap="magma")
+    below.set(xlabel="time", ylabel="sound")
+    figure.savefig(path, dpi=150)
+
+
 def _figure(width, height):
     from matplotlib.figure import Figure
 

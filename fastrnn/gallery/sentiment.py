@@ -17,14 +17,14 @@ from random import Random
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import pad_sequence
 
 import fastrnn
 
 from ..demo.options import number
 from .data import Missing
 from .pictures import save_histogram
-from .training import Result, Run, in_turn, seeded, show_speed, shuffled
+from .training import Result, Run, in_turn, of_lengths, seeded, show_speed, shuffled
 
 BATCH, EMBEDDED, HIDDEN = 64, 128, 64
 ARCHIVE, SNIPPETS = "hutto_ICWSM_2014.tar.gz", "movieReviewSnippets_GroundTruth.txt"
@@ -76,11 +76,7 @@ class Critic(nn.Module):
         numbers = [torch.tensor([self.words.get(w, 0) for w in words_of(s)]) for s in sentences]
         lengths = torch.tensor([len(each) for each in numbers])
         x = self.dropout(self.embedding(pad_sequence(numbers)))
-        if isinstance(self.recurrent, (fastrnn.LSTM, fastrnn.GRU)):
-            read, _ = self.recurrent(x, lengths=lengths)
-        else:
-            packed, _ = self.recurrent(pack_padded_sequence(x, lengths, enforce_sorted=False))
-            read, _ = pad_packed_sequence(packed)
+        read = of_lengths(self.recurrent, x, lengths)
         padding = torch.arange(len(x))[:, None] >= lengths
         most = read.masked_fill(padding[:, :, None], -torch.inf).amax(0)
         return self.decide(self.dropout(most))[:, 0]

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import fastrnn
 
 from ..demo.style import progress, table
 
@@ -93,6 +96,14 @@ def at_one_length(function, items):
         for place, made in zip(places, function([items[n] for n in places]), strict=True):
             found[place] = made
     return found
+
+
+def of_lengths(layer, x, lengths):
+    """What a layer of either library makes of padded sequences (T, B, I): (T, B, O)."""
+    if isinstance(layer, (fastrnn.LSTM, fastrnn.GRU)):
+        return layer(x, lengths=lengths)[0]
+    packed, _ = layer(pack_padded_sequence(x, lengths, enforce_sorted=False))
+    return pad_packed_sequence(packed)[0]
 
 
 def in_turn(runs, batches, steps, console, beside=None):
