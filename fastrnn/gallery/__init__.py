@@ -12,4 +12,6 @@ ENTRIES = {  # what each is, in a line
     "sentiment": "does a critic like the film? A bidirectional LSTM over sentences",
     "forecast": "what comes next? Sunspots, traffic, electricity",
     "pronounce": "words to phones, sequence to sequence with attention",
+    "handwriting": "a CNN sees letters, an LSTM reads words; words never seen, too",
+    "video": "moving digits, a CNN and a GRU: how many, and which way?",
 }

@@ -22,6 +22,24 @@ def save_attention(path, pictures):
     figure.savefig(path, dpi=150)
 
 
+def save_images(path, titled, columns):
+    """Several (title, grey values (H, W)), so many in a row."""
+    rows = -(-len(titled) // columns)
+    figure = _figure(10, 10 / columns * rows * _tall(titled))
+    all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in all_axes:
+        axes.axis("off")
+    for axes, (title, image) in zip(all_axes, titled, strict=False):
+        axes.imshow(image.tolist(), cmap="gray_r", vmin=0, vmax=1)
+        axes.set_title(title, fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def _tall(titled):
+    """How high a picture and its title are to be, for a width of 1."""
+    return 0.3 + max(image.shape[0] / image.shape[1] for _, image in titled)
+
+
 def save_histogram(path, x, y, values):
     """How often which of {label: values from 0 to 1}."""
     figure = _figure(6, 3.5)

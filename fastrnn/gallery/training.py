@@ -55,6 +55,17 @@ class Run:
         return sum(last) / max(1, len(last))
 
 
+class Alone(nn.Module):
+    """In the place of a recurrent layer: each step by itself."""
+
+    def __init__(self, inputs, hidden, bidirectional=False):
+        super().__init__()
+        self.linear = nn.Linear(inputs, hidden * (1 + bidirectional))
+
+    def forward(self, x):
+        return self.linear(x).relu(), None
+
+
 def seeded(seed, make, *arguments):
     """``make(*arguments)``, whose first weights follow from the seed alone."""
     torch.manual_seed(seed)
