@@ -8,6 +8,7 @@ from math import sin
 from pathlib import Path
 
 import pytest
+from gallery_files import write_digits, write_letters
 
 from bench import gallery as bench
 from bench import results
@@ -23,6 +24,8 @@ FEW = {  # what makes an entry short; {} is a folder with files in the format of
     "forecast": ["--steps", "12", "--series", "sunspots", "--data", "{}/sunspots.csv"]
     + ["--plot", "{}/plot.png"],
     "pronounce": ["--quick", "--steps", "6", "--plot", "{}/plot.png"],
+    "handwriting": ["--steps", "8", "--data", "{}/letters.pickle", "--plot", "{}/plot.png"],
+    "video": ["--steps", "8", "--data", "{}/digits.csv", "--plot", "{}/plot.png"],
 }
 
 EVERY_ENTRY = pytest.mark.parametrize("name", ENTRIES)
@@ -36,6 +39,8 @@ def write_files(folder):
         (folder / f"stsa.binary.{part}").write_text("\n".join(praise + others))
     years = [f"{1700 + n},{50 + 40 * sin(0.57 * n):.1f}" for n in range(309)]
     (folder / "sunspots.csv").write_text("\n".join(['"YEAR","SUNACTIVITY"', *years]))
+    write_digits(folder / "digits.csv")
+    write_letters(folder / "letters.pickle")
 
 
 def test_the_list_names_all(capsys):
@@ -100,6 +105,11 @@ def test_a_row_of_the_bench(tmp_path, capsys):
         (["forecast", "--data", "{}/none.csv"], "No such file"),
         (["forecast", "--data", "{}/short.csv"], "1 rows, of the 14,400"),
         (["forecast", "--data", "{}/some.tar.gz"], "could not convert string to float"),
+        (["handwriting", "--data", "{}/short.csv"], "1 rows, of the 50"),
+        (["handwriting", "--data", "{}/some.tar.gz"], "letters.pickle is not in it"),
+        (["handwriting", "--data", "{}/none.pickle"], "No such file"),
+        (["handwriting", "--data", "{}/none.txt"], "empty file"),
+        (["video", "--data", "{}/none.txt"], "0 rows, of the 50"),
     ],
 )
 def test_what_is_missing_is_said(arguments, said, capsys, tmp_path):

@@ -76,8 +76,8 @@ def letters(path):
         pairs = [(torch.tensor(pictures), torch.tensor(right)) for pictures, right in pairs]
         words = [(x.float().reshape(len(y), 16, 8), y.long()) for x, y in pairs]
         folds = [int(fold) for _, fold in zip(words, found["folds"], strict=True)]
-        if not all(((y >= 0) & (y < 26)).all() for _, y in words):
-            raise ValueError("not letters from 0 to 25")
+        if not all(y.dim() == 1 and len(y) and y.min() >= 0 and y.max() < 26 for _, y in words):
+            raise ValueError("a word is not a list of letters from 0 to 25")
     except (OSError, LookupError, TypeError, RuntimeError, ValueError) as error:
         raise Missing(f"{path}: {error}") from error
     return words, folds

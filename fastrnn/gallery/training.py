@@ -135,11 +135,12 @@ def show_speed(console, runs):
     base, agreed = next(iter(runs.values())), True
     found = table("", "steps", "loss at the end", "a step", "times faster", "", right=(1, 2, 3, 4))
     for name, run in runs.items():
-        times = median(base.seconds) / median(run.seconds)
+        seconds = run.seconds[: len(base.seconds)]  # of the same batches
+        times = median(base.seconds) / median(seconds)
         far = apart(base, run)
         agreed = agreed and far <= LIMIT
         words = "" if run is base else f"losses of the first {FIRST} steps {far:.0e} apart"
-        figures = str(len(run.losses)), f"{run.recent:.4f}", f"{1e3 * median(run.seconds):.1f} ms"
+        figures = str(len(run.losses)), f"{run.recent:.4f}", f"{1e3 * median(seconds):.1f} ms"
         found.add_row(name, *figures, f"{times:.2f}x", words)
     console.print()
     console.print(found)
