@@ -105,7 +105,7 @@ def test_a_row_of_the_bench(tmp_path, capsys):
         (["forecast", "--data", "{}/none.csv"], "No such file"),
         (["forecast", "--data", "{}/short.csv"], "1 rows, of the 14,400"),
         (["forecast", "--data", "{}/some.tar.gz"], "could not convert string to float"),
-        (["handwriting", "--data", "{}/short.csv"], "1 rows, of the 50"),
+        (["handwriting", "--data", "{}/short.csv"], "could not convert string to float"),
         (["handwriting", "--data", "{}/some.tar.gz"], "letters.pickle is not in it"),
         (["handwriting", "--data", "{}/none.pickle"], "No such file"),
         (["handwriting", "--data", "{}/none.txt"], "empty file"),

@@ -11,18 +11,17 @@ One fold of ten is held out. But the words are copies of 55 only, which an LSTM 
 it is trained again, with 11 of the 55 held out, of which it then has seen no copy.
 """
 
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import torch
 from torch import nn
 
-import fastrnn
-
 from ..demo.options import number
 from .data import Missing, digits, letters
 from .pictures import save_images
-from .training import Alone, Result, Run, in_turn, of_one_length, seeded, show_speed
+from .training import Result, of_one_length, with_and_without
 
 BATCH, HIDDEN, NEW = 32, 128, 11
 DIGITS, LETTERS = "0123456789", "abcdefghijklmnopqrstuvwxyz"
@@ -55,7 +54,7 @@ def rows(path):
 
 
 class Reader(nn.Module):
-    def __init__(self, layer, height, width, symbols):
+    def __init__(self, height, width, symbols, layer):
         super().__init__()
         layers, kernel = [], (min(3, height), 3)
         for channels, more in ((1, 16), (16, 32)):
@@ -64,7 +63,7 @@ class Reader(nn.Module):
         self.see, self.dropout = nn.Sequential(*layers, nn.Flatten()), nn.Dropout(0.2)
         seen = 32 * -(-height // 4) * -(-width // 4)
         self.recurrent = layer(seen, HIDDEN, bidirectional=True)
-        self.say = nn.Linear(2 * HIDDEN, len(symbols))
+        self.say = nn.Linear(2 * HIDDEN, symbols)
 
     def forward(self, pictures):
         """pictures (T, B, H, W): scores (T, B, symbols)."""
@@ -85,9 +84,10 @@ def read(model, pictures, as_one):
 
 
 def show(console, held_out, said, symbols, as_one):
-    """A few of what is held out, and what each model says: [(title, grey values (H, W))]."""
+    """Of each word that is held out, one, and what each model says: [(title, grey values)]."""
+    different = {tuple(right.tolist()): n for n, (_, right) in enumerate(held_out)}
     titled = []
-    for n in range(0, len(held_out), -(-len(held_out) // 12)):
+    for n in list(different.values())[:12]:
         pictures, right = held_out[n]
         each = {"right": right[: len(said[ALONE][n])]} | {
             who: told[n] for who, told in said.items()
@@ -102,29 +102,24 @@ def show(console, held_out, said, symbols, as_one):
 def add_options(parser):
     parser.add_argument("--data", metavar="FILE", type=Path, help="of words, or a .csv of digits")
     number(parser, "--fold", 0, 9, 0, "of words, the one that is held out (default: 0)")
-    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 700, quick 120)")
+    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 1000, quick 120)")
 
 
 def run(options, console):
-    steps, speeds, figures = options.steps or (120 if options.quick else 700), [], []
+    steps, speeds, figures = options.steps or (120 if options.quick else 1000), [], []
     random, as_one = Random(options.seed), options.data is None or ".csv" in options.data.name
     data = rows(options.data) if as_one else words(options.data, options.fold, random)
     (pairs, splits, others), symbols = data, DIGITS if as_one else LETTERS
+    make = partial(Reader, *pairs[0][0].shape[1:], len(symbols))
     for what, mask in splits.items():
         learned = [pair for pair, out in zip(pairs, mask, strict=True) if not out]
         held_out = [pair for pair, out in zip(pairs, mask, strict=True) if out]
-        layers, runs, said = {"torch.nn": nn.LSTM, "fastrnn": fastrnn.LSTM, ALONE: Alone}, {}, {}
-        for name, layer in layers.items():
-            model = seeded(options.seed, Reader, layer, *pairs[0][0].shape[1:], symbols)
-            runs[name] = Run(model, loss, lr=3e-3, steps=steps)
-        alone, batches = runs.pop(ALONE), of_one_length(learned, BATCH, random)
         console.print(f"\n{what} held out")
-        in_turn(runs, batches, steps, console, beside=20)
-        in_turn({ALONE: alone}, batches, steps, console)
-        speeds.append(show_speed(console, runs))
-        right = torch.cat([each[:1] if as_one else each for _, each in held_out])
-        for name, run in ((BOTH, runs["fastrnn"]), (ALONE, alone)):
-            model = run.model.eval()
+        batches, seed = of_one_length(learned, BATCH, random), options.seed
+        speed, *models = with_and_without("LSTM", make, loss, batches, steps, seed, console)
+        speeds.append(speed)
+        right, said = torch.cat([each[:1] if as_one else each for _, each in held_out]), {}
+        for name, model in zip((BOTH, ALONE), models, strict=True):
             said[name] = [read(model, pictures, as_one) for pictures, _ in held_out]
             wrong = (torch.cat(said[name]) != right).float().mean()
             figures.append((f"{what} held out: {name}", f"{wrong:.1%}"))

@@ -23,21 +23,19 @@ def save_attention(path, pictures):
 
 
 def save_images(path, titled, columns):
-    """Several (title, grey values (H, W)), so many in a row."""
+    """Several (title, grey values (H, W)) at one scale, so many in a row."""
     rows = -(-len(titled) // columns)
-    figure = _figure(10, 10 / columns * rows * _tall(titled))
+    heights, widths = zip(*(image.shape for _, image in titled), strict=True)
+    height, width = max(heights), max(widths)
+    figure = _figure(10, (10 / columns * height / width + 0.6) * rows)
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in all_axes:
         axes.axis("off")
     for axes, (title, image) in zip(all_axes, titled, strict=False):
         axes.imshow(image.tolist(), cmap="gray_r", vmin=0, vmax=1)
-        axes.set_title(title, fontsize="small")
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        axes.set_title(title, fontsize="small", loc="left")
     figure.savefig(path, dpi=150)
-
-
-def _tall(titled):
-    """How high a picture and its title are to be, for a width of 1."""
-    return 0.3 + max(image.shape[0] / image.shape[1] for _, image in titled)
 
 
 def save_histogram(path, x, y, values):

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+import fastrnn
+
 from ..demo.style import progress, table
 
 REFRESH, LINES = 0.1, 8  # seconds; lines where nothing can be live
@@ -116,6 +118,22 @@ def in_turn(runs, batches, steps, console, beside=None):
                 drawn = perf_counter()
             elif not console.is_terminal and (done % -(-steps // LINES) == 0 or done == steps):
                 console.print(f"step {done} of {steps}: {last}, {_told(runs[last])}")
+
+
+def with_and_without(kind, make, loss, batches, steps, seed, console):
+    """Train make(layer) with the layers of a kind that torch.nn and fastrnn have, and with none.
+
+    Returns (agreed, faster) as in Result, the model with fastrnn's layer, and that with none.
+    """
+    layers = {"torch.nn": getattr(nn, kind), "fastrnn": getattr(fastrnn, kind), "alone": Alone}
+    runs = {
+        name: Run(seeded(seed, make, layer), loss, 3e-3, 1.0, steps)
+        for name, layer in layers.items()
+    }
+    alone = runs.pop("alone")
+    in_turn(runs, batches, steps, console, beside=20)
+    in_turn({"alone": alone}, batches, steps, console)
+    return show_speed(console, runs), runs["fastrnn"].model.eval(), alone.model.eval()
 
 
 def _told(run):

@@ -13,12 +13,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import fastrnn
-
 from ..demo.options import number
 from .data import digits
 from .pictures import save_images
-from .training import Alone, Result, Run, in_turn, seeded, show_speed
+from .training import Result, with_and_without
 
 BATCH, HIDDEN, FRAMES, SIZE, DIGIT, MOST = 32, 128, 12, 32, 14, 3
 ROOM = SIZE - DIGIT
@@ -99,21 +97,17 @@ def add_options(parser):
 
 
 def run(options, console):
-    steps, generator = options.steps or (300 if options.quick else 2500), torch.Generator()
+    steps = options.steps or (300 if options.quick else 2500)
     pictures, _ = digits(options.data)
     small = (1.3 * nn.functional.avg_pool2d(pictures, 2)).clamp(max=1)
     held_out = torch.arange(len(small)) % 5 == 0
-    batches, runs = clips(small[~held_out], BATCH, generator.manual_seed(options.seed)), {}
-    for name, layer in {"torch.nn": nn.GRU, "fastrnn": fastrnn.GRU, ALONE: Alone}.items():
-        runs[name] = Run(seeded(options.seed, Watcher, layer), loss, lr=3e-3, steps=steps)
-    alone = runs.pop(ALONE)
-    in_turn(runs, batches, steps, console, beside=20)
-    in_turn({ALONE: alone}, batches, steps, console)
-    speed, figures, said = show_speed(console, runs), [], {}
-    frames, right = next(clips(small[held_out], 1000, generator.manual_seed(1 + options.seed)))
-    last, many = right[-1], MANY[right[-1]]
-    for name, run in ((BOTH, runs["fastrnn"]), (ALONE, alone)):
-        said[name] = watch(run.model.eval(), frames)
+    seed, generator = options.seed, torch.Generator()
+    batches = clips(small[~held_out], BATCH, generator.manual_seed(seed))
+    speed, *models = with_and_without("GRU", Watcher, loss, batches, steps, seed, console)
+    frames, right = next(clips(small[held_out], 1000, generator.manual_seed(1 + seed)))
+    last, many, figures, said = right[-1], MANY[right[-1]], [], {}
+    for name, model in zip((BOTH, ALONE), models, strict=True):
+        said[name] = watch(model, frames)
         told = said[name][-1]
         figures.append((f"{name}: how many", f"{(MANY[told] == many).float().mean():.1%}"))
         for n in range(1, MOST + 1):
