@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ..demo.options import number
+from ..demo.style import table
 from .data import Missing, digits, letters
 from .pictures import save_images
 from .training import Result, of_one_length, with_and_without
@@ -85,17 +86,16 @@ def read(model, pictures, as_one):
 
 def show(console, held_out, said, symbols, as_one):
     """Of each word that is held out, one, and what each model says: [(title, grey values)]."""
-    different = {tuple(right.tolist()): n for n, (_, right) in enumerate(held_out)}
-    titled = []
-    for n in list(different.values())[:12]:
-        pictures, right = held_out[n]
-        each = {"right": right[: len(said[ALONE][n])]} | {
-            who: told[n] for who, told in said.items()
-        }
-        words = {who: "".join(symbols[k] for k in found) for who, found in each.items()}
-        console.print("  ".join(f"{who}: {word:14}" for who, word in words.items()), markup=False)
-        title = "\n".join(f"{who}: {word}" for who, word in words.items())
+    each = zip(held_out, *said.values(), strict=True)
+    different = {tuple(one[0][1].tolist()): one for one in each}
+    titled, shown = [], table("right", *said)
+    for (pictures, right), *told in list(different.values())[:12]:
+        row = ["".join(symbols[n] for n in word) for word in (right[: len(told[0])], *told)]
+        shown.add_row(*row)
+        title = "\n".join(map("{}: {}".format, ("right", *said), row))
         titled.append((title, torch.cat(tuple(pictures), 0 if as_one else 1)))
+    console.print()
+    console.print(shown)
     return titled
 
 

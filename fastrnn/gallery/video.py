@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..demo.options import number
+from ..demo.style import table
 from .data import digits
 from .pictures import save_images
 from .training import Result, with_and_without
@@ -93,11 +94,11 @@ def titled(frames, said, right):
 
 def add_options(parser):
     parser.add_argument("--data", metavar="FILE", type=Path, help="a .csv of other digits")
-    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 2500, quick 300)")
+    number(parser, "--steps", 1, 1_000_000, None, "optimiser steps (default: 2500, quick 500)")
 
 
 def run(options, console):
-    steps = options.steps or (300 if options.quick else 2500)
+    steps = options.steps or (500 if options.quick else 2500)
     pictures, _ = digits(options.data)
     small = (1.3 * nn.functional.avg_pool2d(pictures, 2)).clamp(max=1)
     held_out = torch.arange(len(small)) % 5 == 0
@@ -113,10 +114,11 @@ def run(options, console):
         for n in range(1, MOST + 1):
             hits = (told == last)[many == n].float().mean()
             figures.append((f"{name}: which ways, of {n}", f"{hits:.1%}"))
+    shown = table("right", *said)
     for b in range(8):
-        words = {"right": right} | said
-        words = {who: " ".join(ANSWERS[each[-1, b]]) for who, each in words.items()}
-        console.print("  ".join(f"{who}: {what:16}" for who, what in words.items()), markup=False)
+        shown.add_row(*(" ".join(ANSWERS[each[-1, b]]) for each in (right, *said.values())))
+    console.print()
+    console.print(shown)
     if options.plot:
         save_images(options.plot, titled(frames, said[BOTH], right), FRAMES // 2)
     return Result(*speed, f"{FRAMES} frames, digits held out: right at the last", figures)
