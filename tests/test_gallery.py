@@ -8,6 +8,7 @@ from math import sin
 from pathlib import Path
 
 import pytest
+from gallery_files import write_letters, write_pictures
 from sounds import write_digits
 
 from bench import gallery as bench
@@ -26,6 +27,8 @@ FEW = {  # what makes an entry short; {} is a folder with files in the format of
     "speech": ["--steps", "12", "--data", "{}", "--plot", "{}/plot.png"],
     "pronounce": ["--quick", "--steps", "6", "--plot", "{}/plot.png"],
     "translate": ["--steps", "12", "--data", "{}", "--plot", "{}/plot.png"],
+    "handwriting": ["--steps", "8", "--data", "{}/letters.pickle", "--plot", "{}/plot.png"],
+    "video": ["--steps", "8", "--data", "{}/digits.csv", "--plot", "{}/plot.png"],
 }
 
 EVERY_ENTRY = pytest.mark.parametrize("name", ENTRIES)
@@ -47,6 +50,8 @@ def write_files(folder):
         for part, times in (("train", 40), ("test_2016_flickr", 2)):
             (folder / f"{part}.{language}").write_text(f"{lines}\n" * times)
     write_digits(folder)
+    write_pictures(folder / "digits.csv")
+    write_letters(folder / "letters.pickle")
 
 
 def test_the_list_names_all(capsys):
@@ -118,6 +123,11 @@ def test_a_row_of_the_bench(tmp_path, capsys):
         (["forecast", "--data", "{}/none.csv"], "No such file"),
         (["forecast", "--data", "{}/short.csv"], "1 rows, of the 14,400"),
         (["forecast", "--data", "{}/some.tar.gz"], "could not convert string to float"),
+        (["handwriting", "--data", "{}/short.csv"], "could not convert string to float"),
+        (["handwriting", "--data", "{}/some.tar.gz"], "letters.pickle is not in it"),
+        (["handwriting", "--data", "{}/none.pickle"], "No such file"),
+        (["handwriting", "--data", "{}/none.txt"], "empty file"),
+        (["video", "--data", "{}/none.txt"], "0 rows, of the 50"),
     ],
 )
 def test_what_is_missing_is_said(arguments, said, capsys, tmp_path):

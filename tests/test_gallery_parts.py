@@ -14,7 +14,7 @@ from torch import nn
 import fastrnn
 from fastrnn.gallery import data, pictures, pronounce, sentiment
 from fastrnn.gallery.scores import distance
-from fastrnn.gallery.training import Run, in_turn, of_one_length, seeded, shuffled
+from fastrnn.gallery.training import Run, in_turn, of_one_length, seeded, show_speed, shuffled
 
 SNIPPETS = b"1\t2.2\tA joy.\n" * 19 + b"2\t-1.6\tIt isn't one.\n"
 
@@ -102,6 +102,17 @@ def test_the_rate_falls_to_nothing():
     for rate in (0.5, 0.375, 0.25, 0.125):
         assert run.optimizer.param_groups[0]["lr"] == rate
         run.step(torch.ones(3, 4))
+
+
+def test_the_same_steps_are_compared():
+    """A run that goes on alone may have other batches then, on a machine that is busier."""
+    runs = {name: Run(nn.Linear(1, 1), _square) for name in "ab"}
+    for run in runs.values():
+        run.losses = [1.0] * 12
+    runs["a"].seconds, runs["b"].seconds = [0.2] * 3, [0.1] * 3 + [0.9] * 9
+    console = Console(file=io.StringIO(), width=120)
+    assert show_speed(console, runs) == (True, 2.0)
+    assert "100.0 ms" in console.file.getvalue()
 
 
 def test_a_word_is_said_as_it_is_scored():

@@ -14,4 +14,6 @@ ENTRIES = {  # what each is, in a line
     "speech": "spoken digits in a row, by CTC; and which of nine men says a vowel",
     "pronounce": "words to phones, sequence to sequence with attention",
     "translate": "English to German, sequence to sequence with attention, a beam search",
+    "handwriting": "a CNN sees letters, an LSTM reads words; words never seen, too",
+    "video": "moving digits, a CNN and a GRU: how many, and which way?",
 }

@@ -26,6 +26,23 @@ def save_attention(path, pictures):
     figure.savefig(path, dpi=150)
 
 
+def save_images(path, titled, columns):
+    """Several (title, grey values (H, W)) at one scale, so many in a row."""
+    rows = -(-len(titled) // columns)
+    heights, widths = zip(*(image.shape for _, image in titled), strict=True)
+    height, width = max(heights), max(widths)
+    figure = _figure(10, (10 / columns * height / width + 0.6) * rows)
+    all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in all_axes[len(titled) :]:
+        axes.axis("off")
+    for axes, (title, image) in zip(all_axes, titled, strict=False):
+        axes.imshow(image.tolist(), cmap="gray_r", vmin=0, vmax=1)
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
+        axes.spines[:].set_color("0.8")
+        axes.set_title(title, fontsize="small", loc="left")
+    figure.savefig(path, dpi=150)
+
+
 def save_histogram(path, x, y, values):
     """How often which of {label: values from 0 to 1}."""
     figure = _figure(6, 3.5)

@@ -10,8 +10,8 @@ or, by --data DIR, the Stanford Sentiment Treebank: stsa.binary.train and stsa.b
 """
 
 import re
-import tarfile
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 from random import Random
 
@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 import fastrnn
 
 from ..demo.options import number
-from .data import Missing
+from .data import Missing, member
 from .pictures import save_histogram
 from .training import Result, Run, in_turn, of_lengths, seeded, show_speed, shuffled
 
@@ -35,13 +35,8 @@ TREEBANK = [("LSTM with vectors learned elsewhere (Tai 2015)", "84.9%"), ("both 
 
 def snippets(file):
     """The text of the snippets in an archive, or in an archive of that."""
-    with tarfile.open(fileobj=file, mode="r:gz") as archive:
-        for member in archive:
-            if Path(member.name).name == SNIPPETS:
-                return archive.extractfile(member).read().decode()
-            if Path(member.name).name == ARCHIVE:
-                return snippets(archive.extractfile(member))
-    raise ValueError(f"{SNIPPETS} is not in it")
+    name, content = member(file, SNIPPETS, ARCHIVE)
+    return snippets(BytesIO(content)) if name == ARCHIVE else content.decode()
 
 
 def read(path, random):
@@ -102,7 +97,7 @@ def run(options, console):
         learned, held_out, others = read(options.data, random)
         if not (learned and held_out):
             raise ValueError("there are no sentences in it")
-    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+    except (OSError, ValueError) as error:
         raise Missing(f"--data {options.data}: {error}") from error
     counts = Counter(word for sentence, _ in learned for word in set(words_of(sentence)))
     words, runs = [word for word, count in counts.items() if count > 1], {}

@@ -61,6 +61,17 @@ class Run:
         return sum(last) / max(1, len(last))
 
 
+class Alone(nn.Module):
+    """In the place of a recurrent layer: each step by itself."""
+
+    def __init__(self, inputs, hidden, bidirectional=False):
+        super().__init__()
+        self.linear = nn.Linear(inputs, hidden * (1 + bidirectional))
+
+    def forward(self, x):
+        return self.linear(x).relu(), None
+
+
 def seeded(seed, make, *arguments):
     """``make(*arguments)``, whose first weights follow from the seed alone."""
     torch.manual_seed(seed)
@@ -132,6 +143,22 @@ def in_turn(runs, batches, steps, console, beside=None):
                 console.print(f"step {done} of {steps}: {last}, {_told(runs[last])}")
 
 
+def with_and_without(kind, make, loss, batches, steps, seed, console):
+    """Train make(layer) with the layers of a kind that torch.nn and fastrnn have, and with none.
+
+    Returns (agreed, faster) as in Result, the model with fastrnn's layer, and that with none.
+    """
+    layers = {"torch.nn": getattr(nn, kind), "fastrnn": getattr(fastrnn, kind), "alone": Alone}
+    runs = {
+        name: Run(seeded(seed, make, layer), loss, 3e-3, 1.0, steps)
+        for name, layer in layers.items()
+    }
+    alone = runs.pop("alone")
+    in_turn(runs, batches, steps, console, beside=20)
+    in_turn({"alone": alone}, batches, steps, console)
+    return show_speed(console, runs), runs["fastrnn"].model.eval(), alone.model.eval()
+
+
 def _told(run):
     return f"loss {run.recent:.4f}  {1e3 * median(run.seconds[-200:]):.1f} ms a step"
 
@@ -149,11 +176,12 @@ def show_speed(console, runs):
     base, agreed = next(iter(runs.values())), True
     found = table("", "steps", "loss at the end", "a step", "times faster", "", right=(1, 2, 3, 4))
     for name, run in runs.items():
-        times = median(base.seconds) / median(run.seconds)
+        seconds = run.seconds[: len(base.seconds)]  # of the same batches
+        times = median(base.seconds) / median(seconds)
         far = apart(base, run)
         agreed = agreed and far <= LIMIT
         words = "" if run is base else f"losses of the first {FIRST} steps {far:.0e} apart"
-        figures = str(len(run.losses)), f"{run.recent:.4f}", f"{1e3 * median(run.seconds):.1f} ms"
+        figures = str(len(run.losses)), f"{run.recent:.4f}", f"{1e3 * median(seconds):.1f} ms"
         found.add_row(name, *figures, f"{times:.2f}x", words)
     console.print()
     console.print(found)
