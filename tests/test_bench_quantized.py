@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import quantized, quantized_table, results
+from bench import quantized, quantized_table, results, timing
 from bench.cases import SUITES, Case
 from bench.data import Call, make, truth, truth_in_float64
 from bench.quantized_ways import all_of_them
@@ -22,6 +22,7 @@ def small(monkeypatch, tmp_path):
     cases = [replace(case, I=64, H=64) for case in (LSTM, GRU, STREAM)]
     monkeypatch.setitem(SUITES, "quantized", cases)
     monkeypatch.setattr(quantized, "ROUNDS", 1)
+    monkeypatch.setattr(timing, "TURN", 1e-6)  # one call a turn
     return ["--seconds", "0.001", "--out", str(tmp_path / "quantized.jsonl")]
 
 
