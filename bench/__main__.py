@@ -3,21 +3,13 @@
 import shlex
 import sys
 from collections import Counter
-from datetime import UTC, datetime
+from functools import partial
 
 import torch
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from . import machine, peers, tables, tree, zoo
+from . import machine, peers, progress, tables, tree, zoo
 from .groups import groups, rivals
 from .options import chosen_cases, parser
 from .results import Sink
@@ -43,7 +35,7 @@ def main(argv=None):
     console = Console(highlight=False)
     if max(args.threads) > machine.cores():
         console.print(f"more threads than the {machine.cores()} cores this process may use")
-    contestants = _present(args.peers, console)
+    contestants = progress.present(peers.load(args.peers), console)
     try:
         sink = Sink(args.out)
     except OSError as error:
@@ -55,9 +47,10 @@ def main(argv=None):
     rounds = QUICK_ROUNDS if args.quick else ROUNDS
     rows = []
     try:
-        for row in _measured(cases, contestants, seconds, rounds, console):
-            rows.append(row | fields)
-            sink.write(rows[-1])
+        for found in _measured(cases, contestants, seconds, rounds, console):
+            for row in found:
+                rows.append(row | fields)
+                sink.write(rows[-1])
         interrupted = False
     except KeyboardInterrupt:
         interrupted = True
@@ -67,51 +60,12 @@ def main(argv=None):
     return 130 if interrupted else int(any("error" in row for row in rows))
 
 
-def _present(names, console):
-    """The peers that can be had here; says of the others why not."""
-    found = peers.load(names)
-    for name, peer in list(found.items()):
-        if reason := peer.available():
-            console.print(f"{tables.name(name)} is left out: {reason}")
-            del found[name]
-    return found
-
-
 def _measured(cases, contestants, seconds, rounds, console):
-    """The rows of all cases, as they come; shows each, and how far it is."""
+    """The rows of each case, as they come."""
     from .measure import measure  # brings Numba along: not for --help
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
-        task = progress.add_task("", total=len(cases))
-        for case in cases:
-            progress.update(task, description=case.label)
-            found = measure(case, contestants, seconds, rounds)
-            console.print(_line(case, found), soft_wrap=True)
-            progress.advance(task)
-            date = datetime.now(UTC).isoformat(timespec="seconds")
-            yield from (row | {"date": date} for row in found)
-
-
-def _line(case, rows):
-    """A measured case in one line."""
-    parts = [f"{case.label}:"]
-    for row in rows:
-        name = tables.name(row["peer"])
-        if "error" in row:
-            parts.append(f"[red]{name} FAILED: {row['error']}[/red]")
-        elif "time_s" in row:
-            parts.append(f"{name} {tables.duration(row['time_s'])}")
-            if row["peer"] != peers.BASELINE and "ratio" in row:
-                parts[-1] += f" [bold]{row['ratio']:.2f}x[/bold]"
-    return "  ".join(parts)
+    one = partial(measure, contestants=contestants, seconds=seconds, rounds=rounds)
+    return progress.measured(cases, one, console)
 
 
 def _conclude(rows, console):
@@ -122,8 +76,7 @@ def _conclude(rows, console):
     skipped = Counter((row["peer"], row["skipped"]) for row in rows if "skipped" in row)
     for (peer, reason), count in skipped.items():
         console.print(f"{tables.name(peer)} left out of {count} cases: {reason}")
-    shared = sum(row["threads"] == 1 and row.get("cores", 1) < 0.9 for row in rows)
-    if shared:
+    if shared := progress.shared(rows):
         console.print(f"{shared} rows had less than a core to themselves: measure them again")
 
 

@@ -179,6 +179,12 @@ def _streams():
     return [Case(cell, 100, 1, H, H, streamed=True) for cell in cells for H in (64, 128, 256)]
 
 
+def _inference():
+    """What layers with weights of eight bits are for: the core sizes and more, and streams."""
+    more = [(100, 1, 256), (100, 1, 1024), (100, 16, 256), (100, 16, 512), (50, 16, 1024)]
+    return [case for case in _grid([*_SIZES, *more]) if case.cell != "RNN"] + _streams()
+
+
 _CORE = _grid(_SIZES)
 _WIDTHS = (32, 64, 128, 256, 512)
 SUITES = {
@@ -189,6 +195,7 @@ SUITES = {
     "calls": _calls((1, 2, 4, 8, 16), (1, 4, 32), _WIDTHS),
     "step": _calls((1,), (1,), _WIDTHS),
     "streaming": _streams(),
+    "quantized": _inference(),
     "grid": _grid([(100, B, H) for B in (1, 4, 16, 64, 256) for H in (64, 128, 256, 512)]),
     "scaling": [
         *_grid([(T, 1, 64) for T in (1000, 3000, 10_000, 30_000, 100_000)]),

@@ -91,11 +91,20 @@ def timed(case, data, forward, weights):
     return run
 
 
-def call_module(namespace, case, data, note=""):
-    """The Call of ``namespace``'s module with the weights of ``data``."""
+def loaded(namespace, case, data):
+    """The module of ``namespace`` with the weights of ``data``."""
     layer = module(namespace, case)
     layer.load_state_dict(data.state_dict)
+    return layer
 
+
+def call_module(namespace, case, data, note=""):
+    """The Call of ``namespace``'s module with the weights of ``data``."""
+    return call_layer(loaded(namespace, case, data), case, data, note)
+
+
+def call_layer(layer, case, data, note=""):
+    """The Call of a module that is called as torch.nn's is."""
     frames = data.x.split(1) if case.streamed else ()
 
     def forward():
@@ -115,7 +124,7 @@ def call_module(namespace, case, data, note=""):
         with torch.autocast(case.device, torch.bfloat16):
             return forward()
 
-    weights = tuple(layer.parameters())
+    weights = (*layer.parameters(), *layer.buffers())
     return Call(
         timed(case, data, under_autocast if case.autocast else forward, weights), weights, note
     )
@@ -124,3 +133,11 @@ def call_module(namespace, case, data, note=""):
 def truth(case, data):
     """What torch.nn computes; in float32 where the case is autocast, which costs torch 3 digits."""
     return call_module(torch.nn, replace(case, autocast=False), data).run()
+
+
+def truth_in_float64(case, data):
+    """What torch.nn computes of the same numbers in float64."""
+    wide = {name: weight.double() for name, weight in data.state_dict.items()}
+    states = tuple(state.double() for state in data.states)
+    numbers = replace(data, state_dict=wide, x=data.x.double(), states=states)
+    return truth(replace(case, dtype="float64"), numbers)

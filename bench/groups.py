@@ -15,9 +15,9 @@ def side_by_side(rows):
     return found
 
 
-def times_faster(found, rival):
+def times_faster(found, rival, ours=OURS):
     """How many times faster than ``rival`` fastrnn was on one case; None where one has no time."""
-    ours, theirs = found.get(OURS, {}), found.get(rival, {})
+    ours, theirs = found.get(ours, {}), found.get(rival, {})
     if "time_s" not in ours or "time_s" not in theirs:
         return None
     if "ratio" in ours:  # both to torch.nn, round by round

@@ -16,46 +16,69 @@ def measure(case, contestants, seconds, rounds):
     (it fails, or computes something else than torch.nn does).
     """
     torch.set_num_threads(case.threads)
-    rows = {
-        name: {**asdict(case), "peer": name, "peer_version": peer.version()}
-        for name, peer in contestants.items()
-    }
-    numbers, calls = data.make(case), {}
+    numbers = data.make(case)
     try:
-        expected = data.truth(case, numbers)
+        check = _agreement(case, numbers)
     except RuntimeError as error:  # such as float16 on CPU
-        return [row | {"skipped": f"torch.nn refuses it: {error}"} for row in rows.values()]
-    for name, peer in contestants.items():
-        try:
-            calls[name], found = _build(name, peer, case, numbers, expected)
-        except peers.CannotServe as reason:
-            found = {"skipped": str(reason)}
-        except Exception as error:  # whatever a peer dies of, the others' numbers are wanted
-            found = {"error": f"{type(error).__name__}: {error}"}
-        rows[name] |= found
-    del expected
-    times = timing.race({n: call.run for n, call in calls.items()}, seconds, rounds, case)
-    for name, found in times.items():
-        rows[name] |= _figures(case, found, times.get(peers.BASELINE))
-        rows[name]["kept_bytes"] = memory.kept(calls[name], numbers)
-        rows[name]["peak_bytes"] = memory.peak(calls[name].run, case.device)
+        why = {"skipped": f"torch.nn refuses it: {error}"}
+        return [_about(case, *named) | why for named in contestants.items()]
+    rows, calls = built(case, contestants, numbers, check)
+    del check  # and with it the results of torch.nn
+    race(case, rows, calls, seconds, rounds)
+    for name, call in calls.items():
+        rows[name] |= _rates(case, rows[name]["time_s"])
+        rows[name]["kept_bytes"] = memory.kept(call, numbers)
+        rows[name]["peak_bytes"] = memory.peak(call.run, case.device)
     return list(rows.values())
 
 
-def _build(name, peer, case, numbers, expected):
-    """(the peer's Call, what its row says of it), after the gate."""
-    start = time.perf_counter()
-    call = peer.build(case, numbers)
-    results = call.run()
-    seconds = time.perf_counter() - start
-    fault = gate.wrong(data.names(case, numbers), results, expected, case.tolerance)
-    # autocast costs torch.nn itself up to 0.08 of a gradient: it is what it is
-    if fault and not (case.autocast and name == peers.BASELINE):
-        raise ArithmeticError(fault)
-    return call, {"note": call.note, "setup_s": seconds}
+def _agreement(case, numbers):
+    """What ``built`` asks: whether results are those of torch.nn."""
+    expected = data.truth(case, numbers)
+
+    def check(name, call, results):
+        fault = gate.wrong(data.names(case, numbers), results, expected, case.tolerance)
+        # autocast costs torch.nn itself up to 0.08 of a gradient: it is what it is
+        if fault and not (case.autocast and name == peers.BASELINE):
+            raise ArithmeticError(fault)
+        return {}
+
+    return check
 
 
-def _figures(case, times, baseline):
+def _about(case, name, peer):
+    return {**asdict(case), "peer": name, "peer_version": peer.version()}
+
+
+def built(case, contestants, numbers, check):
+    """({name: its row}, {name: its Call}): all are built, and those without a fault have a Call.
+
+    check(name, its Call, its results): more fields of the row; raises ArithmeticError for a fault.
+    """
+    rows, calls = {named[0]: _about(case, *named) for named in contestants.items()}, {}
+    for name, peer in contestants.items():
+        try:
+            start = time.perf_counter()
+            call = peer.build(case, numbers)
+            results = call.run()
+            seconds = time.perf_counter() - start
+            rows[name] |= {"note": call.note, "setup_s": seconds, **check(name, call, results)}
+            calls[name] = call
+        except peers.CannotServe as reason:
+            rows[name]["skipped"] = str(reason)
+        except Exception as error:  # whatever a peer dies of, the others' numbers are wanted
+            rows[name]["error"] = f"{type(error).__name__}: {error}"
+    return rows, calls
+
+
+def race(case, rows, calls, seconds, rounds):
+    """Time the calls against each other; their rows say what was found."""
+    times = timing.race({n: call.run for n, call in calls.items()}, seconds, rounds, case)
+    for name, found in times.items():
+        rows[name] |= _figures(found, times.get(peers.BASELINE))
+
+
+def _figures(times, baseline):
     """What a row says of the time.
 
     The ratio is the median of each round's ratio: what slows the machine for a while slows both
@@ -67,8 +90,13 @@ def _figures(case, times, baseline):
     if baseline is not None:
         ratio = timing.quantiles(baseline.seconds / times.seconds)
         found |= dict(zip(("ratio", "ratio_q20", "ratio_q80"), ratio, strict=True))
-    found["gflops"] = case.flops / median / 1e9
-    return found | (_of_ceilings(case, median) if case.device == "cpu" else {})
+    return found
+
+
+def _rates(case, seconds):
+    """What a row says of the work that was done in that time."""
+    found = {"gflops": case.flops / seconds / 1e9}
+    return found | (_of_ceilings(case, seconds) if case.device == "cpu" else {})
 
 
 def _of_ceilings(case, seconds):

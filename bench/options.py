@@ -18,6 +18,7 @@ SUITES_HELP = """suites:
   calls    short calls: T 1 to 16, four cells, stacks, directions (python -m bench.calls)
   step     of these T = 1, B = 1
   streaming  frames of 10 ms, one call each, the state carried (with --modes inference)
+  quantized  of LSTM and GRU, and streams (python -m bench.quantized)
   quick    three sizes, for a first look
 """
 EXAMPLES = """

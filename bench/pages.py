@@ -13,6 +13,7 @@ from . import (
     gallery,
     gpu_report,
     operations,
+    quantized_table,
     ragged,
     results,
     short,
@@ -34,11 +35,13 @@ def blocks():
     rows, first_calls = results.committed("results.jsonl"), cold.load()
     short_calls = results.committed(calls.FILE.name, calls.what)
     entries = results.committed(gallery.FILE.name, gallery.what)
+    quantized = results.committed(quantized_table.FILE.name)
     drawn = [path.name for path in sorted(PLOTS.glob("*.png")) if path.name != FIRST]
     drawn = [f"plots/{name}" for name in drawn if not name.startswith("gallery_")]
     return {
         "README.md": {
             "speed": short.block(rows, short_calls, first_calls),
+            "quantized": quantized_table.short(quantized),
             "gallery": gallery.summary(entries),
         },
         "bench/RESULTS.md": {
@@ -46,6 +49,7 @@ def blocks():
             "calls": calls.block(short_calls),
             "ragged": ragged.block(results.committed(ragged.FILE.name, ragged.what)),
             "zoo": zoo.block(results.committed(zoo.FILE.name, zoo.what)),
+            "quantized": quantized_table.block(quantized),
             "cold": cold.block(first_calls),
             "gpu": gpu_report.block(_gpu()),
             "programs": programs.block(programs.load()),

@@ -11,7 +11,9 @@ UNITS = [("s", 1), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)]
 
 
 def name(peer):
-    return NAMES.get(peer, peer)
+    """A peer's name; what follows its first word says which way of it."""
+    first, *way = peer.split(" ", 1)
+    return " ".join((NAMES.get(first, first), *way))
 
 
 def table(header, lines):

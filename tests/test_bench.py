@@ -95,7 +95,7 @@ RELU = [replace(case, nonlinearity="relu") for case in PLAIN + DEEP if case.cell
 
 
 @pytest.mark.parametrize(
-    "case", cases_of(PLAIN + DEEP + RELU, ["inference"]), ids=lambda c: c.label
+    "case", cases_of(PLAIN + DEEP + RELU + STREAMED, ["inference"]), ids=lambda c: c.label
 )
 def test_onnx_graph_is_the_same_layer(case):
     check("onnxruntime", case)
@@ -205,7 +205,17 @@ def test_options():
         assert stopped.value.code == 2
 
 
-HELPED = ("report", "results", "compare", "calls", "cold", "pages", "trust", "programs")
+HELPED = (
+    "report",
+    "results",
+    "compare",
+    "calls",
+    "cold",
+    "pages",
+    "quantized",
+    "trust",
+    "programs",
+)
 
 
 @pytest.mark.parametrize("module", ["bench", *(f"bench.{name}" for name in HELPED)])

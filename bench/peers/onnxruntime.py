@@ -20,39 +20,55 @@ def version():
 
 
 def build(case, data):
-    import onnxruntime
+    return call(case, data, model(case, data), "one session, default optimisations")
 
-    if case.training:
-        raise CannotServe("inference only")
-    if case.device != "cpu" or case.dtype != "float32" or case.autocast:
-        raise CannotServe("set up for float32 on CPU")
-    if case.packed or case.projection or case.step or case.streamed:
-        raise CannotServe("set up without packed rows, projections, single steps and streams")
+
+def call(case, data, model, note):
+    """The Call of an ONNX graph that takes and returns what ``model`` says."""
+    import onnxruntime
+    from onnx import numpy_helper
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = case.threads, 1
     # threads that spin after their turn would take the cores from the peer whose turn is next
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
-        _model(case, data).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    inputs = {"x": data.x.numpy()}
+    given = {}
     for name, state in zip("hc", data.states, strict=False):
         for i, mine in enumerate(state.split(case.directions)):
-            inputs[f"{name}{i}"] = mine.numpy()
+            given[f"{name}{i}"] = mine.numpy()
+    named = [each.name.removesuffix("_n") for each in session.get_outputs()[1:]]
+    frames = [frame.numpy() for frame in data.x.split(1 if case.streamed else case.T)]
 
     def run():
-        y, *finals = (torch.from_numpy(array) for array in session.run(None, inputs))
+        states = given
+        for frame in frames:
+            y, *finals = session.run(None, {"x": frame, **states})
+            states = dict(zip(named, finals, strict=True))
+        y, *finals = (torch.from_numpy(array) for array in (y, *finals))
         if case.layers > 1:  # each state of all layers as one, as torch.nn has it
             finals = [torch.cat(finals[i :: len(data.states)]) for i in range(len(data.states))]
         return y, *finals
 
-    return Call(run, note="one session, default optimisations")
+    weights = tuple(torch.tensor(numpy_helper.to_array(c)) for c in model.graph.initializer)
+    return Call(run, weights, note)
 
 
-def _model(case, data):
-    """The ONNX graph. Of layer i: input x{i}, states h{i} (and c{i}), output x{i + 1}."""
+def model(case, data):
+    """The ONNX graph. Of layer i: input x{i}, states h{i} (and c{i}), output x{i + 1}.
+
+    Raises CannotServe for a case it has nothing for.
+    """
     from onnx import TensorProto, helper
 
+    if case.training:
+        raise CannotServe("inference only")
+    if case.device != "cpu" or case.dtype != "float32" or case.autocast:
+        raise CannotServe("set up for float32 on CPU")
+    if case.packed or case.projection or case.step:
+        raise CannotServe("set up without packed rows, projections and single steps")
     states = "hc"[: len(data.states)]
     layers = [_layer(case, data, i, states) for i in range(case.layers)]
     nodes = [node for layer in layers for node in layer[0]]
@@ -76,7 +92,7 @@ def _layer(case, data, i, states):
         numpy_helper.from_array(value.numpy(), f"{name}{i}")
         for name, value in zip("WRB", _weights(case, data, i), strict=True)
     ]
-    shape = np.array([case.T, case.B, case.directions * case.H])
+    shape = np.array([-1, case.B, case.directions * case.H])
     constants.append(numpy_helper.from_array(shape, f"shape{i}"))
     cell = helper.make_node(
         case.cell,
