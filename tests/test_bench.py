@@ -205,17 +205,7 @@ def test_options():
         assert stopped.value.code == 2
 
 
-HELPED = (
-    "report",
-    "results",
-    "compare",
-    "calls",
-    "cold",
-    "pages",
-    "quantized",
-    "trust",
-    "programs",
-)
+HELPED = "report results compare calls cold pages quantized trust programs".split()
 
 
 @pytest.mark.parametrize("module", ["bench", *(f"bench.{name}" for name in HELPED)])
