@@ -205,7 +205,8 @@ def test_options():
         assert stopped.value.code == 2
 
 
-HELPED = "report results compare calls cold pages quantized trust programs".split()
+HELPED = ("report", "results", "compare", "calls", "cold", "pages")
+HELPED += ("quantized", "trust", "programs")
 
 
 @pytest.mark.parametrize("module", ["bench", *(f"bench.{name}" for name in HELPED)])
