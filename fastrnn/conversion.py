@@ -123,7 +123,7 @@ def _convert(model, to, hinders, switched, policy):
 def obstacle(module):
     """Why ``module`` cannot be accelerated; None if it can."""
     cls = type(module)
-    if getattr(cls, "quantized", False):
+    if "_quantized" in vars(module):
         return QUANTIZED
     if isinstance(module, tuple(ORIGINALS)):
         return "it is fastrnn's already"
@@ -147,7 +147,7 @@ def _obstacle_back(module):
     """Why ``module`` cannot be restored; None if it can."""
     if not isinstance(module, tuple(ORIGINALS)):
         return "it is torch.nn's already"
-    if getattr(type(module), "quantized", False):
+    if "_quantized" in vars(module):
         return QUANTIZED
     derived = (cls for cls in type(module).__mro__ if issubclass(cls, tuple(ORIGINALS)))
     for cls in derived:
@@ -182,7 +182,7 @@ def _rebuilt(cls, switched):
     return type(cls)(cls.__name__, bases, own)
 
 
-class _Quiet:
+class Quiet:
     """The first base of what stands in for a class that is told of its subclasses: not of this."""
 
     def __init_subclass__(cls):
@@ -198,7 +198,7 @@ def _stand_in(cls):
     if cls.forward in {theirs.forward for theirs in TWINS}:  # by a name of the class's own
         own["forward"] = ours.forward
     told = any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1])
-    bases = (_Quiet,) * told + (cls, ours)
+    bases = (Quiet,) * told + (cls, ours)
     return new_class(cls.__name__, bases, exec_body=lambda body: body.update(own))
 
 
@@ -208,7 +208,7 @@ def stands_in(cls):
 
 def represented(cls):
     """The user's class that ``cls`` stands in for."""
-    return next(base for base in cls.__bases__ if base is not _Quiet)
+    return next(base for base in cls.__bases__ if base is not Quiet)
 
 
 def _reduce(self, protocol):

@@ -20,6 +20,24 @@ def count(layers, gradients):
     when_loaded("torch.utils.flop_counter", register)
 
 
+def count_quantized(layers, fields):
+    """The same of the operator of quantized layers, which takes so many tensors of a direction,
+    the values and scales of its matrices first.
+    """
+
+    def formula(
+        engine, cell, weights, activations, x, batch_sizes, states, tensors, inputs=None,
+        every=False, *, out_val=None,
+    ):  # fmt: skip
+        matrices = [m for i, m in enumerate(tensors) if i % fields in (0, 2, 4) and m is not None]
+        return sum(_product(x.shape[0], m) for m in matrices)
+
+    when_loaded(
+        "torch.utils.flop_counter",
+        lambda counter: counter.register_flop_formula([layers], get_raw=True)(formula),
+    )
+
+
 def _layer(
     engine, cell, keep, x, batch_sizes, states, weights, inputs=None, every=False, *, out_val=None
 ):  # fmt: skip

@@ -7,14 +7,16 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from . import backends, heads, profiling
+from . import backends, flops, heads, profiling
 from .batching import each_alone
 from .kernels import reference, schedule
 from .kernels.cells import cell_of, key_of
 from .kernels.form import Form, Matrix, remembered, tensors_of
 from .kernels.keep import Keep
 from .kernels.weights import Weights
+from .tracing import constant
 
 NO_GRADIENT = (
     "a quantized layer is for inference and has no gradient: call it under torch.no_grad(), or "
@@ -28,6 +30,13 @@ def are_narrow(directions):
     return isinstance(directions[0].ih, Matrix)
 
 
+@constant
+def refuse_jit():
+    """Raise RuntimeError where torch.jit.trace records."""
+    if torch._C._is_tracing():
+        raise RuntimeError("torch.jit.trace cannot record a quantized layer: use torch.export")
+
+
 def run_layer(engine, cell, x, steps, directions, states, keep=None, inputs=None, every=False):
     """One layer, all computed in float32: (output, final states), and, if ``every``, those after
     each step. x: (T, B, I) or (N, I); keep: there is no backward.
@@ -35,11 +44,16 @@ def run_layer(engine, cell, x, steps, directions, states, keep=None, inputs=None
     if engine == "triton":
         raise RuntimeError("quantized layers run on a CPU: move the model, or dequantize it")
     states = list(states)
+    if forward_ad._current_level >= 0:
+        raise RuntimeError(NO_GRADIENT)
+    if any(s.dtype != x.dtype for s in states) and not torch.is_autocast_enabled("cpu"):
+        found = ", ".join(str(s.dtype) for s in states)
+        raise RuntimeError(f"{cell.name}: the input is of {x.dtype}, and its states of {found}")
     if isinstance(steps, schedule.Traced):
         given = engine, key_of(cell), *directions[0].ih.form, x, steps.batch_sizes, states
         found = layer(*given, _flat(directions), inputs, every)
     else:
-        run = _on_cpu if engine == "numba" else _by_reference
+        run = _on_cpu if engine == "numba" and x.numel() else _by_reference
         given = cell, x.float(), steps, directions, [s.float() for s in states]
         given = *given, inputs if inputs is None else inputs.float(), every
         with torch.no_grad():
@@ -101,7 +115,7 @@ def _by_reference(cell, x, steps, directions, states, inputs, every):
         cell, x.flatten(0, -2), steps, directions, states, inputs, every
     )
     afters = afters[0][not cell.apart :] if every else ()
-    return [y.view(*x.shape[:-1], -1), *finals, *afters]
+    return [y.view(*x.shape[:-1], y.shape[-1]), *finals, *afters]
 
 
 def panels(cell, weights, S):
@@ -111,7 +125,7 @@ def panels(cell, weights, S):
     shared = weights._replace(own=None)
     make = partial(backends.load("numba").pack, cell, shared, S)
     found = remembered(("panels", cell), weights.ih, tensors_of(shared), make)
-    return found._replace(own=weights.own)
+    return found._replace(own=None if weights.own is None else weights.own.float())
 
 
 class Inference(torch.autograd.Function):
@@ -172,6 +186,8 @@ def _layer(
     ``every``], in float32.
     """
     B, run = states[0].shape[1], _on_cpu if engine == "numba" else _by_reference
+    if not x.numel():
+        return _shapes(engine, cell, weights, activations, x, None, states, tensors, inputs, every)
     packed = batch_sizes is not None
     steps = schedule.packed(batch_sizes) if packed else schedule.dense(x.shape[0] // B, B)
     if not (steps.falling and x.shape[0] == steps.N and steps.B == B):
@@ -199,3 +215,4 @@ layer = torch.library.custom_op("fastrnn::quantized_layer", _layer, mutates_args
 layer.register_fake(_shapes)
 layer.register_autograd(_refuse, setup_context=lambda ctx, inputs, output: None)
 each_alone(layer)
+flops.count_quantized(torch.ops.fastrnn.quantized_layer, FIELDS)

@@ -1,5 +1,6 @@
 """Trained models with weights of eight or sixteen bits, and back."""
 
+import math
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from .conversion import (
     represented,
     stands_in,
 )
-from .exchange import convert
+from .exchange import SCALE, State, convert, names_of
 from .kernels.form import FORMS, WIDEST, Form, Matrix
 from .quantized import Quantized
 from .recurrent import Recurrent
@@ -84,7 +85,7 @@ def quantize(model, weights="int8", activations=None, *, percentile=100.0, inpla
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
     form = _form(weights, activations)
-    if not 0 < percentile <= 100:
+    if not isinstance(percentile, (int, float)) or not 0 < percentile <= 100:
         raise ValueError(f"percentile should be above 0, and 100 at most, not {percentile!r}")
     model = model if inplace else deepcopy(model)
     planned, left = {}, {}
@@ -93,12 +94,14 @@ def quantize(model, weights="int8", activations=None, *, percentile=100.0, inpla
             if why := _obstacle(module):
                 left[name] = why
             else:
-                planned[name] = module, _matrices(name, module, form, percentile)
+                pairs = _matrices(name, module, form, percentile)
+                dtype = next(matrix.dtype for _, matrix in pairs.values())
+                planned[name] = module, State(module, form, pairs, dtype), pairs
     changed, noise = {}, {}
-    for name, (module, pairs) in planned.items():
+    for name, (module, state, pairs) in planned.items():  # from here on nothing can fail
         changed[name], gates = type(module).__name__, _gates(module)
         noise[name] = {key: _noise(*pair, gates) for key, pair in pairs.items()}
-        convert(module, form, {key: matrix for key, (_, matrix) in pairs.items()})
+        convert(module, state, {key: matrix for key, (_, matrix) in pairs.items()})
     return Quantization(model, form, changed, left, noise)
 
 
@@ -129,47 +132,59 @@ def _obstacle(module):
         return "it is quantized already"
     if "forward" in vars(module):
         return "its forward was replaced"
-    if made_by_torch(cls) or hasattr(module, "parametrizations"):
-        return "its weights are computed: torch.nn.utils.parametrize.remove_parametrizations first"
-    for name, weight in module.named_parameters(recurse=False):
-        if not weight.is_floating_point() or weight.device.type != "cpu":
-            return f"{name} is {weight.dtype} on {weight.device}: it should be a float on a CPU"
-        if weight.dim() == 2 and weight.shape[1] > WIDEST:
-            return f"{name} has more than {WIDEST:,} columns"
+    if why := _obstacle_of_weights(module):
+        return why
     if isinstance(module, Recurrent):
-        cell = cell_of_module(module, False, module._edition)
-        return f"a step that no kernel can run: {cell.why}" if isinstance(cell, Plain) else None
+        return _obstacle_of_step(module)
     cls = represented(cls) if stands_in(cls) else cls
     base = next((base for base in (*ORIGINALS, *TWINS) if issubclass(cls, base)), None)
     return forwards.obstacle(cls, base) if base else f"{cls.__name__} has a forward of its own"
 
 
-def _matrices(name, module, form, percentile):
-    """{name of a parameter: (the weight, its Matrix)}."""
-    found = {}
-    for key, weight in _weights(module).items():
-        try:
-            found[key] = weight, Matrix.of(weight, form, percentile)
-        except ValueError as error:
-            full = f"{name}.{key}".lstrip(".")
-            raise ValueError(f"{full} cannot be quantized: {error}") from None
-    return found
+def _obstacle_of_weights(module):
+    """Why its weights cannot be exchanged; None if they can."""
+    matrices, others = names_of(module)
+    parameters = module._parameters
+    if made_by_torch(type(module)) or any(n not in parameters for n in matrices + others):
+        return "its weights are computed: remove parametrizations, weight_norm or pruning first"
+    for name in matrices:
+        weight = parameters[name]
+        if not weight.is_floating_point() or weight.device.type != "cpu":
+            return f"{name} is {weight.dtype} on {weight.device}: it should be a float on a CPU"
+        if not 0 < weight.shape[1] <= WIDEST:
+            return f"{name} has {weight.shape[1]:,} columns; there may be 1 to {WIDEST:,}"
+        if hasattr(module, name + SCALE):
+            return f"it has an attribute {name}{SCALE} of its own"
+    return None
 
 
-def _weights(module):
-    """{name: weight} of the matrices of a module, as they are in evaluation."""
-    if not isinstance(module, Recurrent):
-        return {n: p for n, p in module.named_parameters(recurse=False) if n.startswith("weight_")}
+def _obstacle_of_step(module):
+    """Why a layer of a cell of one's own cannot be quantized; None if it can."""
+    cell = cell_of_module(module, False, module._edition)
+    if isinstance(cell, Plain):
+        return f"a step that no kernel can run: {cell.why}"
     training, module.training = module.training, False  # as a class of its own may ask
     try:
         directions = module.directions()
     finally:
         module.training = training
-    found = {}
     for (fields, _), weights in zip(module._places, directions, strict=True):
         for place, weight in zip(fields[:2], weights[:2], strict=True):
-            if place:
-                found[place[0]] = weight
+            if place and not torch.equal(weight, module._parameters[place[0]]):
+                return f"its directions() computes another {place[0]}"
+    return None
+
+
+def _matrices(name, module, form, percentile):
+    """{name of a parameter: (the weight, its Matrix)}."""
+    found = {}
+    for key in names_of(module)[0]:
+        weight = module._parameters[key]
+        try:
+            found[key] = weight, Matrix.of(weight, form, percentile)
+        except ValueError as error:
+            full = f"{name}.{key}".lstrip(".")
+            raise ValueError(f"{full} cannot be quantized: {error}") from None
     return found
 
 
@@ -199,10 +214,10 @@ for _cls in (*ORIGINALS, Recurrent):  # which know nothing of what is built on t
 
 def _noise(weight, matrix, gates):
     """The signal-to-noise ratio of each gate in decibels; of a projection, of all."""
-    weight = weight.detach().float()
+    weight = weight.detach().double()
     parts = gates if weight.shape[0] % gates == 0 else 1
-    pairs = zip(weight.chunk(parts), (weight - matrix.float()).chunk(parts), strict=True)
+    errors = weight - matrix.float().double()
     return [
-        (10 * torch.log10(w.square().sum() / e.square().sum().clamp_min(1e-30))).item()
-        for w, e in pairs
+        10 * torch.log10(w.square().sum() / e.square().sum()).item() if e.any() else math.inf
+        for w, e in zip(weight.chunk(parts), errors.chunk(parts), strict=True)
     ]

@@ -10,79 +10,68 @@ from torch.nn.modules.rnn import RNNCellBase
 
 from . import backends, states
 from .accepting import accepting
-from .exchange import BASES, SCALE, back, made_again
+from .exchange import BASES, SCALE, back, form_of, told_dtype
 from .functional import stack
 from .kernels import schedule
 from .kernels.cells import CELLS
-from .kernels.form import Form, Matrix, stamp_of
+from .kernels.form import Form, Matrix, forget, held, stamp_of
 from .kernels.keep import Keep
 from .kernels.weights import Weights, split
 from .known import at_once, usual
 from .modules import in_short
-from .narrow import panels
+from .narrow import panels, refuse_jit
 from .parameters import weights_of
 from .recurrent import Recurrent
 from .tracing import tracing
 
-# What a copy makes for itself
-NOT_KEPT = "_origin", "_panels", "_flat_weights", "_flat_weight_refs"
-
 
 class Quantized:
-    """What these modules share. ``form``: a Form, what weights are of and what multiplies them."""
+    """What these modules share; ``_quantized``: an exchange.State."""
 
-    quantized = True
-
-    def matrix(self, name):
-        """The Matrix of that name."""
-        values = getattr(self, name)
-        scales = self._buffers.get(name + SCALE)
-        return Matrix(Form(*self.form), values, scales, self._dtype)
+    def _matrix(self, name):
+        state, scales = self._quantized, self._buffers.get(name + SCALE)
+        return Matrix(Form(*state.form), self._buffers[name], scales, state.dtype)
 
     def _apply(self, fn, recurse=True):
-        """As torch's. To another dtype go what the layer is given and what it returns: its own
-        numbers stay as they are.
-        """
-        self._dtype = fn(torch.empty(0, dtype=self._dtype)).dtype
-
-        def moved(tensor):
-            found = fn(tensor)
-            return found if found.dtype == tensor.dtype else tensor.to(found.device)
-
-        return super()._apply(moved, recurse)
+        """As torch's; but scales stay float32."""
+        self._quantized.dtype = told_dtype(fn, self._quantized.dtype)
+        names = [name + SCALE for name in self._quantized.names]
+        scales = {n: self._buffers[n] for n in names if n in self._buffers}
+        super()._apply(fn, recurse)
+        for name, scale in scales.items():
+            if (moved := self._buffers[name]).dtype != scale.dtype:
+                self._buffers[name] = scale.to(moved.device)
+        return self
 
     def dequantize(self):
-        """Back to the class that it was of, with weights of float32: those that it computes with.
+        """Back to the class that it was of, with the weights that it computes with as floats.
 
         In place; returns the module.
         """
-        back(self, {name: self.matrix(name).float() for name in self._matrices})
+        back(self, {name: self._matrix(name).float() for name in self._quantized.names})
         return self
 
-    def ready(self, cell, S, directions):
+    def _ready(self, cell, S, directions):
         """The panels of all directions, as known.at_once takes them."""
-        stamp = stamp_of([*self._buffers.values(), *self._parameters.values()])
-        known = self.__dict__.get("_panels")
+        tensors = [*self._buffers.values(), *self._parameters.values()]
+        stamp, known = stamp_of(tensors), self._quantized.panels
         if known is None or known[0] != stamp:
             found = [t for w in directions() for t in panels(cell, w, S)[:5] if t is not None]
-            known = self.__dict__["_panels"] = stamp, found
+            # the old numbers are held, so that no others can stand where they stood
+            known = self._quantized.panels = stamp, found, held(tensors)
         return known[1]
 
     def extra_repr(self):
-        weights, activations = self.form
+        weights, activations = self._quantized.form
         return f"{super().extra_repr()}, weights={weights}, activations={activations}"
 
     def _get_name(self):
         return f"Quantized{type(self).__name__}"
 
-    def __reduce_ex__(self, protocol):
-        state = {n: v for n, v in self.__getstate__().items() if n not in NOT_KEPT}
-        return made_again, self._origin, state
-
     def _load_from_state_dict(self, found, prefix, *rest):
         """As torch's; but numbers of another kind are not those of a buffer here."""
         errors = rest[-1]
-        for name in self._matrices:
+        for name in self._quantized.names:
             mine, theirs = self._buffers[name], found.get(prefix + name)
             if theirs is not None and theirs.dtype != mine.dtype:
                 errors.append(
@@ -92,6 +81,9 @@ class Quantized:
                 found = {n: t for n, t in found.items() if n != prefix + name}
                 found[prefix + name] = mine
         super()._load_from_state_dict(found, prefix, *rest)
+        self._quantized.panels = None
+        for name in self._quantized.names:
+            forget(self._buffers[name])
 
 
 class QuantizedLayer(Quantized):
@@ -101,10 +93,11 @@ class QuantizedLayer(Quantized):
     def forward(self, input, hx=None):
         if usual():
             cell, S = CELLS[self.mode.lower()], self.proj_size or self.hidden_size
-            weights = self.ready(cell, S, self._directions)
-            found = in_short(self, Keep.NOTHING, input, hx, weights, True, Form(*self.form))
+            weights = self._ready(cell, S, self._directions)
+            found = in_short(self, Keep.NOTHING, input, hx, weights, True, form_of(self))
             if found is not None:
                 return found
+        refuse_jit()
         call, cell, p, _ = states.of(self, input, hx, {})
         engine = _engine(call.served(cell))
         return states.run(engine, cell, call, call.directions, [], p, Keep.NOTHING, False)
@@ -115,15 +108,16 @@ class QuantizedLayer(Quantized):
     @property
     def _flat_weights(self):
         """What stands for torch's weights, in its order."""
-        names, matrices = self._flat_weights_names, self._matrices
-        return [self.matrix(n) if n in matrices else getattr(self, n) for n in names]
+        names, matrices = self._flat_weights_names, self._quantized.names
+        return [self._matrix(n) if n in matrices else getattr(self, n) for n in names]
 
     @_flat_weights.setter
     def _flat_weights(self, weights):
         """Nothing: the list is made of the buffers."""
 
     def __getstate__(self):
-        return {name: value for name, value in self.__dict__.items() if name not in NOT_KEPT}
+        left = "_flat_weights", "_flat_weight_refs"
+        return {name: value for name, value in self.__dict__.items() if name not in left}
 
     def _init_flat_weights(self):
         pass
@@ -144,7 +138,9 @@ class QuantizedRecurrent(Quantized, Recurrent):
         """A Weights for each layer and direction; its matrices are Matrix."""
         names = [[place and place[0] for place in fields[:2]] for fields, _ in self._places]
         found = zip(names, weights_of(self), strict=True)
-        return [w._replace(ih=self.matrix(ih), hh=hh and self.matrix(hh)) for (ih, hh), w in found]
+        return [
+            w._replace(ih=self._matrix(ih), hh=hh and self._matrix(hh)) for (ih, hh), w in found
+        ]
 
     def explain(self, input, hx=None, **inputs):
         """The Choice of an engine for a call: what fastrnn.backends.explain asks."""
@@ -166,27 +162,38 @@ class QuantizedCell(Quantized):
         return CELLS["lstm" if issubclass(kind, nn.LSTMCell) else "gru"]
 
     def forward(self, input, hx=None):
-        cell, single, H = self._cell, input.dim() == 1, self.hidden_size
-        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
-            raise ValueError(
-                f"{self._get_name()} takes (B, {self.input_size}) or ({self.input_size},), not "
-                f"{tuple(input.shape)}"
-            )
-        x = input.view(1, -1, self.input_size)
-        if hx is None:
-            hx = (x.new_zeros(x.shape[1], H),) * cell.states
-        hx = [s.view(1, -1, H) for s in ((hx,) if isinstance(hx, torch.Tensor) else hx)]
-        if len(hx) != cell.states or any(s.shape[1] != x.shape[1] for s in hx):
-            raise RuntimeError(f"{self._get_name()}: hx should have {cell.states} states of (B, H)")
-        found, options = None, (1, 0.0, False, False, False, Form(*self.form))
-        if usual():
-            weights = self.ready(cell, H, self._directions)
+        cell, H, form = self._cell, self.hidden_size, form_of(self)
+        x, hx, single = self._checked(cell, input, hx)
+        found, options = None, (1, 0.0, False, False, False, form)
+        if usual() and x.numel():
+            weights = self._ready(cell, H, self._directions)
             found = at_once(cell.name, Keep.NOTHING, x, tuple(hx), weights, True, *options)
-        new = [s.view(H) if single else s.view(-1, H) for s in (found or self._stepped(x, hx))[1:]]
+        new = [s[0, 0] if single else s[0] for s in (found or self._stepped(x, hx))[1:]]
         return tuple(new) if cell.states == 2 else new[0]
 
+    def _checked(self, cell, input, hx):
+        """(x (1, B, I), the states (1, B, H) each, whether there was no batch)."""
+        name, own = self._get_name(), self._quantized.dtype
+        refuse_jit()
+        if not isinstance(input, torch.Tensor) or input.dim() not in (1, 2):
+            raise ValueError(f"{name} takes a tensor (B, {self.input_size}), or one without B")
+        single = input.dim() == 1
+        x = input.view(1, 1, -1) if single else input.unsqueeze(0)
+        if x.shape[2] != self.input_size or input.dtype != own:
+            raise ValueError(
+                f"{name} takes (B, {self.input_size}) of {own}, not {tuple(input.shape)} of "
+                f"{input.dtype}"
+            )
+        if hx is None:
+            return x, [x.new_zeros(1, x.shape[1], self.hidden_size)] * cell.states, single
+        states = [hx] if isinstance(hx, torch.Tensor) else list(hx)
+        want = (*input.shape[:-1], self.hidden_size)
+        if len(states) != cell.states or any(s.shape != want for s in states):
+            raise RuntimeError(f"{name}: hx should have {cell.states} states of shape {want}")
+        return x, [s.view(1, x.shape[1], -1) if single else s.unsqueeze(0) for s in states], single
+
     def _directions(self):
-        matrices = self.matrix("weight_ih"), self.matrix("weight_hh")
+        matrices = self._matrix("weight_ih"), self._matrix("weight_hh")
         return [Weights(*matrices, self.bias_ih, self.bias_hh, None)]
 
     def _stepped(self, x, hx):
@@ -205,7 +212,7 @@ def _engine(choice):
 
 
 def _told(module, choice):
-    weights, activations = module.form
+    weights, activations = form_of(module)
     reason = f"{weights} weights times {activations} on CPU, for inference"
     return backends.Choice(_engine(choice), f"{reason}: {choice.reason}")
 

@@ -10,6 +10,7 @@ from functools import partial, wraps
 from inspect import getattr_static
 
 from .conversion import ORIGINALS, TWINS, restore
+from .exchange import is_quantized
 from .loading import when_loaded
 
 
@@ -38,7 +39,8 @@ def _leaves(name, tool):
 
     @wraps(rule)
     def is_leaf_module(self, m, module_qualified_name):
-        return type(m) in ORIGINALS or rule(self, m, module_qualified_name)
+        ours = type(m) in ORIGINALS or is_quantized(m)
+        return ours or rule(self, m, module_qualified_name)
 
     tracer.is_leaf_module = is_leaf_module
 

@@ -54,7 +54,10 @@ class Matrix:
         if not weight.isfinite().all():
             raise ValueError("some of its weights are infinite or NaN")
         if form.weights == "bfloat16":
-            return cls(form, weight.bfloat16(), None, dtype)
+            values = weight.bfloat16()
+            if not values.isfinite().all():
+                raise ValueError("some of its weights are too large for bfloat16")
+            return cls(form, values, None, dtype)
         sizes = weight.abs()
         largest = sizes.amax(1) if percentile == 100 else sizes.quantile(percentile / 100, 1)
         largest = torch.where(largest < LEAST, sizes.amax(1), largest)
@@ -103,8 +106,18 @@ def remembered(what, matrix, tensors, make):
     stamp, known = stamp_of(tensors), _made.setdefault(matrix.values, {})
     if known.get(what, (None,))[0] != stamp:
         with torch.inference_mode(False):
-            known[what] = stamp, make()
+            known[what] = stamp, make(), held(tensors)
     return known[what][1]
+
+
+def forget(values):
+    """Nothing that was made of these numbers of a Matrix is remembered any more."""
+    _made.pop(values, None)
+
+
+def held(tensors):
+    """The memory of the tensors, or None: as long as it is held, nothing else can stand there."""
+    return [t.untyped_storage() for t in tensors if t is not None]
 
 
 _made = WeakTensorKeyDictionary()  # {the numbers of a Matrix: {what: (stamp, what was made)}}

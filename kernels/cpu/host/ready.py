@@ -21,7 +21,7 @@ def pack(cell, weights, S):
     found = [None if w is None else _panels(cell, w, source) for w in (ih, hh)]
     for bias, there in ((b_ih, True), (b_hh, cell.recurrent)):
         zeros = torch.zeros(cell.gates * H)
-        found.append(_at(zeros if bias is None else bias, source) if there else None)
+        found.append(_at(zeros if bias is None else bias.float(), source) if there else None)
     found.append(None if hr is None else _panels(cell, hr, _in_panels(cell, S)))
     return Weights(*found, own)
 
@@ -73,7 +73,7 @@ def _panels(cell, matrix, source):
     lines = values.view(-1, tile.panel, values.shape[1] // factors.depth, factors.depth)
     found = [_bytes(lines.transpose(1, 2))]
     if matrix.scales is not None:
-        behind = [_at(matrix.scales, source).view(torch.int32)]
+        behind = [_at(matrix.scales.float(), source).view(torch.int32)]
         if matrix.form.in_bytes:
             behind.insert(0, OFFSET * values.sum(1, dtype=torch.int32))
         found.append(_bytes(torch.stack([b.view(-1, tile.vectors, tile.lanes) for b in behind], 2)))
