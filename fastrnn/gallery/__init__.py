@@ -13,7 +13,7 @@ ENTRIES = {  # what each is, in a line
     "forecast": "what comes next? Sunspots, traffic, electricity",
     "speech": "spoken digits in a row, by CTC; and which of nine men says a vowel",
     "pronounce": "words to phones, sequence to sequence with attention",
-    "translate": "English to German, sequence to sequence with attention, a beam search",
+    "translate": "English to German, with attention and a beam search",
     "handwriting": "a CNN sees letters, an LSTM reads words; words never seen, too",
     "video": "moving digits, a CNN and a GRU: how many, and which way?",
 }

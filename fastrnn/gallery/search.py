@@ -6,7 +6,8 @@ import torch
 @torch.no_grad()
 def likeliest(step, count, start, end, most, width=5):
     """What is said at each of ``count`` places: lists of numbers, without ``end``, of at most
-    ``most``. Of several, it is the one whose numbers have the greatest mean log-probability.
+    ``most``. Of what the search comes across it is that with the greatest mean log-probability; it
+    ends when no beginning is better, though one might become so.
 
     step(last, rows): the log-probabilities of what comes next (N, numbers), where the last number
     (N,) of each beginning is known, and which row of the step before it goes on from (N,).
