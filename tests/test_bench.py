@@ -205,8 +205,9 @@ def test_options():
         assert stopped.value.code == 2
 
 
-HELPED = ("report", "results", "compare", "calls", "cold", "pages")
-HELPED += ("quantized", "trust", "programs")
+HELPED = (
+    "report", "results", "compare", "calls", "cold", "pages", "quantized", "trust", "programs",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("module", ["bench", *(f"bench.{name}" for name in HELPED)])
