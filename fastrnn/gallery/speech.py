@@ -77,12 +77,16 @@ def digits(options, console):
         batches = (played(islice(rows, BATCH), voices, random, learn=True) for _ in count())
         libraries = {"fastrnn": fastrnn} if first else BOTH
         trained = learn(options, console, libraries, sizes, loss, batches, steps)
-        shares[whose] = judged(console, trained[0], learned, held_out, voices, random)
+        given = learned, held_out, voices
+        shares[whose] = judged(console, trained[0], *given, Random(options.seed))
         console.print(WORDS.format(*shares[whose]))
-        first = first or trained
+        if first is None:
+            first, eight = trained, fastrnn.quantize(trained[0], inplace=False).model
+            of_eight = judged(console, eight, *given, Random(options.seed))
     model, speed = first
     if len(shares) > 1:
         shares["a speaker, mean"] = torch.tensor(list(shares.values())[1:]).mean(0).tolist()
+    shares[f"{parts[0][0]}, weights of eight bits"] = of_eight
     if options.plot:
         ((sound, said),) = played(islice(rows_of(parts[0][2], random, 5, 5), 1), voices, random)
         chances, names = model([sound])[0][:, 0].softmax(1), [*range(10), "none"]
