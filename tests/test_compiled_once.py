@@ -95,6 +95,7 @@ LOOPS = ["forward", "backward", "large_products", "recompute", "blocks"]
 CALLED = {"cell": (tiles.apply, tiles.differentiate), "recall": (tiles.recall,)}
 CALLED |= {"product": (blocks.product,), "pack_again": (recompute.pack_again,)}
 CALLED |= {"compute_again": (recompute.compute_again,)}
+EMITTED = {"narrow": 6}  # C functions that no Python function stands behind
 
 
 @pytest.mark.parametrize("module", LOOPS)
@@ -108,6 +109,9 @@ def test_calls_through_the_plan_have_the_right_number_of_arguments(module):
         if not isinstance(function, ast.Attribute):
             continue
         which = {"forward": 0, "backward": 1}.get(module, 0)
+        if function.attr in EMITTED:
+            assert len(arguments) == EMITTED[function.attr]
+            continue
         candidates = CALLED.get(function.attr) or (getattr(pieces, function.attr),)
         called = candidates[min(which, len(candidates) - 1)]
         assert len(arguments) == called.__code__.co_argcount, function.attr

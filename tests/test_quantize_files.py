@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from compiling import compiled
 from test_quantize import Tagger
 from test_quantize_layers import flat
 
@@ -86,7 +87,7 @@ def test_export_and_compile(form):
         program = torch.export.load(file).module()
         assert torch.equal(program(ids), y)
         assert torch.equal(program(ids[:4]), model(ids[:4]))
-        assert torch.equal(torch.compile(model, fullgraph=True, backend="eager")(ids), y)
+        assert torch.equal(compiled(model, "eager")[0](ids), y)
 
 
 def test_data_in_a_trace_with_lengths():
@@ -97,7 +98,7 @@ def test_data_in_a_trace_with_lengths():
         return layer(x, lengths=lengths)[0]
 
     with torch.no_grad():
-        y = torch.compile(call, fullgraph=True, backend="eager")(x, lengths)
+        y = compiled(call, "eager")[0](x, lengths)
         torch.testing.assert_close(y, call(x, lengths), rtol=0, atol=0.01)  # one rounding of h
 
 
@@ -113,5 +114,5 @@ def test_explain_says_what_is_computed():
 def test_heads_in_a_trace(H):
     layer, x = fastrnn.zoo.SLSTM(5, H, heads=2).eval().quantize(), torch.randn(6, 2, 5)
     y, _ = layer(x)
-    assert torch.equal(torch.compile(layer, fullgraph=True, backend="eager")(x)[0], y)
+    assert torch.equal(compiled(layer, "eager")[0](x)[0], y)
     assert torch.equal(torch.export.export(layer, (x,)).module()(x)[0], y)
