@@ -32,10 +32,13 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 @pytest.fixture(autouse=True)
 def laboratory():
-    """Each test starts from the same seed, on one thread, and finds NaN where nobody wrote.
+    """Each test starts from the same seed, on one thread, and finds NaN where nobody wrote; what
+    other tests have compiled does not count towards the number of graphs that Dynamo makes.
 
     Deterministic mode is what makes torch fill ``torch.empty`` and ``Tensor.new_empty``.
     """
+    if dynamo := sys.modules.get("torch._dynamo"):  # loading it takes seconds
+        dynamo.reset()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
