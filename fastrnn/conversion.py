@@ -120,10 +120,15 @@ def _convert(model, to, hinders, switched, policy):
     return Conversion(to, changed, left)
 
 
+def is_quantized(module):
+    """Whether the module is one of quantized.py's."""
+    return "_quantized" in vars(module)
+
+
 def obstacle(module):
     """Why ``module`` cannot be accelerated; None if it can."""
     cls = type(module)
-    if "_quantized" in vars(module):
+    if is_quantized(module):
         return QUANTIZED
     if isinstance(module, tuple(ORIGINALS)):
         return "it is fastrnn's already"
@@ -147,7 +152,7 @@ def _obstacle_back(module):
     """Why ``module`` cannot be restored; None if it can."""
     if not isinstance(module, tuple(ORIGINALS)):
         return "it is torch.nn's already"
-    if "_quantized" in vars(module):
+    if is_quantized(module):
         return QUANTIZED
     derived = (cls for cls in type(module).__mro__ if issubclass(cls, tuple(ORIGINALS)))
     for cls in derived:
@@ -212,15 +217,21 @@ def represented(cls):
 
 
 def _reduce(self, protocol):
-    """Pickle by the user's class: nobody could import the one that stands in for it."""
     mine = next(cls for cls in type(self).__mro__ if stands_in(cls))
-    theirs = represented(mine)
-    reduced = theirs.__reduce_ex__(self, protocol)
+    return reduced_as(represented(mine), self, protocol, mine, _made_again)
+
+
+def reduced_as(theirs, module, protocol, mine, made_again):
+    """Pickle by the class ``theirs``: nobody could import ``mine``, which is in its place.
+
+    made_again(theirs, make, *arguments): a module as pickle has it made, of the right class again.
+    """
+    reduced = theirs.__reduce_ex__(module, protocol)
     if isinstance(reduced, str):
         return reduced
     make, arguments, *state = reduced
     make, *arguments = (theirs if part is mine else part for part in (make, *arguments))
-    return _made_again, (theirs, make, *arguments), *state
+    return made_again, (theirs, make, *arguments), *state
 
 
 def _made_again(theirs, make, *arguments):

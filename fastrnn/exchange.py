@@ -6,13 +6,12 @@ decides (BASES). All else that is known of it stands under one name, ``_quantize
 
 from functools import cache
 from types import new_class
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.rnn import RNNCellBase
 
-from .conversion import TWINS, Quiet, accelerated, represented, stands_in
+from .conversion import TWINS, Quiet, accelerated, reduced_as, represented, stands_in
 from .kernels.form import Form
 
 SCALE = "_scale"  # behind the name of a matrix: its scales
@@ -35,14 +34,10 @@ class State:
         found = {n: p for n, p in module._parameters.items() if p is not None}
         self.trained = {n for n, p in found.items() if p.requires_grad}
         self.order = list(module._parameters)
-        self.others: dict[str, Any] = {n: p for n, p in found.items() if n not in names}
+        self.others = {n: p for n, p in found.items() if n not in names}
 
     def __getstate__(self):
-        return self.__dict__ | {"form": tuple(self.form), "others": {}, "panels": None}
-
-
-def is_quantized(module):
-    return "_quantized" in module.__dict__
+        return self.__dict__ | {"others": {}, "panels": None}
 
 
 def names_of(module):
@@ -83,14 +78,8 @@ def _plain(ours, base):
 
 
 def reduced(self, protocol):
-    """Pickle by the class that it was of: nobody could import the one that it is of now."""
-    mine, theirs = type(self), self._quantized.cls
-    found = theirs.__reduce_ex__(self, protocol)
-    if isinstance(found, str):
-        return found
-    make, arguments, *state = found
-    make, *arguments = (theirs if part is mine else part for part in (make, *arguments))
-    return made_again, (theirs, make, *arguments), *state
+    """Pickle by the class that it was of."""
+    return reduced_as(self._quantized.cls, self, protocol, type(self), made_again)
 
 
 def made_again(theirs, make, *arguments):

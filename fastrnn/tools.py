@@ -9,8 +9,7 @@ import warnings
 from functools import partial, wraps
 from inspect import getattr_static
 
-from .conversion import ORIGINALS, TWINS, restore
-from .exchange import is_quantized
+from .conversion import ORIGINALS, TWINS, is_quantized, restore
 from .loading import when_loaded
 
 
